@@ -1,0 +1,23 @@
+"""Gradient matching, the one hot loop: the problem, its engines, update rules and the search.
+
+Every attack that compares gradients goes through here. A new attack chooses variables, an objective, priors, an update
+rule, a schedule and a constraint; `minimize` does the rest for all trials at once.
+"""
+
+from gia.attacks.matching.loop import Found, Interrupted, Progress, minimize
+from gia.attacks.matching.problem import Evaluation, Matching
+from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Point, UpdateRule
+
+__all__ = [
+    "LBFGS",
+    "Adam",
+    "Evaluate",
+    "Evaluation",
+    "Found",
+    "Interrupted",
+    "Matching",
+    "Point",
+    "Progress",
+    "UpdateRule",
+    "minimize",
+]

@@ -1,0 +1,116 @@
+"""The search loop: every iterative attack minimizes its objective here, over all of its trials at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gia.attacks.matching.updates import Evaluate, Point, UpdateRule
+from gia.attacks.schedules import Schedule, constant
+
+#: On an accelerator the finiteness of the objective is read back this seldom, so that steps are not synchronized.
+_CHECK_EVERY = 100
+
+
+class Interrupted(UserWarning):
+    """A search was interrupted from the keyboard and returned its best point so far."""
+
+
+class Progress(NamedTuple):
+    """What a callback sees before each step: the step from 0, their number, the best objective (R,) and variables."""
+
+    step: int
+    steps: int
+    best: Tensor
+    variables: Sequence[Tensor]
+
+
+class Found(NamedTuple):
+    """The best point of each trial by its own objective: values (R,) and variables (R, ...)."""
+
+    values: Tensor
+    variables: list[Tensor]
+
+
+def minimize(
+    evaluate: Evaluate,
+    start: Sequence[Tensor],
+    *,
+    steps: int,
+    update: UpdateRule,
+    schedule: Schedule = constant,
+    constraint: Callable[[Sequence[Tensor]], None] | None = None,
+    callback: Callable[[Progress], None] | None = None,
+) -> Found:
+    """Move `start` for `steps` steps and return, per trial, the best point that was evaluated.
+
+    Args:
+        evaluate: objective and gradients of the chosen trials; the last point is evaluated too, so zero steps cost one
+            evaluation and return the start.
+        start: search variables, each (R, ...); not changed.
+        update: the rule that moves them.
+        schedule: (step, steps) -> factor on the step size.
+        constraint: applied in place after each step, such as the clamp to a box.
+        callback: called before each step.
+
+    Raises FloatingPointError naming the step when the objective is not finite. A keyboard interrupt ends the search
+    with the warning `Interrupted`, and the best points so far are returned.
+    """
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, got {steps}")
+    variables = [variable.detach().clone() for variable in start]
+    best = _Best(variables)
+
+    def scored(at: Sequence[Tensor], trials: slice) -> Point:
+        point = evaluate(at, trials)
+        best.offer(point.values, at, trials)
+        return point
+
+    step = update(variables)
+    done = 0
+    try:
+        for done in range(steps):
+            if callback is not None:
+                callback(Progress(done, steps, best.values.clone(), variables))
+            step(scored, schedule(done, steps))
+            if constraint is not None:
+                constraint(variables)
+            if best.cheap_to_check or done % _CHECK_EVERY == 0:
+                best.check(done)
+        done = steps
+        scored(variables, slice(None))
+    except KeyboardInterrupt:
+        warnings.warn(f"interrupted at step {done} of {steps}: the best so far is returned", Interrupted, stacklevel=2)
+    best.check(done)
+    return Found(best.values, best.variables)
+
+
+class _Best:
+    """The best point of each trial so far. Nothing here waits for an accelerator except `check`."""
+
+    def __init__(self, variables: Sequence[Tensor]) -> None:
+        self.variables = [variable.clone() for variable in variables]
+        trials = len(variables[0])
+        self.values = variables[0].new_full((trials,), torch.inf)
+        self._broken = torch.zeros(trials, dtype=torch.bool, device=variables[0].device)
+        self.cheap_to_check = variables[0].device.type == "cpu"
+
+    def offer(self, values: Tensor, variables: Sequence[Tensor], trials: slice) -> None:
+        self._broken[trials] |= ~values.isfinite()
+        better = values < self.values[trials]
+        self.values[trials] = torch.where(better, values, self.values[trials])
+        for kept, variable in zip(self.variables, variables, strict=True):
+            mask = better.view(-1, *[1] * (variable.dim() - 1))
+            kept[trials] = torch.where(mask, variable, kept[trials])
+
+    def check(self, step: int) -> None:
+        if bool(self._broken.any()):
+            trials = self._broken.nonzero().flatten().tolist()
+            raise FloatingPointError(
+                f"the objective is not finite at step {step} in trial {trials[0]} of {len(self._broken)}; "
+                "a smaller step size (lr) or another start may help"
+            )

@@ -1,0 +1,67 @@
+"""The plain engine: the matching loss by double backward, one trial at a time. It is the oracle for every faster one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call  # type: ignore[attr-defined]
+
+from gia.attacks.objectives import Agreement, Objective
+from gia.federated import LocalTraining
+from gia.federated.client import Loss
+
+
+def matching_gradient(
+    victim: nn.Module,
+    targets: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    objective: Objective,
+    loss: Loss,
+    local: LocalTraining | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The objective at one batch and its gradient with respect to the images, and to the labels if they are soft.
+
+    Args:
+        victim: in the client's mode; its shared parameters require a gradient.
+        targets: shared parameter name -> observed gradient.
+        images: (B, C, H, W).
+        labels: (B,) int64, or (B, K) class probabilities.
+        local: simulate this local training instead of one gradient.
+    """
+    images = images.detach().requires_grad_()
+    soft = labels.is_floating_point()
+    labels = labels.detach().requires_grad_(soft)
+    parameters = {name: p for name, p in victim.named_parameters() if name in targets}
+    if local is None:
+        gradients: Sequence[Tensor] = torch.autograd.grad(
+            loss(victim(images), labels), list(parameters.values()), create_graph=True, materialize_grads=True
+        )
+    else:
+        gradients = _simulated_update(victim, parameters, images, labels, loss, local)
+    value = objective(Agreement(list(parameters), gradients, [targets[name] for name in parameters]))
+    # Only the images (and soft labels) are asked for, so the weights' second derivatives are never formed.
+    found = torch.autograd.grad(value, [images, labels] if soft else [images])
+    return value.detach(), found[0], found[1] if soft else None
+
+
+def _simulated_update(
+    victim: nn.Module, start: Mapping[str, Tensor], images: Tensor, labels: Tensor, loss: Loss, local: LocalTraining
+) -> list[Tensor]:
+    """Weights before minus after local SGD on the candidates (Geiping et al., 2020, Sec. 6; the paper's Sec. III-A).
+
+    The client's order of data is unknown to an attacker: the candidates are taken as they stand in every epoch, so
+    candidate i plays the image that the client had in place i.
+    """
+    weights, velocity = dict(start), {name: torch.zeros_like(p) for name, p in start.items()}
+    for _ in range(local.epochs):
+        for chosen in torch.arange(len(images), device=images.device).split(local.batch_size):
+            value = loss(functional_call(victim, weights, (images[chosen],)), labels[chosen])
+            steps = torch.autograd.grad(value, list(weights.values()), create_graph=True, materialize_grads=True)
+            for (name, weight), step in zip(list(weights.items()), steps, strict=True):
+                velocity[name] = local.momentum * velocity[name] + step
+                weights[name] = weight - local.lr * velocity[name]
+    return [start[name] - weight for name, weight in weights.items()]

@@ -1,0 +1,100 @@
+"""The matching problem of several trials: victims and targets checked and set up once, evaluated at every step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gia.attacks.matching.plain import matching_gradient
+from gia.attacks.objectives import Objective
+from gia.federated import Observation, set_mode
+from gia.federated.client import Loss
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of R trials: the objective (R,), its gradient to the images, and to soft labels."""
+
+    values: Tensor
+    images: Tensor
+    labels: Tensor | None
+
+
+class Matching:
+    """D(g*, g(x, y)) for R trials on one victim, each with its own target, and the gradient with respect to x.
+
+    Args:
+        model: as sent to the clients. A copy is attacked; the model itself is left alone.
+        observations: one per trial, alike in form (`gia.attacks.trials.check_trials`).
+        objective: how gradients are compared.
+        loss: the client's training loss, (logits, labels) -> scalar.
+
+    Attributes:
+        image_shape, batch_size, classes: of every trial.
+        labels: (R, B) int64, None if the observations hold none.
+        reference: a parameter, for dtype and device.
+        evaluations: gradients of the victim's loss computed so far, per trial.
+    """
+
+    def __init__(
+        self, model: nn.Module, observations: Sequence[Observation], *, objective: Objective, loss: Loss
+    ) -> None:
+        first = observations[0]
+        self._objective, self._loss, self._local = objective, loss, first.local
+        self._targets = [observation.gradients for observation in observations]
+        self._victim = set_mode(copy.deepcopy(model), first.training)
+        for name, parameter in self._victim.named_parameters():
+            parameter.requires_grad_(name in first.gradients)
+            parameter.grad = None
+        self.image_shape, self.batch_size = first.image_shape, first.batch_size
+        self.reference = next(iter(first.gradients.values()))
+        self.classes = _classes(model, self.image_shape, self.reference)
+        self.labels: Tensor | None = None
+        if first.labels is not None:
+            self.labels = torch.stack([o.labels for o in observations if o.labels is not None])
+            self.labels = self.labels.to(self.reference.device)
+            if int(self.labels.max()) >= self.classes:
+                raise ValueError(
+                    f"labels: expected 0 to {self.classes - 1} for {self.classes} logits, got {int(self.labels.max())}"
+                )
+        self.evaluations = [0] * len(observations)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __call__(self, images: Tensor, labels: Tensor, *, trials: slice = slice(None)) -> Evaluation:
+        """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
+        chosen = range(len(self))[trials]
+        found = [
+            matching_gradient(
+                self._victim,
+                self._targets[trial],
+                images[i],
+                labels[i],
+                objective=self._objective,
+                loss=self._loss,
+                local=self._local,
+            )
+            for i, trial in enumerate(chosen)
+        ]
+        for trial in chosen:
+            self.evaluations[trial] += 1
+        values, to_images, to_labels = zip(*found, strict=True)
+        soft = [gradient for gradient in to_labels if gradient is not None]
+        return Evaluation(torch.stack(values), torch.stack(to_images), torch.stack(soft) if soft else None)
+
+
+def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:
+    """Number of logits, found by a forward pass in evaluation mode, which also proves that the model takes such images."""
+    probe = set_mode(copy.deepcopy(model), False)
+    try:
+        with torch.no_grad():
+            logits = probe(reference.new_zeros(1, *image_shape))
+    except RuntimeError as error:
+        raise ValueError(f"image_shape: the model does not take images of {image_shape}: {error}") from error
+    if logits.dim() != 2:
+        raise ValueError(f"model: expected logits (N, classes), got {tuple(logits.shape)}")
+    return int(logits.shape[1])

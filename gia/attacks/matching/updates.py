@@ -1,0 +1,78 @@
+"""Update rules: how a search moves. Each is torch's own optimizer, told apart only by what it is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Point(NamedTuple):
+    """Objective (R,) at the variables, and its gradient with respect to each of them."""
+
+    values: Tensor
+    gradients: Sequence[Tensor]
+
+
+#: (variables, each (R, ...); trials) -> the objective and its gradients there.
+Evaluate = Callable[[Sequence[Tensor], slice], Point]
+#: One step with a factor on the step size; moves the variables in place.
+Step = Callable[[Evaluate, float], None]
+#: The search variables -> a step function that holds the rule's state.
+UpdateRule = Callable[[Sequence[Tensor]], Step]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam on the gradient or, if `signed`, on its sign (Geiping et al., 2020, Sec. 4). Trials never mix: Adam is
+    elementwise."""
+
+    lr: float
+    signed: bool
+
+    def __call__(self, variables: Sequence[Tensor]) -> Step:
+        optimizer = torch.optim.Adam(variables, lr=self.lr)
+
+        def step(evaluate: Evaluate, factor: float) -> None:
+            gradients = evaluate(variables, slice(None)).gradients
+            for variable, gradient in zip(variables, gradients, strict=True):
+                variable.grad = gradient.sign() if self.signed else gradient
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * factor
+            optimizer.step()
+
+        return step
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS without line search, one per trial (Zhu et al., 2019, Sec. 4: step size 1, history 100, 20 inner steps)."""
+
+    lr: float = 1.0
+    history: int = 100
+    inner_steps: int = 20
+
+    def __call__(self, variables: Sequence[Tensor]) -> Step:
+        trials = [slice(trial, trial + 1) for trial in range(len(variables[0]))]
+        parts = [[variable[trial] for variable in variables] for trial in trials]  # views: moved in place
+        optimizers = [
+            torch.optim.LBFGS(part, lr=self.lr, history_size=self.history, max_iter=self.inner_steps) for part in parts
+        ]
+
+        def step(evaluate: Evaluate, factor: float) -> None:
+            for trial, part, optimizer in zip(trials, parts, optimizers, strict=True):
+
+                def closure(trial: slice = trial, part: list[Tensor] = part) -> float:
+                    point = evaluate(part, trial)
+                    for variable, gradient in zip(part, point.gradients, strict=True):
+                        variable.grad = gradient
+                    return float(point.values)
+
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr * factor
+                optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+        return step

@@ -1,0 +1,97 @@
+"""How well two gradients agree: the matching terms of gradient inversion.
+
+Every objective is a function of a few sums per parameter, `Agreement`. An engine may therefore compute the sums in any way
+that it likes, and the derivative with respect to a gradient g is always a*g + b*target with scalars a and b per parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class Agreement:
+    """Sums over the entries of each parameter's gradient g and its target t, as tensors of shape (..., parameters).
+
+    Args:
+        names: the shared parameters.
+        gradients, targets: one tensor per name.
+    """
+
+    def __init__(self, names: Sequence[str], gradients: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        self.names = tuple(names)
+        self._gradients, self._targets = gradients, targets
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """Sum of g*t."""
+        pairs = zip(self._gradients, self._targets, strict=True)
+        return torch.stack([(gradient * target).sum() for gradient, target in pairs], -1)
+
+    @cached_property
+    def squared(self) -> Tensor:
+        """Sum of g*g."""
+        return torch.stack([gradient.square().sum() for gradient in self._gradients], -1)
+
+    @cached_property
+    def target_squared(self) -> Tensor:
+        """Sum of t*t."""
+        return torch.stack([target.square().sum() for target in self._targets], -1)
+
+    @cached_property
+    def difference(self) -> Tensor:
+        """Sum of (g-t)*(g-t): its own sum, since squared - 2*inner + target_squared cancels near a match."""
+        pairs = zip(self._gradients, self._targets, strict=True)
+        return torch.stack([(gradient - target).square().sum() for gradient, target in pairs], -1)
+
+
+#: Agreement with sums (..., P) -> values (...,); smaller is better.
+Objective = Callable[[Agreement], Tensor]
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """1 - cos(g, t), one cosine over the whole gradient (Geiping et al., 2020, "Inverting Gradients", Eq. 4).
+
+    Args:
+        weights: factor per parameter name in all three sums, 1 where not given.
+        layers: only parameters whose name starts with one of these; None takes all.
+    """
+
+    weights: Mapping[str, float] | None = None
+    layers: Collection[str] | None = None
+
+    def __call__(self, agreement: Agreement) -> Tensor:
+        factors = _factors(agreement, self.weights, self.layers)
+        inner = (factors * agreement.inner).sum(-1)
+        norms = (factors * agreement.squared).sum(-1) * (factors * agreement.target_squared).sum(-1)
+        return 1 - inner / norms.clamp_min(torch.finfo(norms.dtype).tiny).sqrt()
+
+
+@dataclass(frozen=True)
+class SquaredDifferences:
+    """scale * sum of (g - t)^2 (Zhu et al., 2019, "Deep Leakage from Gradients", Eq. 4). Arguments as in `Cosine`."""
+
+    scale: float = 1.0
+    weights: Mapping[str, float] | None = None
+    layers: Collection[str] | None = None
+
+    def __call__(self, agreement: Agreement) -> Tensor:
+        factors = _factors(agreement, self.weights, self.layers)
+        return self.scale * (factors * agreement.difference).sum(-1)
+
+
+def _factors(agreement: Agreement, weights: Mapping[str, float] | None, layers: Collection[str] | None) -> Tensor:
+    names = agreement.names
+    chosen = [layers is None or any(name.startswith(prefix) for prefix in layers) for name in names]
+    if not any(chosen):
+        raise ValueError(f"layers: no shared parameter starts with any of {layers}; there are {names}")
+    if weights is not None and (unknown := [name for name in weights if name not in names]):
+        raise ValueError(f"weights: {unknown[0]!r} is not a shared parameter; there are {names}")
+    given = weights or {}
+    sums = agreement.target_squared
+    return sums.new_tensor([given.get(name, 1.0) if take else 0.0 for name, take in zip(names, chosen, strict=True)])

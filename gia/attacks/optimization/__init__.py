@@ -1,0 +1,6 @@
+"""Optimization-based attacks (OP-GIA): the pixels themselves are searched until their gradient matches."""
+
+from gia.attacks.optimization.dlg import dlg
+from gia.attacks.optimization.inverting_gradients import inverting_gradients
+
+__all__ = ["dlg", "inverting_gradients"]

@@ -1,0 +1,64 @@
+"""The space that a pixel attack moves in: its start, its box, its priors, and the way to images in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gia.attacks.priors import Prior
+from gia.models import standardization
+
+Space = Literal["pixels", "standardized"]
+Start = Literal["normal", "uniform"]
+
+
+class Pixels:
+    """Images as (x - mean) / std of the victim's first layer ("standardized"), or as they are ("pixels").
+
+    Step size, start, box and priors act in the chosen space. Raises ValueError for another name, or for
+    "standardized" where the model has no standardizing first layer.
+    """
+
+    def __init__(self, space: str, model: nn.Module, reference: Tensor) -> None:
+        mean, std = (value.to(reference).view(-1, 1, 1) for value in standardization(model))
+        if space == "pixels":
+            mean, std = torch.zeros_like(mean), torch.ones_like(std)
+        elif space != "standardized":
+            raise ValueError(f"space: expected 'pixels' or 'standardized', got {space!r}")
+        elif bool((mean == 0).all()) and bool((std == 1).all()):
+            raise ValueError("space: 'standardized' needs a model made by gia.models.standardize")
+        self._mean, self._std = mean, std
+
+    def start(self, init: str, shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
+        """(R, *shape) from one generator per trial: N(0, 1) in this space, or uniform over the box."""
+        if init not in ("normal", "uniform"):
+            raise ValueError(f"init: expected 'normal' or 'uniform', got {init!r}")
+        # Drawn in float32 where the generator lives, then moved: one start for every device and dtype.
+        draw = torch.randn if init == "normal" else torch.rand
+        drawn = torch.stack([draw(tuple(shape), generator=g, device=g.device) for g in generators]).to(like)
+        return drawn if init == "normal" else (drawn - self._mean) / self._std
+
+    def images(self, variable: Tensor) -> Tensor:
+        """From this space to pixels."""
+        return variable * self._std + self._mean
+
+    def gradient(self, to_images: Tensor) -> Tensor:
+        """From a gradient with respect to pixels to one with respect to the variable."""
+        return to_images * self._std
+
+    def clamp(self, variables: Sequence[Tensor]) -> None:
+        """Put the first variable back, in place, into the box of images in [0, 1]."""
+        low, high = -self._mean / self._std, (1 - self._mean) / self._std
+        variables[0].copy_(torch.maximum(torch.minimum(variables[0], high), low))
+
+
+def penalty(priors: Sequence[Prior], variable: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the priors (R,) and its gradient. Trials are independent, so one backward pass serves all."""
+    leaf = variable.detach().requires_grad_()
+    value = torch.stack([prior(leaf) for prior in priors]).sum(0)
+    return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+
+

@@ -1,0 +1,22 @@
+"""Step-size schedules: (step, steps) -> factor on the step size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: (step from 0, steps in all) -> factor.
+Schedule = Callable[[int, int], float]
+
+
+def constant(step: int, steps: int) -> float:
+    """No decay."""
+    return 1.0
+
+
+def step_decay(step: int, steps: int) -> float:
+    """x0.1 from each of 3/8, 5/8 and 7/8 of the steps on (Geiping et al., 2020, released settings).
+
+    >>> [step_decay(step, 24_000) for step in (8_999, 9_000, 15_000, 21_000)]
+    [1.0, 0.1, 0.01, 0.001]
+    """
+    return float(f"1e-{sum(8 * step >= eighths * steps for eighths in (3, 5, 7))}")  # integers: no milestone at 14999.0
