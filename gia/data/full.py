@@ -1,0 +1,154 @@
+"""The paper's data sets, read through torchvision from a folder that the user has; never downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from gia.data.images import Images, first_of_each_class
+from gia.data.pixels import stack, to_square
+
+__all__ = ["FULL", "FullSet", "Split", "load_full"]
+
+Split = Literal["train", "test"]
+
+_CELEBRITIES = 1000  # the paper's CelebA: the first thousand, labelled by celebrity
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """What a reader finds: the labels of all pictures, and how to open one of them."""
+
+    labels: list[int]
+    picture: Callable[[int], Image.Image]
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullSet:
+    """A data set that the user brings: `folder` below the root with the files of `layout`, and how to get it."""
+
+    title: str
+    folder: str
+    layout: str
+    licence: str
+    command: str
+    image_size: int
+    per_class: int | None
+    splits: bool
+    read: Callable[[Path, Split], _Listing]
+
+
+def load_full(name: str, root: Path, *, image_size: int | None, split: Split | None, per_class: int | None) -> Images:
+    """Read one of `FULL` as `gia.data.load` documents it."""
+    spec = FULL[name]
+    expected = f"expected {root / spec.folder} with {spec.layout}; to bring it: {spec.command}"
+    if split is not None and not spec.splits:
+        raise ValueError(f"{name} is read as a whole: split must be None, not {split!r}")
+    if not (root / spec.folder).is_dir():
+        raise FileNotFoundError(f"{spec.title} is not there: {expected}")
+    try:
+        listing = spec.read(root, split or "test")
+    except (RuntimeError, FileNotFoundError) as error:  # torchvision's for missing and for changed files
+        raise FileNotFoundError(f"{spec.title} is incomplete ({error}): {expected}") from error
+    chosen = first_of_each_class(listing.labels, per_class or spec.per_class)
+    size = spec.image_size if image_size is None else image_size
+    part = f", {split or 'test'} split" if spec.splits else ""
+    return Images(
+        images=stack([to_square(listing.picture(index), size) for index in chosen]),
+        labels=torch.tensor([listing.labels[index] for index in chosen]),
+        source=f"{spec.title}{part}, {len(chosen)} images",
+        licence=spec.licence,
+        num_classes=listing.num_classes,
+    )
+
+
+def _cifar(name: str) -> Callable[[Path, Split], _Listing]:
+    def read(root: Path, split: Split) -> _Listing:
+        data: Any = getattr(datasets, name)(root, train=split == "train", download=False)
+        return _Listing(
+            labels=data.targets, picture=lambda index: Image.fromarray(data.data[index]), num_classes=len(data.classes)
+        )
+
+    return read
+
+
+def _celeba(root: Path, split: Split) -> _Listing:
+    data: Any = datasets.CelebA(root, split="all", target_type="identity", download=False)
+    identities = data.identity[:, 0].tolist()
+    kept = [index for index, identity in enumerate(identities) if identity <= _CELEBRITIES]
+    return _Listing(
+        labels=[identities[index] - 1 for index in kept],
+        picture=lambda index: _open(root / "celeba" / "img_align_celeba" / data.filename[kept[index]]),
+        num_classes=_CELEBRITIES,
+    )
+
+
+def _imagenet(root: Path, split: Split) -> _Listing:
+    data: Any = datasets.ImageFolder(root / "imagenet" / ("train" if split == "train" else "val"))
+    return _Listing(
+        labels=data.targets, picture=lambda index: _open(data.samples[index][0]), num_classes=len(data.classes)
+    )
+
+
+def _open(path: str | Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _by_torchvision(name: str) -> str:
+    return f"python -c \"import torchvision; torchvision.datasets.{name}('ROOT', download=True)\""
+
+
+FULL: Mapping[str, FullSet] = {
+    "cifar10": FullSet(
+        title="CIFAR-10",
+        folder="cifar-10-batches-py",
+        layout="data_batch_1 .. 5, test_batch, batches.meta",
+        licence="no stated licence; cite Krizhevsky, 2009",
+        command=_by_torchvision("CIFAR10"),
+        image_size=32,
+        per_class=None,
+        splits=True,
+        read=_cifar("CIFAR10"),
+    ),
+    "cifar100": FullSet(
+        title="CIFAR-100",
+        folder="cifar-100-python",
+        layout="train, test, meta",
+        licence="no stated licence; cite Krizhevsky, 2009",
+        command=_by_torchvision("CIFAR100"),
+        image_size=32,
+        per_class=None,
+        splits=True,
+        read=_cifar("CIFAR100"),
+    ),
+    "celeba": FullSet(
+        title="CelebA, first 1000 celebrities",
+        folder="celeba",
+        layout="img_align_celeba/*.jpg and the five lists identity_CelebA.txt, list_*.txt",
+        licence="non-commercial research only",
+        command=_by_torchvision("CelebA"),
+        image_size=64,
+        per_class=None,
+        splits=False,
+        read=_celeba,
+    ),
+    "imagenet": FullSet(
+        title="ImageNet",
+        folder="imagenet",
+        layout="val/<synset>/*.JPEG (and train/<synset>/*.JPEG for split='train')",
+        licence="non-commercial research only; by registration",
+        command="register at image-net.org; unpack the 2012 validation images into ROOT/imagenet/val/<synset>/",
+        image_size=224,
+        per_class=1,
+        splits=True,
+        read=_imagenet,
+    ),
+}
