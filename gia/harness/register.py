@@ -173,7 +173,8 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 _DERIVED = {"attack_type", "factor"}
 _KEYS = {f.name for f in fields(Claim)} - _DERIVED
-_OPTIONAL = {f.name for f in fields(Claim) if f.default is not MISSING or f.default_factory is not MISSING} | {"margin", "side", "expected"}
+_HAVE_DEFAULT = {f.name for f in fields(Claim) if f.default is not MISSING or f.default_factory is not MISSING}
+_OPTIONAL = _HAVE_DEFAULT | {"margin", "side", "expected"}
 _TEXTS = ("statement", "kind", "metric", "unit", "source", "paper")
 
 
