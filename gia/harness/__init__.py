@@ -1,0 +1,1 @@
+"""From a protocol to a verdict: blocks, measurement, statistics, baselines, timings and the pytest plugin."""
