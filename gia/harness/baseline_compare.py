@@ -1,0 +1,146 @@
+"""Whether a new sample agrees with the stored one: seed by seed, or by a prediction interval on another machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from gia.harness.baseline_file import COMMAND, BaselineError, spread
+
+ALPHA = 0.05  # over all checks of a run
+
+Entry = Mapping[str, Any]
+
+
+class BaselineWorse(BaselineError):
+    """The new sample is worse than the stored one."""
+
+
+class BaselineBetter(BaselineError):
+    """The new sample is better than the stored one, which then no longer guards what was gained."""
+
+
+class BaselineStale(BaselineError):
+    """The entry was stored for another protocol, grid or metric definition, or no test checks it any more."""
+
+
+class BaselineVanished(BaselineError):
+    """A metric stands on one side only."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One check as it was decided; `how` is "paired", "prediction interval" or "stored anew"."""
+
+    cell: str
+    how: str
+    deciding: str
+    unit: str
+    means: Mapping[str, tuple[float, float]]  # every metric: stored and obtained mean over seeds
+    interval: tuple[float, float] | None = None  # of the deciding metric's mean, if `how` is "prediction interval"
+
+
+def compare(where: str, cell: str, old: Entry, new: Entry, *, checks: int) -> Comparison:
+    """The comparison of two entries that agree; BaselineWorse or BaselineBetter for two that do not.
+
+    Raises BaselineVanished or BaselineStale when they do not speak of the same thing. `where` opens every message.
+    """
+    same_definition(where, old, new)
+    rows, deciding, means = old["metrics"], new["deciding"], means_of(old, new)
+    interval = None
+    if _arithmetic(old) == _arithmetic(new):
+        how, basis = "paired", "seed by seed, same fingerprint"
+        moved = {metric for metric in rows if differences(old, new, metric)}
+    else:
+        how = "prediction interval"
+        low, high = prediction_interval(rows[deciding]["values"], len(rows[deciding]["values"]), ALPHA / checks)
+        slack = rows[deciding]["tolerance"]  # all that is left where the seeds do not differ
+        interval = (low - slack, high + slack)
+        basis = f"another machine, prediction interval {low:.6g} to {high:.6g} over {checks} checks"
+        moved = {metric for metric in rows if rows[metric]["tolerance"] == 0 and differences(old, new, metric)}
+        if not interval[0] <= means[deciding][1] <= interval[1]:
+            moved.add(deciding)
+    if moved:
+        raise _movement(where, old, new, sorted(moved, key=lambda metric: (metric != deciding, metric)), basis)
+    return Comparison(cell, how, deciding, rows[deciding]["unit"], means, interval)
+
+
+def prediction_interval(sample: Sequence[float], count: int, alpha: float) -> tuple[float, float]:
+    """Where the mean of `count` further values lies with probability 1 - alpha, for a normal sample.
+
+    Two-sided: mean +- t(n-1, 1-alpha/2) * s * sqrt(1/n + 1/count), with s of `sample` alone. New values of the same
+    seeds correlate with the stored ones, so false alarms are rarer than alpha.
+    """
+    size = len(sample)
+    half = float(stdtrit(size - 1, 1 - alpha / 2)) * spread(sample) * math.sqrt(1 / size + 1 / count)
+    middle = float(np.mean(sample))
+    return middle - half, middle + half
+
+
+def same_definition(where: str, old: Entry, new: Entry) -> None:
+    """Raise unless both entries hold the same metrics of the same setting, with the same tolerances and seeds."""
+    if gone := sorted(set(old["metrics"]) - set(new["metrics"])):
+        raise BaselineVanished(f"{where}: stored but no longer measured: {gone}. Measure them, or drop them: {COMMAND}")
+    if fresh := sorted(set(new["metrics"]) - set(old["metrics"])):
+        raise BaselineVanished(f"{where}: measured but not stored: {fresh}. Store them: {COMMAND}")
+    for name, before, now in _definitions(old, new):
+        if before != now:
+            raise BaselineStale(
+                f"{where} is stale: it was stored with {name} {before}, the test has {now}. If that is meant: {COMMAND}"
+            )
+
+
+def _definitions(old: Entry, new: Entry) -> Iterator[tuple[str, Any, Any]]:
+    for field in ("protocol", "dtype", "deciding"):
+        yield field, old[field], new[field]
+    for metric, row in new["metrics"].items():
+        before = old["metrics"][metric]
+        for field in ("better", "unit", "tolerance", "platform_spread"):
+            yield f"{metric} {field}", before[field], row[field]
+        yield "number of seeds", len(before["values"]), len(row["values"])
+
+
+def differences(old: Entry, new: Entry, metric: str) -> str:
+    """The seeds at which a metric differs by more than its tolerance, in words; empty if none does."""
+    row = old["metrics"][metric]
+    pairs = zip(row["values"], new["metrics"][metric]["values"], strict=True)
+    return ", ".join(
+        f"seed {seed} {was:.9g} -> {now:.9g}"
+        for seed, (was, now) in enumerate(pairs)
+        if abs(now - was) > row["tolerance"]
+    )
+
+
+def means_of(old: Entry, new: Entry) -> dict[str, tuple[float, float]]:
+    """Metric -> stored and obtained mean over seeds."""
+    return {
+        metric: (float(np.mean(row["values"])), float(np.mean(new["metrics"][metric]["values"])))
+        for metric, row in old["metrics"].items()
+    }
+
+
+def _movement(where: str, old: Entry, new: Entry, moved: Sequence[str], basis: str) -> BaselineError:
+    """Better if the first metric that moved has a better mean, else worse."""
+    means, rows = means_of(old, new), []
+    for metric in moved:
+        was, now = means[metric]
+        rows.append(
+            f"{metric} {was:.6g} -> {now:.6g} {old['metrics'][metric]['unit']} ({differences(old, new, metric)})"
+        )
+    was, now = means[moved[0]]
+    better = now > was if old["metrics"][moved[0]]["better"] == "higher" else now < was
+    stored = f"stored at {old['commit']} with torch {old['machine']['torch']}: {old['reason']!r}"
+    told = f"{'; '.join(rows)}; {basis}; {stored}"
+    if better:
+        return BaselineBetter(f"{where} got better, update the baseline: {COMMAND}. {told}")
+    return BaselineWorse(f"{where} got worse: {told}. Mend it, or if it is meant: {COMMAND}")
+
+
+def _arithmetic(entry: Entry) -> tuple[str, ...]:
+    """What must agree for a comparison seed by seed: the fingerprint and torch's minor version."""
+    return entry["machine"]["fingerprint"], *entry["machine"]["torch"].split(".")[:2]

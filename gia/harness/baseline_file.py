@@ -1,0 +1,178 @@
+"""The file of stored samples, baselines/<module>.json: its form, its digests, and what is refused when it is read.
+
+    {"format": 1,
+     "cells": {"op/b1": {"commit": "1f0c2aa", "deciding": "psnr", "digest": "...", "dtype": "float64",
+                         "machine": {"fingerprint": "...", "threads": "1", "torch": "2.14.1"},
+                         "metrics": {"psnr": {"better": "higher", "unit": "dB", "values": [24.1, 25.3, ...],
+                                              "tolerance": 1e-05, "platform_spread": 1e-06, "seed_spread": 0.81}},
+                         "protocol": "...", "reason": "first sample"}}}
+
+The tolerance is absolute and per seed; its basis, the two spreads, stands beside it. A digest per entry catches an edit
+by hand or a bad merge; it is a guard against mistakes, not against someone who recomputes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+COMMAND = 'pytest --rebaseline --reason "why it moved"'
+_FIELDS = {"commit", "deciding", "digest", "dtype", "machine", "metrics", "protocol", "reason"}
+_METRIC_FIELDS = {"better", "platform_spread", "seed_spread", "tolerance", "unit", "values"}
+
+
+class BaselineError(AssertionError):
+    """A stored baseline does not hold, or cannot be used."""
+
+
+class BaselineCorrupt(BaselineError):
+    """The file is not readable, not of the expected form, or was edited by hand."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is known of a metric: its unit, its better side, and how far it may move on one machine, with the basis.
+
+    `tolerance` is absolute and per seed; 0 is for counts, which must agree on every machine. `platform_spread` is the
+    largest difference seen for one seed between machines or instruction sets; ValueError for a tolerance below it.
+    """
+
+    unit: str
+    higher_is_better: bool = True
+    tolerance: float = 1e-5
+    platform_spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.platform_spread <= self.tolerance < math.inf:
+            raise ValueError(
+                f"tolerance: expected at least the platform spread {self.platform_spread:g}, got {self.tolerance:g}"
+            )
+
+
+#: The platform spread of psnr: float64 with sign updates agreed to 1e-6 dB between instruction sets.
+QUANTITIES: Mapping[str, Quantity] = {
+    "psnr": Quantity("dB", platform_spread=1e-6),
+    "ssim": Quantity("1"),
+    "cw_ssim": Quantity("1"),
+    "lpips": Quantity("1", higher_is_better=False),
+    "rmse": Quantity("1", higher_is_better=False),
+    "gradient_evaluations": Quantity("evaluations", higher_is_better=False, tolerance=0.0),
+}
+
+
+def entry(
+    cell: str,
+    sample: Mapping[str, list[float]],
+    known: Mapping[str, Quantity],
+    *,
+    deciding: str,
+    protocol: str,
+    dtype: str,
+    machine: Mapping[str, str],
+    commit: str,
+    reason: str,
+) -> dict[str, Any]:
+    """The entry that stores `sample`, metric -> one value per seed, under the name `cell`."""
+    content = {
+        "commit": commit,
+        "deciding": deciding,
+        "dtype": dtype,
+        "machine": dict(machine),
+        "metrics": {
+            metric: {
+                "better": "higher" if known[metric].higher_is_better else "lower",
+                "platform_spread": known[metric].platform_spread,
+                "seed_spread": spread(values),
+                "tolerance": known[metric].tolerance,
+                "unit": known[metric].unit,
+                "values": values,
+            }
+            for metric, values in sample.items()
+        },
+        "protocol": protocol,
+        "reason": reason,
+    }
+    return {**content, "digest": _digest(cell, content)}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The entries of a file by cell, every one validated; none if the file does not exist.
+
+    Raises BaselineCorrupt for bad JSON, repeated or unknown keys, values that are not finite, a spread that does not
+    follow from the values, a tolerance below the recorded spread, or a digest that does not fit (an edit by hand).
+    """
+    if not path.exists():
+        return {}
+    mend = f"Restore the file from version control, or delete what is broken and store it anew: {COMMAND}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_not_finite)
+    except ValueError as error:
+        raise BaselineCorrupt(f"{path.name} is not a readable baseline file: {error}. {mend}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("cells"), dict):
+        raise BaselineCorrupt(f"{path.name}: expected an object with 'format' {FORMAT} and 'cells'. {mend}")
+    for cell, stored in content["cells"].items():
+        if problem := _problem(cell, stored):
+            raise BaselineCorrupt(f"{path.name}: entry {cell!r}: {problem}. {mend}")
+    return dict(content["cells"])
+
+
+def write(path: Path, entries: Mapping[str, Any]) -> None:
+    """Sorted, one value a line, and whole or not at all; a file without entries is removed."""
+    if not entries:
+        path.unlink(missing_ok=True)
+        return
+    text = json.dumps({"cells": entries, "format": FORMAT}, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def spread(values: Sequence[float]) -> float:
+    """The sample standard deviation over seeds."""
+    return float(np.std(values, ddof=1))
+
+
+def _problem(cell: str, stored: Any) -> str | None:
+    """What is wrong with an entry, or None."""
+    if not isinstance(stored, dict) or set(stored) != _FIELDS:
+        return f"expected the fields {sorted(_FIELDS)}"
+    if stored["digest"] != _digest(cell, {field: value for field, value in stored.items() if field != "digest"}):
+        return "its digest does not fit its content: it was edited by hand or merged badly"
+    metrics = stored["metrics"]
+    if stored["deciding"] not in metrics or any(set(row) != _METRIC_FIELDS for row in metrics.values()):
+        return f"expected for each metric, {stored['deciding']!r} among them, the fields {sorted(_METRIC_FIELDS)}"
+    if len({len(row["values"]) for row in metrics.values()}) != 1:
+        return "its metrics have different numbers of seeds"
+    for metric, row in metrics.items():
+        # Recomputed on whatever numpy this is, so not bit for bit.
+        if not math.isclose(row["seed_spread"], spread(row["values"]), rel_tol=1e-9, abs_tol=1e-300):
+            return f"{metric}: the recorded seed spread {row['seed_spread']!r} does not follow from its values"
+        if row["tolerance"] < row["platform_spread"]:
+            return f"{metric}: tolerance {row['tolerance']:g} is below the recorded spread {row['platform_spread']:g}"
+    return None
+
+
+def _digest(cell: str, content: Mapping[str, Any]) -> str:
+    text = json.dumps([cell, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"repeated key {next(key for key in keys if keys.count(key) > 1)!r}")
+    return dict(pairs)
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is not a finite number")
