@@ -1,4 +1,4 @@
-"""`python -m gia.data`: each data set and weight file, whether it is there, its licence, and the command that brings it."""
+"""`python -m gia.data`: a table of each data set and weight file, and the command that brings it."""
 
 from __future__ import annotations
 

