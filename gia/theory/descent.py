@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gia.theory.bounds import corrected_bound, theorem1_bound
+
 Vector = NDArray[np.float64]
 Field = Callable[[Vector], Vector]
+
+#: Rounding of a run, relative to the largest length in it: far above float64's 1e-16 a step, far below any effect.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +94,66 @@ def worst_error(kappa: float, minimizer: Vector) -> Field:
     return error
 
 
-def descend(gradient: Field, start: Vector, *, step_size: float, iterations: int) -> Vector:
-    """x_0 .. x_I of gradient descent, (I+1, n): x_{i+1} = x_i - eta * gradient(x_i).
+@dataclass(frozen=True)
+class Run:
+    """A descent as Theorem 1 speaks of it: what its bounds are made of, and how far from x* it ended.
 
-    Raises:
-        ValueError: if the step size is not positive or the number of iterations is negative.
+    `mu`, `smoothness` and the distances are those of the function descended on, `kappa` is the largest 2-norm of the
+    gradient error at x_0 .. x_{I-1}. `rounding` is a length: what float64 may have added to `final_error`.
     """
+
+    mu: float
+    smoothness: float
+    step_size: float
+    iterations: int
+    initial_error: float
+    kappa: float
+    final_error: float
+    rounding: float
+
+    def corrected_slack(self) -> float:
+        """1 - ||x_I - x*|| / `corrected_bound`: negative where the bound is broken by more than rounding."""
+        return self._slack(corrected_bound(step_size=self.step_size, **self._constants()))
+
+    def printed_slack(self, *, batch_size: int, image_shape: Sequence[int]) -> float:
+        """1 - ||x_I - x*|| / `theorem1_bound`: negative where the bound is broken by more than rounding."""
+        return self._slack(theorem1_bound(batch_size=batch_size, image_shape=image_shape, **self._constants()))
+
+    def _constants(self) -> dict[str, Any]:
+        names = ("mu", "smoothness", "iterations", "initial_error", "kappa")
+        return {name: getattr(self, name) for name in names}
+
+    def _slack(self, bound: float) -> float:
+        allowed = bound + self.rounding
+        return 1 - self.final_error / allowed if allowed > 0 else -self.final_error
+
+
+def run(
+    function: StronglyConvex, start: Vector, *, step_size: float, iterations: int, followed: Field | None = None
+) -> Run:
+    """Descend from `start` (n,) along `followed` (default: the gradient itself) and measure the run against `function`.
+
+    `followed` stands for one round's gradient where `function` is the mean over the rounds.
+    """
+    followed = function.gradient if followed is None else followed
+    path = _descend(followed, start, step_size=step_size, iterations=iterations)
+    distances = np.linalg.norm(path - function.minimizer, axis=1)
+    kappa = max((float(np.linalg.norm(followed(x) - function.gradient(x))) for x in path[:-1]), default=0.0)
+    scale = float(np.abs(path).max() + np.linalg.norm(function.minimizer)) + kappa / function.mu
+    return Run(
+        mu=function.mu,
+        smoothness=function.smoothness,
+        step_size=step_size,
+        iterations=iterations,
+        initial_error=float(distances[0]),
+        kappa=kappa,
+        final_error=float(distances[-1]),
+        rounding=_ROUNDING * scale,
+    )
+
+
+def _descend(gradient: Field, start: Vector, *, step_size: float, iterations: int) -> Vector:
+    """x_0 .. x_I, (I+1, n): x_{i+1} = x_i - eta * gradient(x_i)."""
     if not step_size > 0:
         raise ValueError(f"step_size must be positive, but is {step_size!r}")
     if iterations < 0:
@@ -102,8 +162,3 @@ def descend(gradient: Field, start: Vector, *, step_size: float, iterations: int
     for _ in range(iterations):
         path.append(path[-1] - step_size * gradient(path[-1]))
     return np.stack(path)
-
-
-def gradient_gap(path: Vector, followed: Field, mean: Field) -> float:
-    """kappa of a run: the largest ||followed(x) - mean(x)||_2 over x_0 .. x_{I-1}; 0 for a run without steps."""
-    return max((float(np.linalg.norm(followed(x) - mean(x))) for x in path[:-1]), default=0.0)

@@ -60,16 +60,32 @@ def test_the_mean_of_the_rounds_has_the_mean_of_their_gradients():
 
 
 def test_descent_takes_the_steps_worked_out_by_hand():
-    """If this fails, x_{i+1} is not x_i - eta * gradient(x_i): from 4 with gradient x and eta 1/2 come 2, then 1."""
-    path = descent.descend(lambda x: x, np.array([4.0]), step_size=0.5, iterations=2)
-    assert path.tolist() == [[4.0], [2.0], [1.0]]
+    """If this fails, x_{i+1} is not x_i - eta * gradient(x_i): on x^2/2 from 4 with eta 1/2 come 2, then 1."""
+    seen = descent.run(descent.quadratic(np.eye(1), np.zeros(1)), np.array([4.0]), step_size=0.5, iterations=2)
+    assert (seen.initial_error, seen.final_error, seen.kappa) == (4.0, 1.0, 0.0)
+    assert (seen.mu, seen.smoothness, seen.step_size, seen.iterations) == (1.0, 1.0, 0.5, 2)
 
 
 def test_the_start_is_left_as_it_was():
     """If this fails, descent writes into its caller's array."""
     start = np.array([4.0, -1.0])
-    descent.descend(lambda x: x, start, step_size=0.5, iterations=3)
+    descent.run(made()["quadratic"], start, step_size=0.1, iterations=3)
     assert start.tolist() == [4.0, -1.0]
+
+
+def test_slack_is_the_share_of_the_bound_that_is_left():
+    """If this fails, a margin is not 1 - error/bound: eta = 1/2 meets both bounds, eta = 1/4 has error 3 for printed 2."""
+    seen = descent.run(descent.quadratic(np.eye(1), np.zeros(1)), np.array([4.0]), step_size=0.5, iterations=2)
+    assert seen.corrected_slack() == pytest.approx(0.0, abs=1e-11)
+    assert seen.printed_slack(batch_size=1, image_shape=(1, 1, 1)) == pytest.approx(0.0, abs=1e-11)
+    slow = descent.run(descent.quadratic(np.eye(1), np.zeros(1)), np.array([4.0]), step_size=0.25, iterations=1)
+    assert slow.printed_slack(batch_size=1, image_shape=(1, 1, 1)) == pytest.approx(1 - 3 / 2, abs=1e-11)
+
+
+def test_rounding_excuses_no_visible_error():
+    """If this fails, the allowance for rounding could hide a broken bound: it stays below 1e-10 of the start."""
+    seen = descent.run(made()["mean"], np.array([30.0, -20.0]), step_size=0.1, iterations=30)
+    assert 0 < seen.rounding < 1e-10 * seen.initial_error
 
 
 @settings(settings.get_profile("unit"))
@@ -83,10 +99,11 @@ def test_the_worst_error_has_norm_kappa_and_points_away(offset, kappa):
 
 
 def test_kappa_is_taken_over_every_point_that_is_stepped_from_and_no_other():
-    """If this fails, kappa misses a step or counts the end point: the gaps here are 1, 5 and 100, the last unused."""
-    path = np.array([[1.0], [5.0], [100.0]])
-    assert descent.gradient_gap(path, lambda x: 2 * x, lambda x: x) == 5.0
-    assert descent.gradient_gap(path[:1], lambda x: 2 * x, lambda x: x) == 0.0
+    """If this fails, kappa misses a step or counts the end: along -x from 1 the gaps to x are 2, then 4."""
+    function = descent.quadratic(np.eye(1), np.zeros(1))
+    seen = descent.run(function, np.ones(1), step_size=1.0, iterations=2, followed=lambda x: -x)
+    assert (seen.kappa, seen.final_error) == (4.0, 4.0)
+    assert descent.run(function, np.ones(1), step_size=1.0, iterations=0, followed=lambda x: -x).kappa == 0.0
 
 
 @pytest.mark.parametrize(
@@ -97,8 +114,8 @@ def test_kappa_is_taken_over_every_point_that_is_stepped_from_and_no_other():
         (lambda: descent.quadratic(np.eye(2), np.zeros(3)), "hessian must be symmetric and fit"),
         (lambda: descent.softened(2.0, 1.0, sharpness=1.0, shift=SHIFT, minimizer=SHIFT), "^mu must"),
         (lambda: descent.softened(1.0, 2.0, sharpness=0.0, shift=SHIFT, minimizer=SHIFT), "^sharpness must"),
-        (lambda: descent.descend(lambda x: x, SHIFT, step_size=0.0, iterations=1), "^step_size must"),
-        (lambda: descent.descend(lambda x: x, SHIFT, step_size=1.0, iterations=-1), "^iterations must"),
+        (lambda: descent.run(made()["softened"], SHIFT, step_size=0.0, iterations=1), "^step_size must"),
+        (lambda: descent.run(made()["softened"], SHIFT, step_size=1.0, iterations=-1), "^iterations must"),
     ],
 )
 def test_a_function_that_cannot_be_is_refused(call, message):
