@@ -22,7 +22,7 @@ PROTOCOLS = {
             images=8,
             pattern="distinct",
             pattern_batch=8,
-            settings={"steps": 300, "init": "uniform"},
+            settings={"steps": 300},
             control=beats_blind_guess,
             vary={
                 "data": ("cifar10-samples", "cifar100-samples"),
@@ -41,7 +41,7 @@ PROTOCOLS = {
             images=64,
             pattern="distinct",
             pattern_batch=64,
-            settings={"steps": 24_000, "init": "normal"},
+            settings={"steps": 24_000},
             space="standardized",
             control=beats_blind_guess,
         ),

@@ -39,7 +39,7 @@ def inverting_gradients(
     objective: Objective | None = None,
     total_variation: float = 1e-2,
     restarts: int = 1,
-    init: Start = "normal",
+    init: Start | None = None,
     space: Space = "pixels",
     box: bool = True,
     loss: Loss = cross_entropy,
@@ -58,7 +58,8 @@ def inverting_gradients(
         objective: the matching term, `Cosine()` by default.
         total_variation: weight; the paper has 1e-2 for CIFAR and 1e-6 for ImageNet.
         restarts: starts per observation; the one with the least objective is returned.
-        init: "normal" as in the paper, or "uniform" over the box.
+        init: "normal" or "uniform" over the box; None takes the paper's N(0, 1) in the standardized space it belongs to,
+            and uniform noise in pixels.
         space: where x moves, "pixels" or the model's "standardized" space.
         box: clamp x to the box of [0, 1] images after each step.
         loss: the client's training loss.
@@ -81,7 +82,7 @@ def inverting_gradients(
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation)] if total_variation else []
     start = pixels.start(
-        init,
+        init or ("uniform" if space == "pixels" else "normal"),
         (problem.batch_size, *problem.image_shape),
         [generator for generator in generators for _ in range(restarts)],
         problem.reference,
