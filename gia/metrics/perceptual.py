@@ -1,0 +1,118 @@
+"""LPIPS with the trained AlexNet and VGG16 trunks."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gia.metrics._checks import image_pair
+from gia.metrics.trunks import convolutions
+
+__all__ = ["NETS", "SMALLEST", "distances", "lpips", "pairwise"]
+
+NETS = ("alex", "vgg")
+SMALLEST = 32
+
+
+@torch.no_grad()
+def lpips(reconstruction: Tensor, reference: Tensor, *, net: str = "alex") -> Tensor:
+    """Learned perceptual image patch similarity of each image: 0 for identical images, larger is worse.
+
+    Zhang, Isola, Efros, Shechtman and Wang (CVPR 2018), version 0.1 with the calibrated heads of the `lpips` package.
+    The trunks are the ImageNet-trained ones or none: there is no LPIPS with a random trunk.
+
+    At 32 pixels the AlexNet trunk has features of 7 x 7 to 1 x 1 positions and can prefer another sharp image to a
+    blurred copy of the right one: show `net="vgg"`, PSNR and SSIM beside it.
+
+    Args:
+        reconstruction: aligned images (B,C,H,W), float32 or float64; values outside [0,1] are clamped. One channel is
+            repeated to three.
+        reference: the originals (B,C,H,W), C = 1 or 3, in [0,1], at least 32 pixels high and wide.
+        net: "alex" or "vgg".
+
+    Returns:
+        Tensor (B,), at least 0.
+
+    Raises:
+        FileNotFoundError: the trunk is not installed; the message has the command that installs it.
+        gia.data.assets.AssetError: the trunk's file is not the expected one.
+        TypeError, ValueError: see `gia.metrics`.
+    """
+    reconstruction, reference = image_pair(reconstruction, reference, smallest=SMALLEST)
+    return distances(2 * reconstruction.clamp(0, 1) - 1, 2 * reference - 1, net=net)
+
+
+def distances(x: Tensor, y: Tensor, *, net: str) -> Tensor:
+    """LPIPS of aligned images (B,C,H,W) as the network takes them, nominally in [-1,1]: Tensor (B,)."""
+    features = _features(torch.cat((x, y)), net)
+    return torch.stack([(layer[: len(x)] - layer[len(x) :]).square().sum(dim=1) for layer in features]).sum(dim=0)
+
+
+def pairwise(x: Tensor, y: Tensor, *, net: str) -> Tensor:
+    """LPIPS of each of N images with each of B others, both nominally in [-1,1]: Tensor (N,B).
+
+    The trunk sees every image once, not every pair.
+    """
+    layers_x, layers_y = _features(x, net), _features(y, net)
+    columns = []
+    for index in range(len(y)):
+        pairs = zip(layers_x, layers_y, strict=True)
+        columns.append(torch.stack([(lx - ly[index]).square().sum(dim=1) for lx, ly in pairs]).sum(dim=0))
+    return torch.stack(columns, dim=1)
+
+
+def _features(images: Tensor, net: str) -> list[Tensor]:
+    """For each layer a tensor (B, channels * positions) such that LPIPS is the squared distance, summed over layers.
+
+    LPIPS weights squared differences of unit-length features by a head w >= 0 and averages over positions, so the
+    features are scaled by sqrt(w / positions).
+    """
+    if net not in NETS:
+        raise ValueError(f"net must be one of {NETS}, not {net!r}")
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"LPIPS takes images with 1 or 3 channels, not {images.shape[1]}")
+    network = _network(net, images.device, images.dtype)
+    layers = network.net(network.scaling_layer(images.expand(-1, 3, -1, -1)))
+    features = []
+    for layer, head in zip(layers, network.lins, strict=True):
+        unit = layer / (layer.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+        scale = (head.model[-1].weight / unit[0, 0].numel()).sqrt()
+        features.append((unit * scale).flatten(1))
+    return features
+
+
+@lru_cache(maxsize=8)
+def _network(net: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """`lpips.LPIPS` with its trained trunk and heads, in eval mode, without gradients.
+
+    It is built on the meta device: that costs no time on random weights and leaves the global generator where it was.
+    """
+    import lpips as package
+
+    with torch.device("meta"), warnings.catch_warnings():
+        # lpips 0.1.4 calls torchvision with `pretrained=False`, which torchvision deprecates.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models")
+        network = package.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    network.scaling_layer = package.ScalingLayer()
+    heads = torch.load(Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth", map_location="cpu")
+    for index, head in enumerate(network.lins):
+        _fill(head.model[-1], weight=heads[f"lin{index}.model.1.weight"])
+    trunk = [module for module in network.net.modules() if isinstance(module, nn.Conv2d)]
+    for module, (weight, bias) in zip(trunk, convolutions(net), strict=True):
+        _fill(module, weight=weight, bias=bias)
+    # Channels last: 5-20 % less time on a CPU.
+    return network.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
+
+
+def _fill(module: nn.Module, **values: Tensor) -> None:
+    for name, value in values.items():
+        if value.shape != getattr(module, name).shape:
+            raise ValueError(
+                f"{name} of {module} must have shape {tuple(getattr(module, name).shape)}, not {value.shape}"
+            )
+        setattr(module, name, nn.Parameter(value, requires_grad=False))
