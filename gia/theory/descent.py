@@ -1,81 +1,18 @@
-"""Gradient descent with wrong gradients on functions whose strong convexity, smoothness and minimizer are known."""
+"""Gradient descent with wrong gradients, measured as Theorem 1 speaks of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gia.theory.bounds import corrected_bound, theorem1_bound
-
-Vector = NDArray[np.float64]
-Field = Callable[[Vector], Vector]
+from gia.theory.landscapes import Field, StronglyConvex, Vector
 
 #: Rounding of a run, relative to the largest length in it: far above float64's 1e-16 a step, far below any effect.
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True, eq=False)
-class StronglyConvex:
-    """A function given by its gradient (n,) -> (n,), with its minimizer (n,) and exact or safe constants mu <= L."""
-
-    gradient: Field
-    minimizer: Vector
-    mu: float
-    smoothness: float
-
-
-def quadratic(hessian: Vector, minimizer: Vector) -> StronglyConvex:
-    """(x-m)'H(x-m)/2 for a symmetric positive definite H (n, n) and m (n,); mu and L are the extreme eigenvalues.
-
-    Raises:
-        ValueError: if H is not symmetric positive definite or the shapes disagree.
-    """
-    hessian, minimizer = np.array(hessian, dtype=np.float64), np.array(minimizer, dtype=np.float64)
-    if hessian.shape != (minimizer.size, minimizer.size) or not np.array_equal(hessian, hessian.T):
-        raise ValueError(f"hessian must be symmetric and fit minimizer {minimizer.shape}, but has {hessian.shape}")
-    values = np.linalg.eigvalsh(hessian)
-    if not values[0] > 0:
-        raise ValueError(f"hessian must be positive definite, but its smallest eigenvalue is {values[0]:g}")
-    return StronglyConvex(lambda x: hessian @ (x - minimizer), minimizer, float(values[0]), float(values[-1]))
-
-
-def softened(mu: float, smoothness: float, *, sharpness: float, shift: Vector, minimizer: Vector) -> StronglyConvex:
-    """A function that is not quadratic: mu||u||^2/2 + (L-mu)/s^2 sum_i log cosh(s u_i + b_i) - linear, with u = x - m.
-
-    Its curvature along each axis runs between mu and L, reaching L where s u_i + b_i = 0; the linear term puts the
-    minimizer at m. The larger s > 0, the nearer it comes to a kink. `shift` is b, (n,).
-
-    Raises:
-        ValueError: if not 0 < mu <= L and s > 0.
-    """
-    if not 0 < mu <= smoothness:
-        raise ValueError(f"mu must lie in (0, smoothness = {smoothness!r}], but is {mu!r}")
-    if not sharpness > 0:
-        raise ValueError(f"sharpness must be positive, but is {sharpness!r}")
-    shift, minimizer = np.array(shift, dtype=np.float64), np.array(minimizer, dtype=np.float64)
-    weight = (smoothness - mu) / sharpness
-
-    def gradient(x: Vector) -> Vector:
-        offset = x - minimizer
-        return mu * offset + weight * (np.tanh(sharpness * offset + shift) - np.tanh(shift))
-
-    return StronglyConvex(gradient, minimizer, mu, smoothness)
-
-
-def mean_of_quadratics(hessians: Sequence[Vector], minimizers: Sequence[Vector]) -> StronglyConvex:
-    """The mean of T quadratics, one per training round: a quadratic with the mean Hessian and its own minimizer.
-
-    Raises:
-        ValueError: as `quadratic`, or if the numbers of Hessians and minimizers differ.
-    """
-    rounds = [quadratic(hessian, minimizer) for hessian, minimizer in zip(hessians, minimizers, strict=True)]
-    mean = np.mean(np.array(hessians, dtype=np.float64), axis=0)
-    pull = np.mean([-each.gradient(np.zeros_like(each.minimizer)) for each in rounds], axis=0)
-    return quadratic(mean, np.linalg.solve(mean, pull))
 
 
 def worst_error(kappa: float, minimizer: Vector) -> Field:
