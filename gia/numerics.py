@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,28 +41,67 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cuda.matmul.allow_tf32,
         os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        yield
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
+        with _full_precision():
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         torch.backends.cudnn.benchmark = before[3]
         torch.backends.cudnn.deterministic = before[4]
-        torch.backends.cudnn.allow_tf32 = before[5]
-        torch.backends.cuda.matmul.allow_tf32 = before[6]
-        if before[7] is None:
-            del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        if before[5] is None:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 is float32: no TF32 and no bfloat16 inside products and convolutions, on a GPU or (oneDNN) on a CPU.
+
+    torch keeps this twice. The old switches know only some of it, and since 2.9 reading them raises where the new ones
+    (`fp32_precision`, one per kind of operation) say otherwise. So both are set, and both are put back.
+    """
+    places = [place for path in _PRECISION if (place := _at(path)) is not None]
+    new = [place.fp32_precision for place in places]
+    matmul = cudnn = None
+    with suppress(RuntimeError):  # mixed before we came: there is no old answer to put back
+        matmul = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        cudnn = torch.backends.cudnn.allow_tf32
+    try:
+        _set_old(matmul="highest", cudnn=False)
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        _set_old(matmul=matmul, cudnn=cudnn)
+        for place, value in zip(places, new, strict=True):
+            place.fp32_precision = value
+
+
+_PRECISION = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
+
+
+def _at(path: str) -> Any:
+    """The place of torch.backends that holds a precision, None in a torch that has no such place."""
+    kind, operation = path.split(".")
+    place = getattr(getattr(torch.backends, kind), operation, None)
+    return place if hasattr(place, "fp32_precision") else None
+
+
+def _set_old(*, matmul: str | None, cudnn: bool | None) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Please use the new API settings")  # said once, by torch 2.9
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = cudnn
 
 
 def environment() -> dict[str, str]:
@@ -94,6 +135,7 @@ def fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
+@torch.enable_grad()
 def _probe(dtype: torch.dtype) -> list[Tensor]:
     draw = np.random.default_rng(2503_11514)
     images, kernel, matrix = (
