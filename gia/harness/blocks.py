@@ -70,7 +70,7 @@ class Block:
     setting: Mapping[str, Scalar]
 
     def generator(self, *purpose: str | int) -> torch.Generator:
-        """A new CPU generator for one purpose (victim, images, start...), the same in every process and on every machine.
+        """A new CPU generator for one purpose (victim, images, start...), the same in every process and machine.
 
         It depends on the claim, the index and the purpose, not on the setting or on what was drawn before.
 
@@ -92,11 +92,11 @@ def claim_seed(claim: str) -> int:
 def draw_blocks(claim: str, space: Mapping[str, Sequence[Scalar]], count: int) -> list[Block]:
     """Draws `count` blocks of a claim with settings that all differ.
 
-    The same id, space and version of Hypothesis give the same blocks in every process, and fewer blocks are the beginning
-    of more: `draw_blocks(c, s, 8) == draw_blocks(c, s, 16)[:8]`. Hypothesis draws the settings in runs of nine, seeded by
-    crc32 of the claim id plus the number of the run; the first example of a run, always the simplest, is dropped, and so
-    is a setting that was drawn before. An empty space has one setting, `{}`; its blocks differ by their index alone, and
-    so by their victims, images and starts.
+    The same id, space and version of Hypothesis give the same blocks in every process, and fewer blocks are the
+    beginning of more: `draw_blocks(c, s, 8) == draw_blocks(c, s, 16)[:8]`. Hypothesis draws the settings in runs of
+    nine, seeded by crc32 of the claim id plus the number of the run; the first example of a run, always the simplest,
+    is dropped, and so is a setting that was drawn before. An empty space has one setting, `{}`; its blocks differ by
+    their index alone, and so by their victims, images and starts.
 
     Args:
         claim: Id of the claim.

@@ -1,4 +1,4 @@
-"""Exact small-sample statistics for tables of blocks: intervals of a median and of a rate, p-values, power."""
+"""Exact small-sample statistics for tables of blocks: intervals, p-values, the rules on intervals, and their power."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 Array = NDArray[np.float64]
+Outcomes = NDArray[np.str_]
 Alternative = Literal["greater", "less", "two-sided"]
 
 #: Least coverage of every interval that decides.
@@ -43,7 +44,7 @@ def slopes(levels: ArrayLike, values: ArrayLike) -> Array:
     if x.ndim != 1 or y.shape[-1:] != x.shape:
         raise ValueError(f"values must have shape (..., levels) for levels (levels,), but are {y.shape} and {x.shape}")
     centred = x - x.mean()
-    spread = float(centred @ centred)
+    spread = (centred**2).sum()
     if spread == 0:
         raise ValueError(f"levels must hold at least two different numbers, but are {x.tolist()}")
     return np.asarray(y @ centred / spread)
@@ -61,7 +62,8 @@ def coverage_of_rank(count: int, rank: int) -> float:
     """
     if not 1 <= rank <= (count + 1) // 2:
         raise ValueError(f"rank must lie between 1 and {(count + 1) // 2} for {count} values, but is {rank}")
-    return 1 - 2 * sum(math.comb(count, below) for below in range(rank)) / 2**count
+    outside = 2 * sum(math.comb(count, below) for below in range(rank))
+    return 1 - math.ldexp(outside, -count)
 
 
 def interval_rank(count: int, coverage: float = COVERAGE) -> int | None:
@@ -149,6 +151,46 @@ def binomial_interval(
     if sides == "upper":
         return np.zeros_like(high), high
     return np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), trials - k + 1)), high
+
+
+def decide_directed(interval: MedianInterval, margin: float) -> Outcomes:
+    """trend, paired: supported if low > 0 and the median >= margin; refuted if high < margin.
+
+    This rule and the next three take the interval of one table or of many, so that error rates can be measured.
+    """
+    low, median, high = interval[:3]
+    return _outcomes((low > 0) & (median >= margin), high < margin)
+
+
+def decide_affected(interval: MedianInterval, margin: float) -> Outcomes:
+    """affected: supported if [low, high] excludes 0 and |median| >= margin; refuted if it lies in (-margin, margin)."""
+    low, median, high = interval[:3]
+    return _outcomes(((low > 0) | (high < 0)) & (np.abs(median) >= margin), (low > -margin) & (high < margin))
+
+
+def decide_equivalence(interval: MedianInterval, margin: float) -> Outcomes:
+    """equivalence: supported if every [low, high] is in (-margin, margin), refuted if one is all beyond it.
+
+    The last axis holds the levels after the first.
+    """
+    low, _, high = interval[:3]
+    inside, beyond = (low > -margin) & (high < margin), (low > margin) | (high < -margin)
+    return _outcomes(inside.all(axis=-1), beyond.any(axis=-1))
+
+
+def decide_count(interval: MedianInterval, margin: float, *, claimed: ArrayLike) -> Outcomes:
+    """count: supported if claimed +- margin contains every [low, high], refuted if it is disjoint from one.
+
+    The last axis holds the levels.
+    """
+    low, _, high = interval[:3]
+    least, most = np.subtract(claimed, margin), np.add(claimed, margin)
+    inside, beyond = (least <= low) & (high <= most), (high < least) | (low > most)
+    return _outcomes(inside.all(axis=-1), beyond.any(axis=-1))
+
+
+def _outcomes(supported: Any, refuted: Any) -> Outcomes:
+    return np.where(supported, "supported", np.where(refuted, "refuted", "inconclusive"))
 
 
 def detectable_effect(
