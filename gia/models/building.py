@@ -1,0 +1,199 @@
+"""`build`: a victim by name, its weights drawn from a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from gia.models import large
+from gia.models.activations import ACTIVATIONS
+from gia.models.initialization import INITIALIZATIONS, initialize
+from gia.models.small import MLP, CifarResNet, ConvNet
+
+__all__ = ["NAMES", "build"]
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int | tuple[int, int],
+    channels: int = 3,
+    width: int | None = None,
+    activation: str = "relu",
+    init: str = "default",
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> nn.Module:
+    """A victim that maps images (N, channels, H, W) in [0, 1] to logits (N, num_classes), in train mode on the CPU.
+
+    | name | width (default) | init "default" is | options (first is default) |
+    |---|---|---|---|
+    | lenet: DLG's LeNet, 5x5 convolutions | channels (12) | torch | depth=3, 4 ... |
+    | convnet: the same, wider | channels (32) | torch | depth=3, 4 ... |
+    | mlp | units of one hidden layer (256) | torch | hidden=(sizes of all hidden layers) |
+    | resnet10, 18, 34, 50, 101 | channels of stage 1 (64) | kaiming | stem="3x3", "7x7" |
+    | resnet20: the CIFAR form | channels of stage 1 (16) | kaiming | |
+    | alexnet | first channels (64) | torch | stem="11x11", "3x3" |
+    | vgg16 | first channels (64) | vgg | |
+    | googlenet | first channels (64) | googlenet | stem="7x7", "3x3" |
+
+    DLG's victim is `build("lenet", activation="sigmoid", init="dlg", ...)`. All layers scale with the width. Dropout is
+    left out, and activations are never in place or random, so a forward pass draws no random numbers.
+
+    Args:
+        name: as in the table; resnet18 with stem="7x7" has torchvision's parameter names.
+        num_classes: number of logits.
+        image_size: side in pixels, or (height, width).
+        channels: 1 for gray images, 3 for colour.
+        activation: sigmoid, relu, tanh, leaky_relu, rrelu (mean slope), gelu or silu, everywhere in the network.
+        init: "default" (the network's own, as in the table), "torch" (each layer's default), "dlg" (all from
+            U(-0.5, 0.5)), "kaiming", "vgg" or "googlenet" (as torchvision initializes ResNets and these).
+        generator: source of the weights, on the CPU; the global random state is not touched. They are drawn in float32
+            and then converted, so that both dtypes hold the same network.
+
+    Raises:
+        ValueError: an unknown name, a size out of range, or images too small for the network.
+        TypeError: an option that this network does not have.
+    """
+    sizes = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    for label, choice, known in (
+        ("name", name, sorted(_ARCHITECTURES)),
+        ("activation", activation, sorted(ACTIVATIONS)),
+        ("init", init, ["default", *sorted(INITIALIZATIONS)]),
+        ("dtype", dtype, [torch.float32, torch.float64]),
+    ):
+        if choice not in known:
+            raise ValueError(f"{label} must be one of {known}, not {choice!r}")
+    architecture = _ARCHITECTURES[name]
+    width = architecture.width if width is None else width
+    for label, value in (("num_classes", num_classes), ("channels", channels), ("width", width), *_sides(sizes)):
+        if value < 1:
+            raise ValueError(f"{label} must be at least 1, not {value}")
+    if unknown := set(options) - set(architecture.options):
+        raise TypeError(f"{name} has the options {sorted(architecture.options)}, not {sorted(unknown)}")
+    if "stem" in options and options["stem"] not in architecture.stems:
+        raise ValueError(f"stem of {name} must be one of {list(architecture.stems)}, not {options['stem']!r}")
+
+    with torch.device("meta"):  # no memory, no random numbers
+        net = architecture.make(
+            image_shape=(channels, *sizes),
+            num_classes=num_classes,
+            width=width,
+            activation=ACTIVATIONS[activation],
+            **(dict(architecture.options) | options),
+        )
+    if not architecture.any_size:
+        _check_size(name, net, channels, sizes)
+    net.to_empty(device="cpu")
+    initialize(net, architecture.init if init == "default" else init, generator)
+    return net.to(dtype)
+
+
+def _sides(sizes: tuple[int, int]) -> list[tuple[str, int]]:
+    return [("image_size", side) for side in sizes]
+
+
+def _check_size(name: str, net: nn.Module, channels: int, sizes: tuple[int, int]) -> None:
+    def fits(height: int, width: int) -> bool:
+        try:
+            net(torch.empty(1, channels, height, width, device="meta"))
+        except RuntimeError:  # a kernel larger than what is left of the image
+            return False
+        return True
+
+    net.eval()  # one image is enough for BatchNorm
+    if not fits(*sizes):
+        least = next(side for side in range(min(sizes), 1024) if fits(side, side))
+        raise ValueError(f"image_size must be at least {least} for {name}, not {sizes}")
+    net.train()
+
+
+def _conv_net(**settings: Any) -> nn.Module:
+    if settings["depth"] < 1:
+        raise ValueError(f"depth must be at least 1, not {settings['depth']}")
+    return ConvNet(**settings)
+
+
+def _mlp(*, width: int, hidden: tuple[int, ...] | None, **settings: Any) -> nn.Module:
+    hidden = (width,) if hidden is None else tuple(hidden)
+    if any(size < 1 for size in hidden):
+        raise ValueError(f"hidden must hold positive sizes, not {hidden}")
+    return MLP(hidden=hidden, **settings)
+
+
+def _resnet20(
+    *, image_shape: tuple[int, int, int], num_classes: int, width: int, activation: Callable[[], nn.Module]
+) -> nn.Module:
+    net = CifarResNet(channels=image_shape[0], num_classes=num_classes, width=width, blocks=3)
+    large.replace_modules(net, nn.ReLU, lambda _: activation())
+    return net
+
+
+def _from_torchvision(
+    make: Callable[..., nn.Module],
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    width: int,
+    activation: Callable[[], nn.Module],
+    **options: Any,
+) -> nn.Module:
+    net = make(num_classes, **options)
+    large.adapt(net, channels=image_shape[0], width=width, native_width=64)
+    large.replace_modules(net, nn.Dropout, lambda _: nn.Identity())
+    large.replace_modules(net, nn.ReLU, lambda _: activation())
+    return net
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Architecture:
+    make: Callable[..., nn.Module]
+    width: int
+    init: str
+    options: Mapping[str, object] = field(default_factory=dict)  # with their defaults
+    stems: tuple[str, ...] = ()
+    any_size: bool = False
+
+
+def _resnet(name: str) -> _Architecture:
+    return _Architecture(
+        make=partial(_from_torchvision, partial(large.make_resnet, name)),
+        width=64,
+        init="kaiming",
+        options={"stem": "3x3"},
+        stems=("3x3", "7x7"),
+        any_size=True,
+    )
+
+
+_ARCHITECTURES: Mapping[str, _Architecture] = {
+    "lenet": _Architecture(make=_conv_net, width=12, init="torch", options={"depth": 3}, any_size=True),
+    "convnet": _Architecture(make=_conv_net, width=32, init="torch", options={"depth": 3}, any_size=True),
+    "mlp": _Architecture(make=_mlp, width=256, init="torch", options={"hidden": None}, any_size=True),
+    **{name: _resnet(name) for name in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")},
+    "resnet20": _Architecture(make=_resnet20, width=16, init="kaiming", any_size=True),
+    "alexnet": _Architecture(
+        make=partial(_from_torchvision, large.make_alexnet),
+        width=64,
+        init="torch",
+        options={"stem": "11x11"},
+        stems=("11x11", "3x3"),
+    ),
+    "vgg16": _Architecture(make=partial(_from_torchvision, large.make_vgg16), width=64, init="vgg"),
+    "googlenet": _Architecture(
+        make=partial(_from_torchvision, large.make_googlenet),
+        width=64,
+        init="googlenet",
+        options={"stem": "7x7"},
+        stems=("7x7", "3x3"),
+    ),
+}
+
+NAMES: tuple[str, ...] = tuple(_ARCHITECTURES)

@@ -1,0 +1,116 @@
+"""torchvision's networks, with any width, activation and number of input channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import gcd
+
+from torch import Tensor, nn
+from torchvision.models.alexnet import AlexNet
+from torchvision.models.googlenet import BasicConv2d, GoogLeNet, Inception, InceptionAux
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.vgg import vgg16
+
+__all__ = ["adapt", "make_alexnet", "make_googlenet", "make_resnet", "make_vgg16", "replace_modules"]
+
+_RESNETS = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+}
+
+
+def make_resnet(name: str, num_classes: int, *, stem: str) -> nn.Module:
+    """ResNet of He et al., 2016; the "3x3" stem has stride 1 and no pooling, for small images (the paper's form)."""
+    block, layers = _RESNETS[name]
+    net: nn.Module = ResNet(block, layers, num_classes=num_classes)
+    if stem == "3x3":
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        net.maxpool = nn.Identity()
+    return net
+
+
+def make_alexnet(num_classes: int, *, stem: str) -> nn.Module:
+    """AlexNet (torchvision's); the "3x3" stem has stride 1, for small images: a departure from the source."""
+    net: nn.Module = AlexNet(num_classes=num_classes)
+    if stem == "3x3":
+        net.set_submodule("features.0", nn.Conv2d(3, 64, 3, padding=1))
+    return net
+
+
+def make_vgg16(num_classes: int) -> nn.Module:
+    """VGG-16 without BatchNorm (torchvision's)."""
+    net: nn.Module = vgg16(num_classes=num_classes, init_weights=False)
+    return net
+
+
+def make_googlenet(num_classes: int, *, stem: str) -> nn.Module:
+    """GoogLeNet with BatchNorm and without auxiliary heads (torchvision's); the "3x3" stem is as for ResNets."""
+    inception = partial(Inception, conv_block=_ConvBlock)
+    net: nn.Module = GoogLeNet(
+        num_classes=num_classes,
+        aux_logits=False,
+        init_weights=False,
+        blocks=[_ConvBlock, inception, InceptionAux],
+    )
+    if stem == "3x3":
+        net.conv1 = _ConvBlock(3, 64, kernel_size=3, padding=1)
+        net.maxpool1 = nn.Identity()
+    return net
+
+
+class _ConvBlock(BasicConv2d):  # type: ignore[misc]  # torchvision is untyped
+    # torchvision's calls F.relu, which cannot be replaced.
+    def __init__(self, in_channels: int, out_channels: int, **settings: int) -> None:
+        super().__init__(in_channels, out_channels, **settings)
+        self.relu = nn.ReLU()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.relu(self.bn(self.conv(inputs)))
+        return outputs
+
+
+def adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> None:
+    """Multiply all inner widths of `net` by width / native_width and give it `channels` input channels, in place.
+
+    Raises ValueError if a layer would get a fractional width.
+    """
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    linears = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    step = native_width // gcd(native_width, *(module.out_channels for module in convolutions))
+    if width % step:
+        raise ValueError(f"width of this network must be a multiple of {step}, not {width}")
+
+    def scaled(size: int) -> int:
+        return size * width // native_width
+
+    def convolution(module: nn.Conv2d) -> nn.Conv2d:
+        return nn.Conv2d(
+            channels if module is convolutions[0] else scaled(module.in_channels),
+            scaled(module.out_channels),
+            module.kernel_size,  # type: ignore[arg-type]  # two sides, as torch keeps them
+            stride=module.stride,  # type: ignore[arg-type]
+            padding=module.padding,  # type: ignore[arg-type]
+            bias=module.bias is not None,
+        )
+
+    def linear(module: nn.Linear) -> nn.Linear:
+        last = module is linears[-1]
+        return nn.Linear(scaled(module.in_features), module.out_features if last else scaled(module.out_features))
+
+    def norm(module: nn.BatchNorm2d) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(scaled(module.num_features), eps=module.eps, momentum=module.momentum)
+
+    replace_modules(net, nn.Conv2d, convolution)
+    replace_modules(net, nn.Linear, linear)
+    replace_modules(net, nn.BatchNorm2d, norm)
+
+
+def replace_modules(net: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module]) -> None:
+    """Put `make(module)` in the place of every submodule of exactly this kind; names stay."""
+    for name, module in list(net.named_modules()):
+        if type(module) is kind:
+            net.set_submodule(name, make(module))
