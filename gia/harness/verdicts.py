@@ -235,10 +235,12 @@ def _conclude(
 ) -> Verdict:
     """The verdict of `effects` (blocks, comparisons): the interval, the outcome, and the comparison that is shown."""
     blocks, comparisons = effects.shape
-    if interval is None and interval_rank(blocks) is not None:
-        interval = median_interval(effects)
+    test = test if blocks else (None, "")
     medians = np.median(table, axis=0).tolist() if blocks else []
-    detail |= {"medians": medians, "effects": effects.tolist()}
+    detail |= {"medians": medians}
+    if interval is None:
+        detail |= {"effects": effects.tolist()}
+        interval = median_interval(effects) if interval_rank(blocks) is not None else None
     if interval is None:
         reason = f"too few valid blocks ({blocks}, and {void} void): an interval of {COVERAGE:.0%} coverage needs 8"
         effect = float(np.median(effects[:, 0])) if blocks else None
