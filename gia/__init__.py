@@ -1,6 +1,25 @@
-"""gia measures what a gradient gives away: gradient inversion attacks in federated learning, and a harness for claims about them."""
+"""gia measures what a gradient gives away: gradient inversion attacks in federated learning, and a harness for claims about them.
 
-from gia import federated, numerics
+    private batch -> Client -> Observation -> attack -> Reconstruction -> score -> blocks -> verdict -> report
+
+`gia.harness`, which needs pytest and hypothesis, is imported only on demand.
+"""
+
+from gia import attacks, data, federated, metrics, models, numerics, theory
+from gia.attacks import Reconstruction
 from gia.federated import LocalTraining, Observation, share_gradient, share_update
 
-__all__ = ["LocalTraining", "Observation", "federated", "numerics", "share_gradient", "share_update"]
+__all__ = [
+    "LocalTraining",
+    "Observation",
+    "Reconstruction",
+    "attacks",
+    "data",
+    "federated",
+    "metrics",
+    "models",
+    "numerics",
+    "share_gradient",
+    "share_update",
+    "theory",
+]
