@@ -44,6 +44,14 @@ class Comparison:
     means: Mapping[str, tuple[float, float]]  # every metric: stored and obtained mean over seeds
     interval: tuple[float, float] | None = None  # of the deciding metric's mean, if `how` is "prediction interval"
 
+    def __str__(self) -> str:
+        """One line of the report: the deciding metric, then the others."""
+        others = [
+            f"{metric} {was:.4g} -> {now:.4g}" for metric, (was, now) in self.means.items() if metric != self.deciding
+        ]
+        was, now = self.means[self.deciding]
+        return "; ".join([f"{self.cell}: {self.deciding} {was:.4g} -> {now:.4g} {self.unit} ({self.how})", *others])
+
 
 def compare(where: str, cell: str, old: Entry, new: Entry, *, checks: int) -> Comparison:
     """The comparison of two entries that agree; BaselineWorse or BaselineBetter for two that do not.

@@ -78,6 +78,7 @@ def test_the_same_numbers_on_the_same_machine_agree(path: Path) -> None:
     comparison = check(Baseline(path, machine=HERE))
     assert comparison.how == "paired"
     assert comparison.means["psnr"] == (np.mean(PSNR), np.mean(PSNR))
+    assert str(comparison).startswith("op/b1: psnr 24.62 -> 24.62 dB (paired); gradient_evaluations 100 -> 100; lpips")
 
 
 def test_an_entry_says_where_its_numbers_come_from(path: Path) -> None:
