@@ -81,8 +81,10 @@ def test_blocks_run_in_the_order_a_b_b_a_and_last_a_tenth_of_a_second() -> None:
     machine = Machine()
     machine.ratio(0.003, 0.007)
     ran = [(name, len(list(calls))) for name, calls in groupby(machine.ran)]
-    # A round: 34 calls of a (0.102 s), twice 15 of b side by side (0.105 s each), 34 of a; then the probe, twice.
-    calls_a, calls_b = 37, 16  # with the tenth to spare: 0.111 s and 0.112 s
+    calls_a, calls_b = (
+        37,
+        16,
+    )  # 0.111 s and 0.112 s: the block and a tenth to spare; the two b blocks stand side by side
     assert ran[-8:] == [("a", calls_a), ("b", 2 * calls_b), ("a", calls_a), ("probe", 2)] * 2
 
 
@@ -142,7 +144,7 @@ def test_a_goal_is_held_by_the_unfavourable_end_with_a_fifth_of_slack(rule: str,
     inside = planted(**{"low": 3.0, "high": 3.5, field: edge})
     assert getattr(inside, rule)(3.4) is inside
     beyond = planted(**{"low": 3.0, "high": 3.5, field: edge + outside * 1e-3})
-    with pytest.raises(TimingFailed, match="3.4"):
+    with pytest.raises(TimingFailed, match="goal 3"):
         getattr(beyond, rule)(3.4)
 
 
@@ -215,7 +217,7 @@ def test_real_work_of_three_times_the_cost_is_seen_as_such() -> None:
 
 
 def test_flops_of_a_convolution_follow_from_its_shape() -> None:
-    """Two per multiply-add: 2 * 8 outputs * 3 inputs * 3 * 3 * 16 * 16 positions, and a linear layer's 2 * 10 * 2048."""
+    """Two per multiply-add: 2 * 8 outputs * 3 inputs * 3 * 3 * 16 * 16, and a linear layer's 2 * 10 * 2048."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16 * 16, 10))
     assert count_flops(lambda: net(torch.zeros(1, 3, 16, 16))) == 2 * 8 * 3 * 9 * 256 + 2 * 10 * 2048
 
@@ -245,14 +247,12 @@ def test_flops_are_counted_through_a_double_backward() -> None:
         (gradient,) = torch.autograd.grad((logits**2).sum(), [net.weight], create_graph=True)
         torch.autograd.grad((gradient**2).sum(), [images])
 
-    # Forward; weight gradient; then from its square: to logits' gradient, to the images directly, and through the logits.
+    # Forward; weight gradient; from its square to the logits' gradient, to the images directly, through the logits.
     assert count_flops(step) == 5 * product
 
 
 def test_a_renamed_benchmark_fails_and_a_new_one_is_told() -> None:
     """`--benchmark-compare-fail` passes over a benchmark that lost its counterpart, however slow it became."""
     assert compare_names({"step[small]", "step[r18]"}, {"step[small]", "step[r18]", "step[vit]"}) == ["step[vit]"]
-    with pytest.raises(
-        TimingFailed, match=r"no longer has: \['step\[r18\]'\]; new in the head: \['step\[resnet18\]'\]"
-    ):
+    with pytest.raises(TimingFailed, match=r"no longer has: \['step\[r18\]'\]; new .* \['step\[resnet18\]'\]"):
         compare_names({"step[small]", "step[r18]"}, {"step[small]", "step[resnet18]"})
