@@ -92,6 +92,7 @@ class Client:
         return observation
 
 
+@torch.enable_grad()
 def share_gradient(
     model: nn.Module,
     images: Tensor,
@@ -123,7 +124,7 @@ def share_gradient(
     )
     return Observation(
         gradients=dict(zip(shared, gradients, strict=True)),
-        image_shape=tuple(images.shape[1:]),
+        image_shape=_image_shape(images),
         batch_size=len(images),
         training=training,
         labels=labels if "labels" in reveal else None,
@@ -132,6 +133,7 @@ def share_gradient(
     )
 
 
+@torch.enable_grad()
 def share_update(
     model: nn.Module,
     images: Tensor,
@@ -158,8 +160,15 @@ def share_update(
     count = len(images)
     if order is None:
         order = torch.arange(count).expand(local.epochs, count)
-    if order.shape != (local.epochs, count) or not bool((order.sort(1).values.cpu() == torch.arange(count)).all()):
-        raise ValueError(f"order: expected {local.epochs} permutations of {count} images, got {tuple(order.shape)}")
+    if (
+        order.dtype != torch.int64
+        or order.shape != (local.epochs, count)
+        or not bool((order.sort(1).values.cpu() == torch.arange(count)).all())
+    ):
+        raise ValueError(
+            f"order: expected {local.epochs} permutations of {count} images in int64, "
+            f"got {tuple(order.shape)} of {order.dtype}"
+        )
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in shared.items()}
     optimizer = torch.optim.SGD(shared.values(), lr=local.lr, momentum=local.momentum)
@@ -175,7 +184,7 @@ def share_update(
             optimizer.step()
     return Observation(
         gradients={name: before[name] - p.detach() for name, p in shared.items()},
-        image_shape=tuple(images.shape[1:]),
+        image_shape=_image_shape(images),
         batch_size=count,
         training=training,
         labels=labels if "labels" in reveal else None,
@@ -236,6 +245,11 @@ def _prepare(
     return victim, images.detach().to(parameter), labels.to(parameter.device)
 
 
+def _image_shape(images: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = images.shape
+    return channels, height, width
+
+
 def _trainable(model: nn.Module) -> tuple[str, ...] | None:
     names = shared_names(model)
     return tuple(names) if len(names) < len(list(model.named_parameters())) else None
@@ -250,9 +264,7 @@ def _check_batch(images: Tensor, labels: Tensor) -> None:
         low, high = float(images.min()), float(images.max())
         raise ValueError(f"images: expected values in [0, 1], got [{low:.3g}, {high:.3g}]; normalize in the model")
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(
-            f"labels: expected ({len(images)},) of int64, got {tuple(labels.shape)} of {labels.dtype}"
-        )
+        raise ValueError(f"labels: expected ({len(images)},) of int64, got {tuple(labels.shape)} of {labels.dtype}")
 
 
 def _check_range(labels: Tensor, logits: Tensor) -> None:

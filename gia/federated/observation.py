@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,10 +34,10 @@ class LocalTraining:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs and batch_size: expected at least 1, got {self.epochs} and {self.batch_size}")
-        if not self.lr > 0:
-            raise ValueError(f"lr: expected a positive step size, got {self.lr}")
+        for name in ("epochs", "batch_size"):
+            _check_count(name, getattr(self, name))
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr: expected a positive finite step size, got {self.lr}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected [0, 1), got {self.momentum}")
 
@@ -67,16 +68,26 @@ class Observation:
     trainable: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.gradients, Mapping):
+            raise TypeError(f"gradients: expected a mapping of parameter names, got {type(self.gradients).__name__}")
         if not self.gradients:
             raise ValueError("gradients: expected at least one parameter, got none")
         shape = tuple(self.image_shape)
-        if len(shape) != 3 or min(shape) < 1:
+        if len(shape) != 3:
             raise ValueError(f"image_shape: expected (channels, height, width), got {self.image_shape}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
+        for side in shape:
+            _check_count("image_shape", side)
+        _check_count("batch_size", self.batch_size)
         object.__setattr__(self, "image_shape", shape)
-        object.__setattr__(self, "gradients", {name: _finite(name, value) for name, value in self.gradients.items()})
+        object.__setattr__(self, "gradients", {k: _kept(f"gradients: {k!r}", v) for k, v in self.gradients.items()})
+        if self.batch_norm is not None:
+            kept = {k: tuple(_kept(f"batch_norm: {k!r}", v) for v in pair) for k, pair in self.batch_norm.items()}
+            object.__setattr__(self, "batch_norm", kept)
+        if self.local is not None and not isinstance(self.local, LocalTraining):
+            raise TypeError(f"local: expected a LocalTraining, got {type(self.local).__name__}")
         if self.labels is not None:
+            if not isinstance(self.labels, Tensor):
+                raise TypeError(f"labels: expected a tensor, got {type(self.labels).__name__}")
             labels = self.labels.detach().clone()
             if labels.dtype != torch.int64 or labels.shape != (self.batch_size,):
                 raise ValueError(
@@ -138,7 +149,12 @@ class Observation:
         return observation
 
     def check(self, model: nn.Module) -> None:
-        """Raise ValueError unless the gradients fit the parameters of `model` by name, shape, dtype and device."""
+        """Raise ValueError unless the gradients fit the parameters of `model` by name, shape, dtype and device.
+
+        Leaked `batch_norm` statistics must name batch normalizations of the model and have their number of channels.
+        """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         parameters = dict(model.named_parameters())
         expected = list(parameters) if self.trainable is None else list(self.trainable)
         if unknown := [name for name in [*expected, *self.gradients] if name not in parameters]:
@@ -154,6 +170,13 @@ class Observation:
                 if want != got:
                     want, got = (tuple(want), tuple(got)) if what == "shape" else (want, got)
                     raise ValueError(f"gradients: {name!r} has {what} {got}, the model's parameter has {want}")
+        modules = dict(model.named_modules())
+        for name, statistics in (self.batch_norm or {}).items():
+            layer = modules.get(name)
+            if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                raise ValueError(f"batch_norm: the model has no batch normalization {name!r}")
+            if [tuple(value.shape) for value in statistics] != [(layer.num_features,)] * 2:
+                raise ValueError(f"batch_norm: {name!r} expects a mean and a variance of {layer.num_features} channels")
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation with every tensor on `device`."""
@@ -168,12 +191,12 @@ class Observation:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file; `load` gives the same observation bit for bit."""
-        tensors = {f"gradients/{name}": value.contiguous() for name, value in self.gradients.items()}
+        tensors = {f"gradients/{name}": value for name, value in self.gradients.items()}
         if self.labels is not None:
             tensors["labels"] = self.labels
         for name, (mean, variance) in (self.batch_norm or {}).items():
-            tensors[f"batch_norm/mean/{name}"] = mean.contiguous()
-            tensors[f"batch_norm/variance/{name}"] = variance.contiguous()
+            tensors[f"batch_norm/mean/{name}"] = mean
+            tensors[f"batch_norm/variance/{name}"] = variance
         facts: dict[str, Any] = {
             "format": _FORMAT,
             "image_shape": self.image_shape,
@@ -216,12 +239,22 @@ def shared_names(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _finite(name: str, value: Tensor) -> Tensor:
+def _kept(what: str, value: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{what} is a {type(value).__name__}, expected a tensor")
     if not value.is_floating_point():
-        raise ValueError(f"gradients: {name!r} has dtype {value.dtype}, expected a floating-point gradient")
+        raise ValueError(f"{what} has dtype {value.dtype}, expected floating point")
     if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"gradients: {name!r} holds NaN or infinity")
-    return value.detach().clone()
+        raise ValueError(f"{what} holds NaN or infinity")
+    # Contiguous, as it comes back from a file: the order of a sum, and so its last bits, follows the strides.
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected whole numbers, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")
 
 
 def _some(names: Any) -> str:
