@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
-from gia.federated import Observation, set_mode
+from gia.federated import LocalTraining, Observation, set_mode
+from gia.federated.client import Loss
 from gia.models import standardization
 
 
@@ -30,24 +32,30 @@ def linear_layer(
     generators: Sequence[torch.Generator],
     layer: str | None = None,
     agreement: float | None = None,
+    loss: Loss = cross_entropy,
 ) -> list[Reconstruction]:
     """x = gW_i / gb_i for every neuron i of a linear layer that sees the image (arXiv 2503.11514, Fig. 2).
 
-    Where one image activates neuron i the quotient is that image; where several do, it is their average weighted by each
-    one's dL/dy_i. The private batch is not needed to tell them apart: two neurons whose quotients agree saw one image
-    only, since weighted averages of different neurons differ.
+    Where one image activates neuron i the quotient is that image; where several do, it is their average weighted by
+    each one's dL/dy_i. To tell them apart the private batch is not needed. Two neurons whose quotients agree saw one
+    image only, unless every image of an average reaches both in one ratio, as in a net with two classes, or nearly so
+    where images share a label. So the image must also explain the neurons' bias gradients all by itself, under some
+    label.
 
     Args:
         model: the victim as sent; one of its `nn.Linear` layers with a bias must see the (standardized) image itself.
         observations, generators: one each per trial; nothing is drawn.
         layer: name of the linear layer; None takes the first that fits.
-        agreement: largest difference of two quotients that count as one image; None: 1e-9 in float64, 1e-3 in float32.
+        agreement: largest difference of two quotients that count as one image, and relative difference of two bias
+            gradients; None: 1e-9 in float64, 1e-3 in float32.
+        loss: the client's training loss.
 
     Returns a reconstruction per observation: raw, unclamped images (N, C, H, W), one per set of agreeing neurons, the
     strongest bias gradient first; N is 1 for a single private image and may exceed the batch size otherwise. `exact`
-    is the attack's own belief: a single private image, or at least two agreeing neurons. After several local steps the
-    quotient is only an approximation, and `exact` is all False.
-    Raises ValueError where no linear layer with a bias sees the image, or where no bias gradient differs from zero.
+    is the attack's own belief: a single private image, or at least two agreeing neurons whose bias gradients it
+    explains. It is cautious: after several local steps the quotient is only an approximation, batch normalization by
+    batch statistics ties the images together, an update of unknown `local` has an unknown scale, and there `exact` is
+    False. Raises ValueError where no linear layer with a bias sees the image, or no bias gradient differs from zero.
     """
     check_trials(model, observations, generators)
     first = observations[0]
@@ -62,33 +70,54 @@ def linear_layer(
             raise ValueError(f"gradients: no neuron of {name!r} was active, its bias gradient is zero")
         quotients = weight[order] / bias[order, None]
         limit = agreement if agreement is not None else (1e-9 if weight.dtype == torch.float64 else 1e-3)
-        kept, counts = (quotients[:1], None) if observation.batch_size == 1 else _distinct(quotients, limit)
-        one_step = observation.local is None or (
-            observation.local.epochs == 1 and observation.local.batch_size >= observation.batch_size
-        )
-        alone = torch.ones(len(kept), dtype=torch.bool, device=kept.device) if counts is None else counts > 1
-        found.append(
-            Reconstruction(
-                images=kept.view(-1, *observation.image_shape) * std + mean,
-                exact=alone if one_step else torch.zeros_like(alone),
-            )
-        )
+        agreeing = [[0]] if observation.batch_size == 1 else _agreeing(quotients, limit)
+        images = quotients[[rows[0] for rows in agreeing]].view(-1, *observation.image_shape) * std + mean
+        exact = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        evaluations = 0
+        if scale := _scale(observation.local, observation.batch_size):
+            if observation.batch_size == 1:
+                exact[0] = True
+            elif several := [i for i, rows in enumerate(agreeing) if len(rows) > 1]:
+                signals = _signals(model, name, images[several], loss) * scale
+                evaluations = len(signals)
+                for i, alone in zip(several, signals.unbind(1), strict=True):
+                    neurons = order[agreeing[i]]
+                    close = (alone[:, neurons] - bias[neurons]).abs() <= limit * bias[neurons].abs()
+                    exact[i] = close.all(1).any()
+        found.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
     return found
 
 
-def _distinct(candidates: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """The first of each set of rows that agree within `limit` in every entry, and the size of each set."""
-    kept: list[int] = []
-    counts: list[int] = []
+def _scale(local: LocalTraining | None, batch_size: int) -> float:
+    """What the signal of a single image is multiplied by in the observed gradient; 0 after several local steps."""
+    if local is None:
+        return 1 / batch_size
+    return local.lr / batch_size if local.epochs == 1 and local.batch_size >= batch_size else 0.0
+
+
+def _agreeing(candidates: Tensor, limit: float) -> list[list[int]]:
+    """The rows in sets: those that agree with the first of their set within `limit` in every entry."""
+    sets: list[list[int]] = []
     for i, row in enumerate(candidates):
-        distance = (candidates[kept] - row).abs().amax(1) if kept else row.new_empty(0)
+        distance = (candidates[[rows[0] for rows in sets]] - row).abs().amax(1) if sets else row.new_empty(0)
         near = (distance <= limit).nonzero().flatten()
         if len(near):
-            counts[int(near[0])] += 1
+            sets[int(near[0])].append(i)
         else:
-            kept.append(i)
-            counts.append(1)
-    return candidates[kept], torch.tensor(counts, device=candidates.device)
+            sets.append([i])
+    return sets
+
+
+def _signals(model: nn.Module, name: str, images: Tensor, loss: Loss) -> Tensor:
+    """dL/dy of the linear layer `name`, (labels, images, neurons), had each image been shared alone with each label."""
+    victim = set_mode(copy.deepcopy(model), False)
+    outputs: list[Tensor] = []
+    victim.get_submodule(name).register_forward_hook(lambda _, __, output: outputs.append(output))
+    logits = victim(images)
+    labels = [torch.full_like(logits[:, 0], label, dtype=torch.int64) for label in range(logits.shape[1])]
+    # The loss is a mean over images, so its gradient times their number is each one's own.
+    signals = [torch.autograd.grad(loss(logits, same), outputs, retain_graph=True)[0] * len(images) for same in labels]
+    return torch.stack(signals)
 
 
 def _input_layer(model: nn.Module, observation: Observation, wanted: str | None) -> str:
@@ -108,8 +137,11 @@ def _input_layer(model: nn.Module, observation: Observation, wanted: str | None)
     for name, module in victim.named_modules():
         if isinstance(module, nn.Linear) and {f"{name}.weight", f"{name}.bias"} <= set(observation.gradients):
             module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-    with torch.no_grad():
-        victim(image)
+    try:
+        with torch.no_grad():
+            victim(image)
+    except RuntimeError as error:
+        raise ValueError(f"image_shape: the model does not take {observation.image_shape}: {error}") from error
     if not seen or (wanted is not None and wanted not in seen):
         which = "no linear layer" if wanted is None else f"no linear layer named {wanted!r}"
         raise ValueError(f"layer: {which} with shared weight and bias sees the image itself; those that do: {seen}")
