@@ -1,7 +1,8 @@
 """How well two gradients agree: the matching terms of gradient inversion.
 
-Every objective is a function of a few sums per parameter, `Agreement`. An engine may therefore compute the sums in any way
-that it likes, and the derivative with respect to a gradient g is always a*g + b*target with scalars a and b per parameter.
+Every objective is a function of a few sums per parameter, `Agreement`. An engine may therefore compute the sums in any
+way that it likes, and the derivative with respect to a gradient g is always a*g + b*target with scalars a and b per
+parameter.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class Cosine:
     def __call__(self, agreement: Agreement) -> Tensor:
         factors = _factors(agreement, self.weights, self.layers)
         inner = (factors * agreement.inner).sum(-1)
-        norms = (factors * agreement.squared).sum(-1) * (factors * agreement.target_squared).sum(-1)
-        return 1 - inner / norms.clamp_min(torch.finfo(norms.dtype).tiny).sqrt()
+        # Two roots, not the root of the product: small gradients would underflow, and the clamp would set the angle.
+        norms = [_root((factors * sums).sum(-1)) for sums in (agreement.squared, agreement.target_squared)]
+        return 1 - inner / norms[0] / norms[1]
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,14 @@ class SquaredDifferences:
         return self.scale * (factors * agreement.difference).sum(-1)
 
 
+def _root(squared: Tensor) -> Tensor:
+    return squared.clamp_min(torch.finfo(squared.dtype).tiny).sqrt()
+
+
 def _factors(agreement: Agreement, weights: Mapping[str, float] | None, layers: Collection[str] | None) -> Tensor:
     names = agreement.names
+    if isinstance(layers, str):
+        raise TypeError(f"layers: expected a collection of prefixes such as ({layers!r},), got a string")
     chosen = [layers is None or any(name.startswith(prefix) for prefix in layers) for name in names]
     if not any(chosen):
         raise ValueError(f"layers: no shared parameter starts with any of {layers}; there are {names}")

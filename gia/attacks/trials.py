@@ -50,7 +50,9 @@ class Attack(Protocol):
 def attack(card: Card) -> Callable[[Callable[..., list[Reconstruction]]], Attack]:
     """Make a function over trials (model, observations, *, generators, ...) callable for a single observation."""
 
-    def decorate(many: Callable[..., list[Reconstruction]]) -> Attack:
+    def decorate(over_trials: Callable[..., list[Reconstruction]]) -> Attack:
+        many = torch.enable_grad()(over_trials)  # an attack differentiates, whatever the caller's mode
+
         @functools.wraps(many)
         def one(
             model: nn.Module, observation: Observation, *, generator: torch.Generator, **settings: Any
@@ -72,16 +74,16 @@ def attack(card: Card) -> Callable[[Callable[..., list[Reconstruction]]], Attack
     return decorate
 
 
-def check_trials(
-    model: nn.Module, observations: Sequence[Observation], generators: Sequence[torch.Generator]
-) -> None:
+def check_trials(model: nn.Module, observations: Sequence[Observation], generators: Sequence[torch.Generator]) -> None:
     """Raise ValueError unless the observations fit the model, agree in form, and have one generator each."""
+    if isinstance(observations, Observation) or not all(isinstance(each, Observation) for each in observations):
+        raise TypeError("observations: expected a sequence of gia.Observation; Observation.from_tensors makes one")
     if not observations:
         raise ValueError("observations: expected at least one, got none")
     if len(generators) != len(observations):
         raise ValueError(f"generators: expected {len(observations)}, one per observation, got {len(generators)}")
     if not all(isinstance(generator, torch.Generator) for generator in generators):
-        raise TypeError("generators: expected torch.Generator instances")
+        raise TypeError(f"generators: expected torch.Generator instances, got {[type(g).__name__ for g in generators]}")
     for observation in observations:
         observation.check(model)
     for name in ("image_shape", "batch_size", "training", "local", "trainable"):

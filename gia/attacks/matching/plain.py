@@ -1,4 +1,4 @@
-"""The plain engine: the matching loss by double backward, one trial at a time. It is the oracle for every faster one."""
+"""The plain engine: the matching loss by double backward, one trial at a time. The oracle for every faster one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call  # type: ignore[attr-defined]
+from torch.func import functional_call
 
 from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
@@ -58,7 +58,7 @@ def _simulated_update(
     """
     weights, velocity = dict(start), {name: torch.zeros_like(p) for name, p in start.items()}
     for _ in range(local.epochs):
-        for chosen in torch.arange(len(images), device=images.device).split(local.batch_size):
+        for chosen in torch.split(torch.arange(len(images), device=images.device), local.batch_size):
             value = loss(functional_call(victim, weights, (images[chosen],)), labels[chosen])
             steps = torch.autograd.grad(value, list(weights.values()), create_graph=True, materialize_grads=True)
             for (name, weight), step in zip(list(weights.items()), steps, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,10 @@ class Matching:
         image_shape, batch_size, classes: of every trial.
         labels: (R, B) int64, None if the observations hold none.
         reference: a parameter, for dtype and device.
-        evaluations: gradients of the victim's loss computed so far, per trial.
+        evaluations: gradients of the victim's loss computed so far, per trial; a simulated local step is one.
+
+    Raises ValueError for labels that the model has no logit for, images that it does not take, or an observed gradient
+    that is zero in every entry: nothing can be matched to it, and whatever a search returns is no evidence.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class Matching:
         first = observations[0]
         self._objective, self._loss, self._local = objective, loss, first.local
         self._targets = [observation.gradients for observation in observations]
+        if empty := [i for i, target in enumerate(self._targets) if not any(bool(g.any()) for g in target.values())]:
+            raise ValueError(f"gradients: every entry is zero in observation {empty[0]}, so there is nothing to match")
         self._victim = set_mode(copy.deepcopy(model), first.training)
         for name, parameter in self._victim.named_parameters():
             parameter.requires_grad_(name in first.gradients)
@@ -61,6 +67,8 @@ class Matching:
                     f"labels: expected 0 to {self.classes - 1} for {self.classes} logits, got {int(self.labels.max())}"
                 )
         self.evaluations = [0] * len(observations)
+        steps = math.ceil(first.batch_size / first.local.batch_size) if first.local else 1
+        self._gradients_each = steps * first.local.epochs if first.local else 1
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -81,20 +89,20 @@ class Matching:
             for i, trial in enumerate(chosen)
         ]
         for trial in chosen:
-            self.evaluations[trial] += 1
+            self.evaluations[trial] += self._gradients_each
         values, to_images, to_labels = zip(*found, strict=True)
         soft = [gradient for gradient in to_labels if gradient is not None]
         return Evaluation(torch.stack(values), torch.stack(to_images), torch.stack(soft) if soft else None)
 
 
 def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:
-    """Number of logits, found by a forward pass in evaluation mode, which also proves that the model takes such images."""
+    """Number of logits, by a forward pass in evaluation mode, which also proves that the model takes such images."""
     probe = set_mode(copy.deepcopy(model), False)
     try:
         with torch.no_grad():
             logits = probe(reference.new_zeros(1, *image_shape))
     except RuntimeError as error:
-        raise ValueError(f"image_shape: the model does not take images of {image_shape}: {error}") from error
+        raise ValueError(f"image_shape: the model does not take {image_shape}: {error}") from error
     if logits.dim() != 2:
         raise ValueError(f"model: expected logits (N, classes), got {tuple(logits.shape)}")
     return int(logits.shape[1])

@@ -49,7 +49,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class LBFGS:
-    """L-BFGS without line search, one per trial (Zhu et al., 2019, Sec. 4: step size 1, history 100, 20 inner steps)."""
+    """L-BFGS without line search, one per trial (Zhu et al., 2019, Sec. 4: lr 1, history 100, 20 inner steps)."""
 
     lr: float = 1.0
     history: int = 100

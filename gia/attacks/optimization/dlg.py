@@ -55,8 +55,8 @@ def dlg(
 
     Returns a reconstruction per observation: images (B, C, H, W) clamped to [0, 1] only at the end, and labels (B,).
     Departs from the authors' code in returning the best iterate by the attack's own objective, not the last, and in
-    starting from uniform noise over [0, 1]: on CIFAR-10 test images 0-3, 100 outer steps reach 39 to 52 dB from there and
-    28 to 36 dB from their N(0, 1) (Sigmoid LeNet, labels known, float32).
+    starting from uniform noise over [0, 1]: on CIFAR-10 test images 0-3, 100 outer steps reach 39 to 52 dB from there
+    and 28 to 36 dB from their N(0, 1) (Sigmoid LeNet, labels known, float32).
     """
     check_trials(model, observations, generators)
     if not lr > 0 or history < 1:
@@ -78,9 +78,7 @@ def dlg(
         values, to_images, to_labels = problem(variables[0], soft, trials=trials)
         return Point(values, [to_images, torch.autograd.grad(soft, logits, to_labels)[0]])
 
-    found = minimize(
-        evaluate, start, steps=steps, update=LBFGS(lr=lr, history=history), callback=callback
-    )
+    found = minimize(evaluate, start, steps=steps, update=LBFGS(lr=lr, history=history), callback=callback)
     labels = known if known is not None else found.variables[1].argmax(-1)
     return [
         Reconstruction(

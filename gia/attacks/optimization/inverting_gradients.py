@@ -58,8 +58,8 @@ def inverting_gradients(
         objective: the matching term, `Cosine()` by default.
         total_variation: weight; the paper has 1e-2 for CIFAR and 1e-6 for ImageNet.
         restarts: starts per observation; the one with the least objective is returned.
-        init: "normal" or "uniform" over the box; None takes the paper's N(0, 1) in the standardized space it belongs to,
-            and uniform noise in pixels.
+        init: "normal" or "uniform" over the box; None takes the paper's N(0, 1) in the standardized space that it
+            belongs to, and uniform noise in pixels.
         space: where x moves, "pixels" or the model's "standardized" space.
         box: clamp x to the box of [0, 1] images after each step.
         loss: the client's training loss.
@@ -72,7 +72,7 @@ def inverting_gradients(
     check_trials(model, observations, generators)
     if restarts < 1:
         raise ValueError(f"restarts: expected at least 1, got {restarts}")
-    if not lr > 0 or total_variation < 0:
+    if not lr > 0 or not total_variation >= 0:
         raise ValueError(f"lr and total_variation: expected lr > 0 and a weight >= 0, got {lr} and {total_variation}")
     repeated = [observation for observation in observations for _ in range(restarts)]
     problem = Matching(model, repeated, objective=objective or Cosine(), loss=loss)
@@ -106,7 +106,8 @@ def inverting_gradients(
         callback=callback,
     )
     images = pixels.images(found.variables[0]).clamp(0, 1)
-    chosen = found.values.view(-1, restarts).argmin(1) + torch.arange(len(observations), device=images.device) * restarts
+    first = torch.arange(len(observations), device=images.device) * restarts
+    chosen = first + found.values.view(-1, restarts).argmin(1)
     return [
         Reconstruction(
             images=images[best],

@@ -38,7 +38,9 @@ class Pixels:
             raise ValueError(f"init: expected 'normal' or 'uniform', got {init!r}")
         # Drawn in float32 where the generator lives, then moved: one start for every device and dtype.
         draw = torch.randn if init == "normal" else torch.rand
-        drawn = torch.stack([draw(tuple(shape), generator=g, device=g.device) for g in generators]).to(like)
+        drawn = torch.stack(
+            [draw(tuple(shape), generator=g, device=g.device, dtype=torch.float32) for g in generators]
+        ).to(like)
         return drawn if init == "normal" else (drawn - self._mean) / self._std
 
     def images(self, variable: Tensor) -> Tensor:
@@ -60,5 +62,3 @@ def penalty(priors: Sequence[Prior], variable: Tensor) -> tuple[Tensor, Tensor]:
     leaf = variable.detach().requires_grad_()
     value = torch.stack([prior(leaf) for prior in priors]).sum(0)
     return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
-
-
