@@ -5,7 +5,7 @@ The product * is linear in W and in x: a convolution, a matrix product, a scale.
     linear       W * c            the derivative of z along x (and of W' * d along d)
     transpose    W' * d           its adjoint, dL/dx
     gradients    d x', sum of d   dL/dW and dL/db, one per trial
-    along        V * x + v        the derivative of z along a direction (V, v) of the parameters, one per trial
+    along        V * x + v        the derivative of z along a direction (V, v) of the parameters
     back_along   V' * d           the derivative of dL/dx along the same direction
 
 The third derivative, in x and d at once, is none of them: aten's double backward of a convolution computes it in vain.
@@ -20,19 +20,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
 
-#: (dL/dW, dL/db) or a direction (V, v), each (R, *shape of the parameter); None where the parameter is not matched.
-Pair = tuple[Tensor | None, Tensor | None]
+#: Names of weight and bias.
+Names = tuple[str | None, str | None]
+
+
+class Pair(NamedTuple):
+    """One value each for weight and bias, such as dL/dW and dL/db; None where a parameter is absent or not matched."""
+
+    weight: Tensor | None
+    bias: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
 class Layer(ABC):
     """One use of a weight and a bias.
+
+    Directions V and v are (R, *shape), one for each trial, or (1, *shape), one for all.
 
     Attributes:
         trials: R.
@@ -41,7 +50,7 @@ class Layer(ABC):
     """
 
     trials: int
-    names: tuple[str | None, str | None]
+    names: Names
     weight: Tensor | None
     bias: Tensor | None
 
@@ -49,13 +58,7 @@ class Layer(ABC):
     def forward(self, inputs: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def linear(self, inputs: Tensor) -> Tensor: ...
-
-    @abstractmethod
-    def transpose(self, outputs: Tensor, shape: Sequence[int]) -> Tensor: ...
-
-    @abstractmethod
-    def gradients(self, inputs: Tensor, outputs: Tensor) -> Pair: ...
+    def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair: ...
 
     @abstractmethod
     def along(self, inputs: Tensor, direction: Pair, shape: Sequence[int]) -> Tensor: ...
@@ -63,13 +66,38 @@ class Layer(ABC):
     @abstractmethod
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor: ...
 
-    def side_by_side(self, values: Tensor) -> Tensor:
+    def linear(self, inputs: Tensor, shape: Sequence[int]) -> Tensor:
+        return inputs if self.weight is None else self.along(inputs, Pair(self.weight[None], None), shape)
+
+    def transpose(self, outputs: Tensor, shape: Sequence[int]) -> Tensor:
+        return outputs if self.weight is None else self.back_along(outputs, self.weight[None], shape)
+
+    def factors(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        """C (R, K, M) and D (R, O, M) with dL/dW = D C', where M is so small that the product is not worth forming."""
+        return None
+
+    def to_outputs(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        """(R, O, M), laid out as D, as an output; the adjoint of how D came from d."""
+        raise TypeError(f"{type(self).__name__} has no factors")
+
+    def to_inputs(self, columns: Tensor, shape: Sequence[int]) -> Tensor:
+        """(R, K, M), laid out as C, as an input; the adjoint of how C came from x."""
+        raise TypeError(f"{type(self).__name__} has no factors")
+
+    def side_by_side(self, values: Tensor, count: int | None = None) -> Tensor:
         """(B*R, C, ...) -> (B, R*C, ...)."""
-        return values.reshape(-1, self.trials * values.shape[1], *values.shape[2:])
+        count = self.trials if count is None else count
+        return values.reshape(-1, count * values.shape[1], *values.shape[2:])
 
     def apart(self, values: Tensor) -> Tensor:
         """(B*R, ...) -> (B, R, ...)."""
         return values.reshape(-1, self.trials, *values.shape[1:])
+
+
+#: Fewer input channels than this are slow in oneDNN, which works on blocks of eight.
+_NARROW = 8
+#: dL/dW is kept in factors if they have at most this share of its rows.
+_THIN = 1 / 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,45 +105,102 @@ class Convolution(Layer):
     """conv2d with zero padding."""
 
     weight: Tensor
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
     groups: int
 
     def forward(self, inputs: Tensor) -> Tensor:
         return F.conv2d(inputs, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def linear(self, inputs: Tensor) -> Tensor:
-        return F.conv2d(inputs, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+    def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair:
+        weight = self._to_weight(inputs, outputs) if names[0] else None
+        return Pair(weight, self.apart(outputs.sum((2, 3))).sum(0) if names[1] else None)
 
-    def transpose(self, outputs: Tensor, shape: Sequence[int]) -> Tensor:
-        return conv2d_input(shape, self.weight, outputs, self.stride, self.padding, self.dilation, self.groups)
-
-    def gradients(self, inputs: Tensor, outputs: Tensor) -> Pair:
-        to_weight = to_bias = None
-        if self.names[0]:
-            shape = (self.trials * len(self.weight), *self.weight.shape[1:])
-            sides = self.side_by_side(inputs), shape, self.side_by_side(outputs)
-            to_weight = conv2d_weight(*sides, self.stride, self.padding, self.dilation, self.trials * self.groups)
-            to_weight = to_weight.view(self.trials, *self.weight.shape)
-        if self.names[1]:
-            to_bias = self.apart(outputs.sum((2, 3))).sum(0)
-        return to_weight, to_bias
+    def _to_weight(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        if self._narrow:
+            each = outputs.flatten(2) @ self._columns(inputs).mT
+            return self.apart(each).sum(0).view(self.trials, *self.weight.shape)
+        sides = self.side_by_side(outputs), self.side_by_side(inputs)
+        kernels = outputs.new_empty(self.trials * len(self.weight), *self.weight.shape[1:])  # for its shape only
+        return self._backward(*sides, kernels, self.trials, 1).view(self.trials, *self.weight.shape)
 
     def along(self, inputs: Tensor, direction: Pair, shape: Sequence[int]) -> Tensor:
         weight, bias = direction
         if weight is None:
             assert bias is not None
-            return bias.repeat(shape[0] // self.trials, 1)[:, :, None, None].expand(shape)
-        flat = weight.flatten(0, 1), None if bias is None else bias.flatten()
-        sides = self.side_by_side(inputs)
-        return F.conv2d(sides, *flat, self.stride, self.padding, self.dilation, self.trials * self.groups).view(shape)
+            return bias.repeat(shape[0] // len(bias), 1)[:, :, None, None].expand(shape)
+        sides, flat = self.side_by_side(inputs, len(weight)), None if bias is None else bias.flatten()
+        groups = len(weight) * self.groups
+        found = F.conv2d(sides, weight.flatten(0, 1), flat, self.stride, self.padding, self.dilation, groups)
+        return found.view(shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
-        flat = (shape[0] // self.trials, self.trials * shape[1], *shape[2:]), direction.flatten(0, 1)
-        sides = self.side_by_side(outputs)
-        groups = self.trials * self.groups
-        return conv2d_input(*flat, sides, self.stride, self.padding, self.dilation, groups).view(shape)
+        if self._narrow:
+            kernels = direction.flatten(2).mT
+            each = kernels if len(kernels) == 1 else kernels.repeat(len(outputs) // len(kernels), 1, 1)
+            return self._fold(each @ outputs.flatten(2), shape)
+        sides = self.side_by_side(outputs, len(direction))
+        inputs = outputs.new_empty(shape[0] // len(direction), len(direction) * shape[1], *shape[2:])  # for its shape
+        return self._backward(sides, inputs, direction.flatten(0, 1), len(direction), 0).view(shape)
+
+    def factors(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        rows = outputs.shape[2] * outputs.shape[3] * len(outputs) // self.trials
+        if self.groups > 1 or rows > len(self.weight) * _THIN or rows > self.weight[0].numel() * _THIN:
+            return None
+        return self._together(self._columns(inputs)), self._together(outputs.flatten(2))
+
+    def to_outputs(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        return self._each(rows, shape[0]).view(shape)
+
+    def to_inputs(self, columns: Tensor, shape: Sequence[int]) -> Tensor:
+        return self._fold(self._each(columns, shape[0]), shape)
+
+    def _together(self, each: Tensor) -> Tensor:
+        """(B*R, features, positions) -> (R, features, B*positions)."""
+        return self.apart(each).permute(1, 2, 0, 3).flatten(2)
+
+    def _each(self, together: Tensor, images: int) -> Tensor:
+        cut = together.view(*together.shape[:2], images // self.trials, -1)
+        return cut.permute(2, 0, 1, 3).reshape(images, together.shape[1], -1)
+
+    @property
+    def _narrow(self) -> bool:
+        return self.groups == 1 and self.weight.shape[1] < _NARROW and self.weight.device.type == "cpu"
+
+    def _columns(self, inputs: Tensor) -> Tensor:
+        """(N, C*kernel, positions) as F.unfold has it, in a third of its time: one strided copy."""
+        (top, left), (down, right), (high, wide) = self.padding, self.stride, self.weight.shape[2:]
+        padded = F.pad(inputs, (left, left, top, top))
+        image, channel, row, column = padded.stride()
+        heights = (padded.shape[2] - self.dilation[0] * (high - 1) - 1) // down + 1
+        widths = (padded.shape[3] - self.dilation[1] * (wide - 1) - 1) // right + 1
+        windows = padded.as_strided(
+            (*padded.shape[:2], high, wide, heights, widths),
+            (image, channel, row * self.dilation[0], column * self.dilation[1], row * down, column * right),
+        )
+        return windows.reshape(len(inputs), -1, heights * widths)
+
+    def _fold(self, columns: Tensor, shape: Sequence[int]) -> Tensor:
+        kernel = (self.weight.shape[2], self.weight.shape[3])
+        return F.fold(columns, (shape[2], shape[3]), kernel, self.dilation, self.padding, self.stride)
+
+    def _backward(self, outputs: Tensor, inputs: Tensor, weight: Tensor, trials: int, which: int) -> Tensor:
+        # torch.nn.grad would do, but it copies a made-up tensor of the wanted shape.
+        found: Tensor = torch.ops.aten.convolution_backward(
+            outputs,
+            inputs,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0, 0],
+            trials * self.groups,
+            [which == 0, which == 1, False],
+        )[which]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,31 +217,39 @@ class Dense(Layer):
     def forward(self, inputs: Tensor) -> Tensor:
         return F.linear(inputs, self.weight, self.bias)
 
-    def linear(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self.weight)
-
-    def transpose(self, outputs: Tensor, shape: Sequence[int]) -> Tensor:
-        return outputs @ self.weight
-
-    def gradients(self, inputs: Tensor, outputs: Tensor) -> Pair:
+    def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair:
         rows = self._rows(outputs)
-        return rows.mT @ self._rows(inputs) if self.names[0] else None, rows.sum(1) if self.names[1] else None
+        return Pair(rows.mT @ self._rows(inputs) if names[0] else None, rows.sum(1) if names[1] else None)
 
     def along(self, inputs: Tensor, direction: Pair, shape: Sequence[int]) -> Tensor:
         weight, bias = direction
+        if weight is not None and len(weight) == 1 and bias is None:
+            return F.linear(inputs, weight[0])
         rows = self._rows(inputs)
         found = rows.new_zeros(self.trials, rows.shape[1], shape[-1]) if weight is None else rows @ weight.mT
         return self._images(found if bias is None else found + bias[:, None], shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
+        if len(direction) == 1:
+            return outputs @ direction[0]
         return self._images(self._rows(outputs) @ direction, shape)
+
+    def factors(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        rows = inputs.numel() // self.weight.shape[1] // self.trials
+        return None if rows > min(self.weight.shape) * _THIN else (self._rows(inputs).mT, self._rows(outputs).mT)
+
+    def to_outputs(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        return self._images(rows.mT, shape)
+
+    def to_inputs(self, columns: Tensor, shape: Sequence[int]) -> Tensor:
+        return self._images(columns.mT, shape)
 
     def _rows(self, values: Tensor) -> Tensor:
         """(images, ..., features) -> (R, rows, features)."""
         return values.reshape(self.batch, self.trials, -1, values.shape[-1]).transpose(0, 1).flatten(1, 2)
 
     def _images(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
-        return rows.unflatten(1, (self.batch, -1)).transpose(0, 1).reshape(shape)
+        return rows.reshape(self.trials, self.batch, -1, rows.shape[-1]).transpose(0, 1).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,23 +263,17 @@ class Scale(Layer):
     shape: tuple[int, ...]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        scaled = self.linear(inputs)
+        scaled = inputs.clone() if self.weight is None else inputs * self.weight.view(self.shape)
         return scaled if self.bias is None else scaled.add_(self.bias.view(self.shape))
 
-    def linear(self, inputs: Tensor) -> Tensor:
-        return inputs.clone() if self.weight is None else inputs * self.weight.view(self.shape)
-
-    def transpose(self, outputs: Tensor, shape: Sequence[int]) -> Tensor:
-        return self.linear(outputs)
-
-    def gradients(self, inputs: Tensor, outputs: Tensor) -> Pair:
-        return (
-            self._total(inputs * outputs, self.weight) if self.names[0] else None,
-            self._total(outputs, self.bias) if self.names[1] else None,
+    def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair:
+        return Pair(
+            self._total(inputs * outputs, self.weight) if names[0] else None,
+            self._total(outputs, self.bias) if names[1] else None,
         )
 
     def along(self, inputs: Tensor, direction: Pair, shape: Sequence[int]) -> Tensor:
-        weight, bias = (None if one is None else one.view(self._trials(inputs.dim())) for one in direction)
+        weight, bias = (None if one is None else one.view(self._spread(one, inputs)) for one in direction)
         if weight is None:
             assert bias is not None
             return bias.expand_as(self.apart(inputs)).reshape(shape)
@@ -194,15 +281,15 @@ class Scale(Layer):
         return (found if bias is None else found.add_(bias)).view(shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
-        return (self.apart(outputs) * direction.view(self._trials(outputs.dim()))).view(shape)
+        return (self.apart(outputs) * direction.view(self._spread(direction, outputs))).view(shape)
 
     def _total(self, values: Tensor, parameter: Tensor | None) -> Tensor:
         assert parameter is not None
-        found = self.apart(values).sum(0).sum_to_size(self._trials(values.dim()))
-        return found.view(self.trials, *parameter.shape)
+        summed = self.apart(values).sum(0)
+        return summed.sum_to_size(self._spread(summed, values)).view(self.trials, *parameter.shape)
 
-    def _trials(self, dimensions: int) -> tuple[int, ...]:
-        return (self.trials, *[1] * (dimensions - 1 - len(self.shape)), *self.shape)
+    def _spread(self, direction: Tensor, images: Tensor) -> tuple[int, ...]:
+        return (len(direction), *[1] * (images.dim() - 1 - len(self.shape)), *self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,23 +306,22 @@ class FixedNormalization(Layer):
     def forward(self, inputs: Tensor) -> Tensor:
         return F.batch_norm(inputs, self.mean, self.variance, self.weight, self.bias, eps=self.eps)
 
-    def linear(self, inputs: Tensor) -> Tensor:
+    def linear(self, inputs: Tensor, shape: Sequence[int]) -> Tensor:
         slope = self._slope if self.weight is None else self._slope * self.weight
         return inputs * slope.view(-1, *[1] * (inputs.dim() - 2))
 
     def transpose(self, outputs: Tensor, shape: Sequence[int]) -> Tensor:
-        return self.linear(outputs)
+        return self.linear(outputs, shape)
 
-    def gradients(self, inputs: Tensor, outputs: Tensor) -> Pair:
+    def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair:
         mean, variance = self.mean.repeat(self.trials), self.variance.repeat(self.trials)
-        wanted = [False, *(name is not None for name in self.names)]
-        found = torch.ops.aten.native_batch_norm_backward(
-            self.side_by_side(outputs), self.side_by_side(inputs), None, mean, variance, None, None, False, self.eps, wanted
+        wanted = [False, *(name is not None for name in names)]
+        sides = self.side_by_side(outputs), self.side_by_side(inputs)
+        _, weight, bias = torch.ops.aten.native_batch_norm_backward(
+            *sides, None, mean, variance, None, None, False, self.eps, wanted
         )
-        to_weight, to_bias = (
-            one.view(self.trials, -1) if want else None for one, want in zip(found[1:], wanted[1:], strict=True)
-        )
-        return to_weight, to_bias
+        shape = (self.trials, -1)
+        return Pair(weight.view(shape) if wanted[1] else None, bias.view(shape) if wanted[2] else None)
 
     def along(self, inputs: Tensor, direction: Pair, shape: Sequence[int]) -> Tensor:
         mean, variance = self.mean.repeat(self.trials), self.variance.repeat(self.trials)

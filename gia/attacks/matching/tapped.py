@@ -1,14 +1,15 @@
 """Parameters that see how they are used: each use becomes a `Layer` whose input and output derivative are recorded.
 
-A victim with `Tapped` parameters runs as it is, modules and functional calls alike. Torch hands every function that gets a
-tapped parameter to `Tapped.__torch_function__`; `_RULES` knows what the common ones do with it, and a matched parameter
-anywhere else raises `Unknown`.
+A victim with `Tapped` parameters runs as it is, modules and functional calls alike. Torch hands every function that
+gets a tapped parameter to `Tapped.__torch_function__`; `_RULES` knows what the common ones do with it, and a matched
+parameter anywhere else raises `Unknown`.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -33,24 +34,35 @@ class Tap(NamedTuple):
 class Tape:
     """What the layers leave behind in one forward and one backward pass over R interleaved trials of B images.
 
-    All layers depend on the leaf `anchor`. A backward pass towards it visits every layer, but computes no gradient of the
-    images, which nobody needs yet.
+    All layers depend on a leaf, the anchor. A backward pass towards it visits every layer, but computes no gradient of
+    the images, which nobody needs yet.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.anchor = torch.zeros((), device=device, requires_grad=True)
-        self.start(1, 1)
+        self.trials, self.batch = 1, 1
+        self.taps: list[Tap] | None = None  # a list while it listens
+        self._anchor = torch.zeros((), device=device, requires_grad=True)
 
-    def start(self, trials: int, batch: int) -> None:
-        """Forget everything; the next forward pass is over so many images."""
+    @contextmanager
+    def over(self, trials: int, batch: int) -> Iterator[Tape]:
+        """For passes over so many images."""
         self.trials, self.batch = trials, batch
-        self.listening = False
-        self.taps: list[Tap] = []
+        try:
+            yield self
+        finally:
+            self.taps = None
 
     def apply(self, layer: Layer, inputs: Tensor) -> Tensor:
         """The output of a layer, with the pair of Functions below in the graph."""
-        found: Tensor = _Forward.apply(self, layer, _reaches(self.anchor, inputs), inputs, self.anchor)  # type: ignore[no-untyped-call]
+        inner = _reaches(self._anchor, inputs)
+        found: Tensor = _Forward.apply(self, layer, inner, inputs, self._anchor)
         return found
+
+    def listen(self, loss: Tensor) -> list[Tap]:
+        """The taps of matched layers that a backward pass from `loss` comes by."""
+        self.taps = []
+        torch.autograd.grad(loss, self._anchor, create_graph=True, allow_unused=True)
+        return [tap for tap in self.taps if any(tap.layer.names)]
 
 
 class _Forward(torch.autograd.Function):
@@ -63,27 +75,27 @@ class _Forward(torch.autograd.Function):
         return layer.forward(inputs)
 
     @staticmethod
-    def backward(ctx: Any, outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, outputs: Tensor) -> tuple[Tensor | None, ...]:
         (inputs,) = ctx.saved_tensors
         wanted = inputs.requires_grad
-        if ctx.tape.listening:
+        if ctx.tape.taps is not None:
             ctx.tape.taps.append(Tap(ctx.layer, inputs, outputs))
             wanted = ctx.inner  # below the first layers there is only the image
-        to_inputs = _Transpose.apply(ctx.layer, outputs, inputs.shape) if wanted else None  # type: ignore[no-untyped-call]
+        to_inputs = _Transpose.apply(ctx.layer, outputs, inputs.shape) if wanted else None
         return None, None, None, to_inputs, None
 
 
 class _Transpose(torch.autograd.Function):
-    """W' * d, whose derivative is W * c: aten's double backward, with the gradient it computes in vain, is never entered."""
+    """W' * d, whose derivative is W * c. So aten's double backward and its vain third derivative are never entered."""
 
     @staticmethod
     def forward(ctx: Any, layer: Layer, outputs: Tensor, shape: torch.Size) -> Tensor:
-        ctx.layer = layer
+        ctx.layer, ctx.shape = layer, outputs.shape
         return layer.transpose(outputs, shape)
 
     @staticmethod
-    def backward(ctx: Any, inputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return None, ctx.layer.linear(inputs), None
+    def backward(ctx: Any, inputs: Tensor) -> tuple[Tensor | None, ...]:
+        return None, ctx.layer.linear(inputs, ctx.shape), None
 
 
 def _reaches(leaf: Tensor, value: Tensor) -> bool:
@@ -112,10 +124,14 @@ class Tapped(Tensor):
         cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _RULES:
-            return _RULES[func](*args, **kwargs)
-        found = func(*_raw(args), **_raw(kwargs))
         matched = [one for one in _flat([args, kwargs]) if isinstance(one, Tapped) and one.matched is not None]
+        if func in _RULES:
+            try:
+                return _RULES[func](*args, **kwargs)
+            except Unknown:
+                if matched:
+                    raise
+        found = func(*_raw(args), **_raw(kwargs))
         if matched and any(isinstance(one, Tensor) for one in _flat(found)):
             if found is not matched[0].raw:  # .to(device), .contiguous() ... change nothing
                 raise Unknown(f"{matched[0].matched!r} is used by {getattr(func, '__name__', func)}")
@@ -176,8 +192,8 @@ def _common(inputs: Tensor, weight: _Parameter, bias: _Parameter) -> tuple[Tape,
     return tape, _Common(tape.trials, names, *map(_raw, both))  # type: ignore[arg-type]
 
 
-def _pair(value: int | Sequence[int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else [*value, *value][:2]
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _conv2d(
@@ -192,9 +208,9 @@ def _conv2d(
     tape, common = _common(input, weight, bias)
     if padding == "same":
         spans = [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
-        padding = [span // 2 for span in spans]
-        if odd := [span % 2 for span in spans]:
-            input = F.pad(input, (0, odd[1], 0, odd[0]))
+        padding = spans[0] // 2, spans[1] // 2
+        if spans[0] % 2 or spans[1] % 2:
+            input = F.pad(input, (0, spans[1] % 2, 0, spans[0] % 2))
     padding = 0 if isinstance(padding, str) else padding
     return tape.apply(Convolution(*common, _pair(stride), _pair(padding), _pair(dilation), groups), input)  # type: ignore[arg-type]
 
@@ -263,14 +279,13 @@ def _attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Self-attention of (tokens, images, features) as in nn.MultiheadAttention, without masks."""
     unusual = bias_k is not None or bias_v is not None or add_zero_attn or (training and dropout_p > 0)
-    masked = any(one is not None and one is not False for key, one in rest.items() if key != "key_padding_mask") or (
-        rest.get("key_padding_mask") is not None
-    )
+    masked = any(one is not None and one is not False for one in rest.values())
     if query is not key or key is not value or unusual or masked or query.dim() != 3:
         raise Unknown("attention other than plain self-attention")
     tokens = query.transpose(0, 1)
     parts = F.linear(tokens, in_proj_weight, in_proj_bias).chunk(3, -1)
-    queries, keys, values = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in parts)
+    heads = (*tokens.shape[:2], num_heads, -1)
+    queries, keys, values = (part.reshape(heads).transpose(1, 2) for part in parts)
     weights = (queries @ keys.mT * queries.shape[-1] ** -0.5).softmax(-1)
     found = F.linear((weights @ values).transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
     shown = weights.mean(1) if average_attn_weights else weights
@@ -287,8 +302,9 @@ def _entrywise(weight: bool) -> Callable[[Tensor, Tensor], Tensor]:
         tape, common = _common(inputs, parameter if weight else None, None if weight else parameter)
         shape = tuple(parameter.shape)
         shape = shape[1:] if len(shape) == inputs.dim() and shape[0] == 1 else shape
-        if len(shape) >= inputs.dim() or torch.broadcast_shapes(shape, inputs.shape[1:]) != inputs.shape[1:]:
-            raise Unknown(f"{common.names} of {shape} is spread over {tuple(inputs.shape)}")
+        image = inputs.shape[inputs.dim() - len(shape) :] if len(shape) < inputs.dim() else ()
+        if len(image) != len(shape) or any(own not in (1, size) for own, size in zip(shape, image, strict=True)):
+            raise Unknown(f"a parameter of {tuple(parameter.shape)} is spread over {tuple(inputs.shape)}")
         return tape.apply(Scale(*common, shape), inputs)
 
     return rule

@@ -93,7 +93,9 @@ ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.GELU, lambda: nn.ReLU(inplace=True), lamb
 @st.composite
 def layers(draw: st.DrawFn, channels: int) -> nn.Module:
     """A layer that keeps the number of channels."""
-    kind = draw(st.sampled_from(["conv", "depth", "batch", "group", "residual", "twice", "functional", "tokens", "pool"]))
+    kind = draw(
+        st.sampled_from(["conv", "depth", "batch", "group", "residual", "twice", "functional", "tokens", "pool"])
+    )
     bias = draw(st.booleans())
     if kind == "conv":
         padding = draw(st.sampled_from([0, 1, (1, 2), "same"]))
@@ -126,7 +128,9 @@ def layers(draw: st.DrawFn, channels: int) -> nn.Module:
 @st.composite
 def victims(draw: st.DrawFn) -> nn.Module:
     channels = draw(st.sampled_from([2, 4]))
-    body: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1)] if draw(st.booleans()) else [nn.Conv2d(3, channels, 1)]
+    body: list[nn.Module] = (
+        [nn.Conv2d(3, channels, 3, padding=1)] if draw(st.booleans()) else [nn.Conv2d(3, channels, 1)]
+    )
     for _ in range(draw(st.integers(1, 3))):
         body += [draw(layers(channels)), draw(st.sampled_from(ACTIVATIONS))()]
     net = nn.Sequential(*body, Head(channels, draw(st.integers(1, 2))))
@@ -221,7 +225,9 @@ def problems(draw: st.DrawFn, objectives: Sequence[Objective] = OBJECTIVES) -> P
         "constant": torch.full(private.shape, 0.5, dtype=torch.float64),
         "saturated": torch.rand(private.shape, generator=generator).round().double(),
     }
-    return Problem(model, observations, made[draw(st.sampled_from(sorted(made)))], labels, draw(st.sampled_from(objectives)), loss)
+    return Problem(
+        model, observations, made[draw(st.sampled_from(sorted(made)))], labels, draw(st.sampled_from(objectives)), loss
+    )
 
 
 def relative(found: Tensor, expected: Tensor, least: float) -> float:
