@@ -50,9 +50,10 @@ def universal(
     """A statement about every input: one counterexample refutes, `minimum` distinct valid examples support.
 
     The explicit examples come first, then Hypothesis draws twice `minimum` examples, seeded by crc32 of the claim id,
-    with no database and no deadline; a second run shrinks what the first found. The verdict's effect is the worst margin over all that
-    was tried, and its detail names the worst example and the smallest counterexample. Support is no proof: a share q of
-    counterexamples escapes n independent uniform draws with probability (1 - q)^n, so 200 miss 2.3 % once in a hundred.
+    with no database and no deadline; a second run shrinks what the first found. The effect is the worst margin over all
+    that was tried; the detail names the worst example and the smallest counterexample. Support is no proof: a share q
+    of counterexamples escapes n independent uniform draws with probability (1 - q)^n, so 200 draws miss 2.3 % once in a
+    hundred.
 
     Args:
         claim: Of kind "universal".
