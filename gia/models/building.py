@@ -81,6 +81,10 @@ def build(
     if "stem" in options and options["stem"] not in architecture.stems:
         raise ValueError(f"stem of {name} must be one of {list(architecture.stems)}, not {options['stem']!r}")
 
+    least = architecture.least.get(options.get("stem", architecture.options.get("stem")), 1)
+    if min(sizes) < least:
+        raise ValueError(f"image_size must be at least {least} for {name}, not {sizes}")
+
     with torch.device("meta"):  # no memory, no random numbers
         net = architecture.make(
             image_shape=(channels, *sizes),
@@ -89,8 +93,6 @@ def build(
             activation=ACTIVATIONS[activation],
             **(dict(architecture.options) | options),
         )
-    if not architecture.any_size:
-        _check_size(name, net, channels, sizes)
     net.to_empty(device="cpu")
     initialize(net, architecture.init if init == "default" else init, generator)
     return net.to(dtype)
@@ -98,21 +100,6 @@ def build(
 
 def _sides(sizes: tuple[int, int]) -> list[tuple[str, int]]:
     return [("image_size", side) for side in sizes]
-
-
-def _check_size(name: str, net: nn.Module, channels: int, sizes: tuple[int, int]) -> None:
-    def fits(height: int, width: int) -> bool:
-        try:
-            net(torch.empty(1, channels, height, width, device="meta"))
-        except RuntimeError:  # a kernel larger than what is left of the image
-            return False
-        return True
-
-    net.eval()  # one image is enough for BatchNorm
-    if not fits(*sizes):
-        least = next(side for side in range(min(sizes), 1024) if fits(side, side))
-        raise ValueError(f"image_size must be at least {least} for {name}, not {sizes}")
-    net.train()
 
 
 def _conv_net(**settings: Any) -> nn.Module:
@@ -159,7 +146,7 @@ class _Architecture:
     init: str
     options: Mapping[str, object] = field(default_factory=dict)  # with their defaults
     stems: tuple[str, ...] = ()
-    any_size: bool = False
+    least: Mapping[object, int] = field(default_factory=dict)  # stem -> smallest image_size
 
 
 def _resnet(name: str) -> _Architecture:
@@ -169,30 +156,31 @@ def _resnet(name: str) -> _Architecture:
         init="kaiming",
         options={"stem": "3x3"},
         stems=("3x3", "7x7"),
-        any_size=True,
     )
 
 
 _ARCHITECTURES: Mapping[str, _Architecture] = {
-    "lenet": _Architecture(make=_conv_net, width=12, init="torch", options={"depth": 3}, any_size=True),
-    "convnet": _Architecture(make=_conv_net, width=32, init="torch", options={"depth": 3}, any_size=True),
-    "mlp": _Architecture(make=_mlp, width=256, init="torch", options={"hidden": None}, any_size=True),
+    "lenet": _Architecture(make=_conv_net, width=12, init="torch", options={"depth": 3}),
+    "convnet": _Architecture(make=_conv_net, width=32, init="torch", options={"depth": 3}),
+    "mlp": _Architecture(make=_mlp, width=256, init="torch", options={"hidden": None}),
     **{name: _resnet(name) for name in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")},
-    "resnet20": _Architecture(make=_resnet20, width=16, init="kaiming", any_size=True),
+    "resnet20": _Architecture(make=_resnet20, width=16, init="kaiming"),
     "alexnet": _Architecture(
         make=partial(_from_torchvision, large.make_alexnet),
         width=64,
         init="torch",
         options={"stem": "11x11"},
         stems=("11x11", "3x3"),
+        least={"11x11": 63, "3x3": 15},
     ),
-    "vgg16": _Architecture(make=partial(_from_torchvision, large.make_vgg16), width=64, init="vgg"),
+    "vgg16": _Architecture(make=partial(_from_torchvision, large.make_vgg16), width=64, init="vgg", least={None: 32}),
     "googlenet": _Architecture(
         make=partial(_from_torchvision, large.make_googlenet),
         width=64,
         init="googlenet",
         options={"stem": "7x7"},
         stems=("7x7", "3x3"),
+        least={"7x7": 15, "3x3": 4},
     ),
 }
 
