@@ -97,8 +97,8 @@ def share(case: Case, model: nn.Module, *chosen: int, **settings: Any) -> gia.Ob
 def tangled() -> nn.Module:
     """A victim that every attack takes, in a state that is easily disturbed.
 
-    Batch statistics, dropout and random slopes; its modules in different modes; a frozen parameter; a `.grad` left over;
-    a hook.
+    Batch statistics, dropout and random slopes; its modules in different modes; a frozen parameter; a `.grad` left
+    over; a hook.
     """
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(

@@ -63,9 +63,9 @@ def global_state() -> dict[str, Any]:
             torch.is_deterministic_algorithms_warn_only_enabled(),
             torch.utils.deterministic.fill_uninitialized_memory,
         ),
-        "cudnn": tuple(
-            getattr(torch.backends.cudnn, n) for n in ("enabled", "benchmark", "deterministic", "allow_tf32")
-        ),
+        "cudnn": [
+            getattr(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
+        ],
         "precision": (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32),
         "mkldnn": torch.backends.mkldnn.enabled,
         "environment": dict(os.environ),

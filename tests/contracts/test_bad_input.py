@@ -12,15 +12,19 @@ from tests.contracts.cases import CASES, CLASSES, SIZE, build, share
 
 
 def renamed(gradients):
+    """The first parameter under a name that no model has."""
     first, *rest = gradients
     return {"wrong.name": gradients[first], **{name: gradients[name] for name in rest}}
 
 
 def without_the_first(gradients):
+    """All but the first parameter."""
     return {name: gradients[name] for name in list(gradients)[1:]}
 
 
 def with_first(change):
+    """A change of the first parameter's gradient alone."""
+
     def changed(gradients):
         first = next(iter(gradients))
         return {**gradients, first: change(gradients[first])}
@@ -29,6 +33,7 @@ def with_first(change):
 
 
 def with_nan(gradient):
+    """One entry is not a number."""
     gradient = gradient.clone()
     gradient.view(-1)[0] = torch.nan
     return gradient
@@ -51,17 +56,20 @@ each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
 
 
 def launch(name, model, observation, **changes):
+    """The attack with its quick settings and some changes."""
     settings = {**CASES[name].settings, **CASES[name].quick, "generator": torch.Generator(), **changes}
     return ATTACKS[name](model, observation, **settings)
 
 
 @pytest.fixture
 def victim(name):
+    """The victim of the easy case."""
     return build(CASES[name], torch.float32)
 
 
 @pytest.fixture
 def observation(name, victim):
+    """What it gives away of two images."""
     return share(CASES[name], victim, 0, 1)
 
 
@@ -95,7 +103,7 @@ def test_images_that_the_model_does_not_take_are_an_error(name, victim, observat
 def test_labels_are_asked_for_and_held_to_the_model(name, victim, observation):
     """If it fails, an attack without labels starts anyway, or one logit too many is an index error inside torch."""
     if "labels" in CARDS[name].needs:
-        with pytest.raises(ValueError, match="labels: .* needs them"):
+        with pytest.raises(ValueError, match=r"labels: .* needs them"):
             launch(name, victim, replace(observation, labels=None))
     beyond = replace(observation, labels=torch.tensor([0, CLASSES]))
     if "labels out of range" in CASES[name].exempt:
@@ -109,16 +117,16 @@ def test_labels_are_asked_for_and_held_to_the_model(name, victim, observation):
 @pytest.mark.parametrize("generator", [0, None, "cpu"], ids=str)
 def test_a_generator_is_a_torch_generator(name, victim, observation, generator):
     """If it fails, a seed passed as a number is taken for something else, or for nothing."""
-    with pytest.raises(TypeError, match="generators: expected torch.Generator"):
+    with pytest.raises(TypeError, match=r"generators: expected torch\.Generator"):
         launch(name, victim, observation, generator=generator)
 
 
 @each_attack
 def test_a_model_and_an_observation_are_what_they_are_called(name, victim, observation):
     """If it fails, swapped arguments or bare tensors end in an AttributeError that names neither."""
-    with pytest.raises(TypeError, match="model: expected a torch.nn.Module, got OrderedDict"):
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got OrderedDict"):
         launch(name, victim.state_dict(), observation)
-    with pytest.raises(TypeError, match="observations: expected a sequence of gia.Observation"):
+    with pytest.raises(TypeError, match=r"observations: expected a sequence of gia\.Observation"):
         launch(name, victim, list(observation.gradients.values()))
 
 

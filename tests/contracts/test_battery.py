@@ -24,15 +24,18 @@ each_search = pytest.mark.parametrize("name", sorted(name for name in ATTACKS if
 
 
 def seeded(seed: int = 0) -> torch.Generator:
+    """A generator."""
     return torch.Generator().manual_seed(seed)
 
 
 def quick(name: str) -> dict:
+    """Settings for a search whose success does not matter."""
     return {**CASES[name].settings, **CASES[name].quick}
 
 
 @pytest.fixture(params=FLOATS, ids=["float32", "float64"])
 def dtype(request):
+    """Both precisions."""
     return request.param
 
 
@@ -84,8 +87,8 @@ def test_the_generator_alone_decides(name):
 
 @each_attack
 def test_nothing_outside_an_attack_is_touched(name):
-    """If it fails, an attack moves global random states, modes, flags, threads or the environment, or changes the model,
-    down to modes, `.grad` and hooks, or the observation. The victim has dropout, random slopes and batch statistics."""
+    """If it fails, an attack moves global random states, modes, flags, threads or the environment, or changes the
+    model, down to modes, `.grad` and hooks, or the observation."""
     model, (images, labels) = tangled(), private(torch.float32, 0, 1)
     observation = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"), training=True)
     before = model_state(model), observation_state(observation), global_state()
