@@ -19,7 +19,7 @@ from gia.data import Images, load, sample
 from gia.federated import Client
 from gia.harness.blocks import Block
 from gia.harness.protocol import Experiment, Protocol
-from gia.harness.scores import rmse, score
+from gia.harness.scores import score
 from gia.models import build, standardize
 
 __all__ = ["Control", "Experiment", "Measurement", "Protocol", "beats_blind_guess", "measure"]
@@ -155,9 +155,10 @@ class _Scene:
             unmatched += max(0, len(batch) - len(images))
         reference, result, blind = torch.cat(self.batches), torch.cat(aligned), torch.cat(blinds)
         per_image = {name: score(name, result, reference) for name in protocol.score}
+        guessed = {name: score(name, blind, reference) for name in ("psnr", "rmse")}
         return Measurement(
             values={name: None if scores is None else _mean(scores) for name, scores in per_image.items()},
-            blind={"psnr": float(metrics.psnr(blind, reference).mean()), "rmse": float(rmse(blind, reference).mean())},
+            blind={name: _mean(scores) for name, scores in guessed.items() if scores is not None},
             per_image={name: scores for name, scores in per_image.items() if scores is not None},
             gradient_evaluations=sum(reconstruction.gradient_evaluations for reconstruction in found),
             seconds=seconds,

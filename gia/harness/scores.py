@@ -28,7 +28,7 @@ def rmse(reconstruction: Tensor, reference: Tensor) -> Tensor:
 METRICS: Mapping[str, Metric] = {
     "psnr": Metric(metrics.psnr),
     "ssim": Metric(metrics.ssim, minimum=11),
-    "cw_ssim": Metric(metrics.cw_ssim),
+    "cw_ssim": Metric(metrics.cw_ssim, minimum=8),
     "lpips": Metric(metrics.lpips, minimum=32),
     "lpips_vgg": Metric(partial(metrics.lpips, net="vgg"), minimum=32),
     "rmse": Metric(rmse),

@@ -16,6 +16,7 @@ from gia.harness import pictures, report
 def a_row(
     id: str = "op.batch_size", outcome: str = "supported", expected: str = "supported", **changes: Any
 ) -> report.Row:
+    """A row as `report.row` makes it."""
     return {
         "id": id,
         "outcome": outcome,
