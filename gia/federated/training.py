@@ -75,7 +75,7 @@ def fit(
             this machine's arithmetic (with torch's version), and the source of training, models and model classes.
 
     Raises:
-        ValueError: an argument out of range, nothing held out, a loss that is not finite, or a cache that cannot be
+        ValueError: an argument out of range, nothing held out, weights that become infinite, or a cache that cannot be
             read or keyed.
     """
     if epochs < 1 or batch_size < 1 or not lr > 0:
@@ -153,8 +153,8 @@ def _train(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()
-        if not loss.isfinite():
-            raise ValueError(f"lr {rule['lr']} is too large: the loss of epoch {epoch} is {float(loss.detach())}")
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            raise ValueError(f"lr {rule['lr']} is too large: weights are not finite after epoch {epoch}")
         if epoch in keep:
             states[epoch] = _state(model)
     return states

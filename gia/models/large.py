@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from math import gcd
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.alexnet import AlexNet
 from torchvision.models.googlenet import BasicConv2d, GoogLeNet, Inception, InceptionAux
@@ -36,6 +37,7 @@ def make_resnet(name: str, num_classes: int, *, stem: str) -> nn.Module:
 def make_alexnet(num_classes: int, *, stem: str) -> nn.Module:
     """AlexNet (torchvision's); the "3x3" stem has stride 1, for small images: a departure from the source."""
     net: nn.Module = AlexNet(num_classes=num_classes)
+    net.set_submodule("avgpool", _AveragePool(6))
     if stem == "3x3":
         net.set_submodule("features.0", nn.Conv2d(3, 64, 3, padding=1))
     return net
@@ -44,6 +46,7 @@ def make_alexnet(num_classes: int, *, stem: str) -> nn.Module:
 def make_vgg16(num_classes: int) -> nn.Module:
     """VGG-16 without BatchNorm (torchvision's)."""
     net: nn.Module = vgg16(num_classes=num_classes, init_weights=False)
+    net.set_submodule("avgpool", _AveragePool(7))
     return net
 
 
@@ -60,6 +63,24 @@ def make_googlenet(num_classes: int, *, stem: str) -> nn.Module:
         net.conv1 = _ConvBlock(3, 64, kernel_size=3, padding=1)
         net.maxpool1 = nn.Identity()
     return net
+
+
+class _AveragePool(nn.Module):
+    # AdaptiveAvgPool2d as two matrix products: torch's has no deterministic gradient on CUDA.
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        height, width = (_averaging(size, self.side, inputs) for size in inputs.shape[2:])
+        return height @ inputs @ width.T
+
+
+def _averaging(size: int, side: int, like: Tensor) -> Tensor:
+    # Row i averages the inputs floor(i size / side) .. ceil((i + 1) size / side) - 1.
+    rows, columns = torch.arange(side, device=like.device)[:, None], torch.arange(size, device=like.device)
+    inside = (columns >= rows * size // side) & (columns * side < (rows + 1) * size)
+    return inside.to(like) / inside.sum(1, keepdim=True)
 
 
 class _ConvBlock(BasicConv2d):  # type: ignore[misc]  # torchvision is untyped
