@@ -67,7 +67,7 @@ def error_of_the_average(count, **victim):
 
 
 def figure2(path):
-    """The paper's Fig. 2: eight images, each shared alone, and all eight shared at once (the strongest quotients)."""
+    """The paper's Fig. 2: eight drawn images, each shared alone, then all at once (the eight strongest quotients)."""
     victim = {"source": "cifar10-samples", "hidden": (256,), "activation": "relu", "seed": 0}
     model, images, observation, _ = shared(count=8, **victim)
 
@@ -91,6 +91,6 @@ def test_a_linear_layer_gives_a_single_image_away_exactly(claims):
 
 @pytest.mark.claim("linear.mixture")
 def test_several_images_come_back_as_their_weighted_average(claims):
-    """gW_i / gb_i is the average weighted by dL/dy_i; Fig. 2 is drawn beside the verdict, of images 0 to 7."""
+    """gW_i / gb_i is the average weighted by dL/dy_i; Fig. 2 is drawn beside the verdict."""
     verdict = exact(claims.claim("linear.mixture"), error_of_the_average, VICTIMS | {"count": st.integers(2, 8)})
     claims.record(verdict, pictures=[figure2(claims.images / "linear.mixture.png")])
