@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from gia import attacks, metrics
 from gia.attacks.matching import Interrupted
 from gia.data import Images, load, sample
-from gia.federated import Client
+from gia.federated import Client, Observation
 from gia.harness.blocks import Block
 from gia.harness.protocol import Experiment, Protocol
 from gia.harness.scores import score
 from gia.models import build, standardize
+from gia.numerics import reproducible
 
-__all__ = ["Control", "Experiment", "Measurement", "Protocol", "beats_blind_guess", "measure"]
+__all__ = ["Control", "Experiment", "Measurement", "Protocol", "beats_blind_guess", "measure", "prepared", "sampled"]
 
 Measure = Callable[[Protocol, Block], "Measurement"]
 
@@ -76,6 +77,33 @@ def measure(protocol: Protocol, block: Block) -> Measurement:
     protocol = protocol.drawn(block.setting)
     data = _load(protocol)
     return _Scene(protocol, block, data, _private(protocol, block, data)).attacked("start")
+
+
+def prepared(protocol: Protocol, block: Block) -> tuple[nn.Module, list[Observation]]:
+    """What the attacks of a block are given, for timings: the victim as sent and one observation per batch."""
+    protocol = protocol.drawn(block.setting)
+    data = _load(protocol)
+    scene = _Scene(protocol, block, data, _private(protocol, block, data))
+    return scene.model, scene.observations
+
+
+def sampled(protocol: Protocol, *, seeds: int = 6) -> dict[str, list[float]]:
+    """One value per seed of every metric in `score` and of the gradient evaluations, for a stored baseline.
+
+    Nothing may vary per block: a baseline is a pinned setting. Raises ValueError where the protocol varies something or
+    a metric is not defined at its size.
+    """
+    if protocol.vary:
+        raise ValueError(f"vary: expected nothing, a baseline is pinned, got {sorted(protocol.vary)}")
+    with reproducible():
+        seen = [measure(protocol, Block("baseline", seed, {})) for seed in range(seeds)]
+    values: dict[str, list[float]] = {"gradient_evaluations": [float(found.gradient_evaluations) for found in seen]}
+    for metric in protocol.score:
+        scores = [found.values[metric] for found in seen]
+        values[metric] = [score for score in scores if score is not None]
+        if len(values[metric]) < seeds:
+            raise ValueError(f"score: {metric!r} is not defined at {protocol.image_size} pixels")
+    return values
 
 
 def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
