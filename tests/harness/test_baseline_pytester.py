@@ -69,6 +69,7 @@ def test_a_cell_without_an_entry_fails_until_it_is_stored_on_purpose(inner: Inne
         ({"lpips": [0.2] * 4}, "*BaselineVanished: toy.json: 'b2': measured but not stored: ?'lpips'?*"),
         ({"psnr": [math.nan, *PSNR[1:]]}, "*BaselineNonFinite: toy.json: 'b2': psnr is not finite at seeds ?0?*"),
     ],
+    ids=["worse", "better", "vanished", "new", "nan"],
 )
 def test_a_cell_that_moved_fails_alone_and_says_how(stored: Inner, moved: dict[str, Any], printed: str) -> None:
     """Each way in which numbers can go wrong has to reach the terminal by its own name."""
@@ -92,6 +93,7 @@ def test_an_entry_of_another_protocol_is_stale(stored: Inner) -> None:
         (lambda text: text[: len(text) // 2], "*BaselineCorrupt: toy.json is not a readable baseline file*"),
         (lambda text: text.replace("25.5", "25.6"), "*BaselineCorrupt: toy.json: entry 'b1'*edited by hand*"),
     ],
+    ids=["cut", "edited"],
 )
 def test_a_damaged_file_stops_its_module_and_stays_as_it_is(stored: Inner, damage: Any, printed: str) -> None:
     """Neither a plain run nor --rebaseline may take a broken file for an empty one."""
