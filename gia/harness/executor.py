@@ -42,7 +42,7 @@ class BlockError(RuntimeError):
 class BlockResult:
     """One block: label of each level -> metric -> value; no levels where the control failed (`valid` is False).
 
-    `seconds` is what the block cost when it was computed, `cached` whether that was before this run;
+    `seconds` is what the block cost when it was computed, `cached` whether that was in an earlier run;
     `pictures` is the stored file with arrays "LABEL/originals" and "LABEL/reconstructions".
     """
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,12 @@ class _Scene:
 
 
 def _load(protocol: Protocol) -> Images:
-    return load(protocol.data, image_size=protocol.image_size, root=protocol.root)
+    return _images(protocol.data, protocol.image_size, protocol.root)
+
+
+@lru_cache(maxsize=4)  # a block reads its data once, not once per level
+def _images(name: str, image_size: int, root: str | None) -> Images:
+    return load(name, image_size=image_size, root=root)
 
 
 def _private(protocol: Protocol, block: Block, data: Images) -> Tensor:

@@ -42,6 +42,7 @@ class Store:
     ) -> None:
         self.folder = folder
         self._notice = notice
+        self._computed: set[Path] = set()
         self._sources = source_digest([*_GIA.rglob("*.py"), *_GIA.rglob("*.toml"), *sources])
 
     def clear(self) -> None:
@@ -67,12 +68,12 @@ class Store:
         }
 
     def load(self, key: dict[str, Any], block: Block) -> BlockResult | None:
-        """The stored result, marked as cached; None if there is none that can be trusted."""
+        """The stored result, marked as cached if it is from an earlier run; None if there is none to be trusted."""
         path = self._path(key)
         if not path.exists():
             return None
         try:
-            return _read(path, key, block)
+            return replace(_read(path, key, block), cached=path not in self._computed)
         except _DamagedError as damage:
             if self._notice is not None:
                 self._notice(f"stored block {path.name} is damaged ({damage}); it is computed again")
@@ -91,6 +92,7 @@ class Store:
         content["digest"] = digest_of(content)
         with _replacing(path) as file:  # last: an entry is there when this file is
             file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+        self._computed.add(path)
         return replace(result, pictures=images if pictures else None)
 
     def _path(self, key: dict[str, Any]) -> Path:
@@ -124,7 +126,6 @@ def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
     control = None if stored["control"] is None else Control(**stored["control"])
     return BlockResult(
         **{**stored, "control": control, "block": block},
-        cached=True,
         pictures=None if content["pictures"] is None else images,
     )
 

@@ -38,7 +38,7 @@ class Table:
 
     @property
     def cached(self) -> int:
-        """How many blocks were computed before this run."""
+        """How many blocks an earlier run computed."""
         return sum(result.cached for result in self.results)
 
     def values(self, value: str | Value) -> np.ndarray:

@@ -100,7 +100,7 @@ def test_a_worker_has_one_thread_and_the_parents_environment_is_left_alone(pool:
 def test_a_finished_block_is_not_computed_again(store: Store) -> None:
     """A resumed run would cost as much as a new one."""
     first = run_blocks(an_experiment(), BLOCKS[:2], store, workers=0, measure=planted)
-    again = run_blocks(an_experiment(), BLOCKS, store, workers=0, measure=planted)
+    again = run_blocks(an_experiment(), BLOCKS, Store(store.folder), workers=0, measure=planted)
     assert [r.cached for r in first] == [False, False]
     assert [r.cached for r in again] == [True, True, False, False]
     assert [replace(r, cached=False) for r in again[:2]] == first
@@ -112,7 +112,7 @@ def test_a_crash_in_a_worker_surfaces_with_its_traceback_and_loses_no_finished_b
         run_blocks(an_experiment(), BLOCKS[:2], store, workers=pool, measure=crashing)
     for part in ("block 1 of toy", "ZeroDivisionError: planted in block 1", "in crashing"):
         assert part in str(caught.value)
-    assert run_blocks(an_experiment(), BLOCKS[:1], store, workers=0, measure=crashing)[0].cached
+    assert run_blocks(an_experiment(), BLOCKS[:1], Store(store.folder), workers=0, measure=crashing)[0].cached
 
 
 def test_a_worker_that_dies_is_an_error_and_the_pool_recovers(pool: Pool, store: Store) -> None:

@@ -41,10 +41,10 @@ def test_an_inconclusive_first_look_is_followed_by_one_more_and_no_third(inner: 
         + trend("toy.early"),
     )
     inner.run().assert_outcomes(passed=3)
-    found = {id: (v["outcome"], v["look"], v["blocks"]) for id, v in inner.verdicts.items()}
-    assert found["toy.early"] == ("supported", 1, 8)
-    assert found["toy.late"] == ("supported", 2, 16)
-    assert found["toy.never"] == ("inconclusive", 2, 16)
+    found = {id: (v["outcome"], v["look"], v["blocks"], v["cached"]) for id, v in inner.verdicts.items()}
+    assert found["toy.early"] == ("supported", 1, 8, 0)
+    assert found["toy.late"] == ("supported", 2, 16, 0)
+    assert found["toy.never"] == ("inconclusive", 2, 16, 0)
 
 
 def test_a_second_look_keeps_the_blocks_of_the_first(inner: Inner) -> None:
