@@ -31,8 +31,11 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
     """Run a block with `threads` torch threads and deterministic algorithms; restore every flag afterwards.
 
     One thread per process is the default because two busy threads on two shared cores were 20 times slower than one.
-    Raises ValueError for fewer than one thread. The global random state is neither read nor moved.
+    Raises ValueError for fewer than one thread, TypeError for half of one. The global random state is neither read nor
+    moved.
     """
+    if not isinstance(threads, int):
+        raise TypeError(f"threads: expected a whole number, got {threads!r}")
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     before = (

@@ -1,8 +1,8 @@
 """A fresh process that attacks with the model as sent and the saved observation, and with nothing else.
 
 Its folder holds job.json, a list of attacks, and for each its files N.model.safetensors and N.observation.safetensors;
-the results go to N.result.safetensors. The process is made unlike the first one: another default dtype, no gradients by
-default, moved random states (and, set by the caller, another hash seed).
+the results go to N.result.safetensors, the fingerprint of its arithmetic to a file. The process is made unlike the first
+one: another default dtype, no gradients by default, moved random states (and, set by the caller, another hash seed).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import gia
 def main(folder: Path) -> None:
     """Do the job in `folder`."""
     torch.set_default_dtype(torch.float64)
+    with gia.numerics.reproducible():
+        (folder / "fingerprint").write_text(gia.numerics.fingerprint())
     torch.set_grad_enabled(False)
     torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002 (the global states are meant)
     for number, job in enumerate(json.loads((folder / "job.json").read_text())):

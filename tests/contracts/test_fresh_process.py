@@ -44,6 +44,12 @@ def there(tmp_path_factory):
     return folder, here
 
 
+def test_a_fresh_process_has_the_same_fingerprint(there):
+    """If it fails, stored samples are never compared seed by seed, although the arithmetic is the same."""
+    with gia.numerics.reproducible():
+        assert (there[0] / "fingerprint").read_text() == gia.numerics.fingerprint()
+
+
 @pytest.mark.parametrize(("name", "dtype"), JOBS)
 def test_a_fresh_process_gives_the_same_bits(there, name, dtype):
     """If it fails, an attack knows something that is neither in the model nor in the observation, such as the private

@@ -40,7 +40,8 @@ def test_the_defaults_are_the_papers():
 
 
 def test_images_and_labels_of_a_batch_are_found_at_once():
-    """Two images with labels of their own, in float64; 43 and 48 dB were measured. If it fails, soft labels are not searched, or paired wrongly."""
+    """Two images with labels of their own, in float64; 43 and 48 dB were measured. If it fails, soft labels are not
+    searched, or paired wrongly."""
     model = build(CASE, torch.float64)
     images, labels = private(torch.float64, 0, 1)
     observation = gia.share_gradient(model, images, labels)
