@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gia.harness import pictures
+
 ROW = """
 [[claim]]
 id = "{id}"
@@ -105,6 +107,9 @@ class Inner:
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS"):
             monkeypatch.delenv(name, raising=False)
+        self._monkeypatch = monkeypatch
+        self._curves = pictures.curves
+        monkeypatch.setattr(pictures, "curves", lambda path, *_, **__: path.touch())  # half of an inner run's time
         self.pytester = pytester
         self.path = pytester.path
         (self.path / "claims").mkdir()
@@ -118,6 +123,10 @@ class Inner:
         before = register.read_text() if register.exists() else ""
         register.write_text(before + "".join(rows))
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
+
+    def draw_pictures(self) -> None:
+        """Draw for real what is otherwise an empty file."""
+        self._monkeypatch.setattr(pictures, "curves", self._curves)
 
     def run(self, *options: str) -> pytest.RunResult:
         return self.pytester.runpytest_inprocess("claims", "--workers=0", *options, no_reraise_ctrlc=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.backends.backend_agg
-import matplotlib.figure  # noqa: F401 (an inner run forgets what it imported first, and would import this anew each time)
 import pytest
 
 from tests.harness.inner_project import Inner, row, trend
