@@ -21,8 +21,19 @@ def test_the_cifar_network_recognizes_all_twenty_samples():
     assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules()) == 6
 
 
+def test_the_imagenet_network_gives_the_logits_of_its_publishers_code():
+    """If this fails, padding or standardization is off by a little, which the count of right answers does not see.
+
+    Expected: logits 0, 243, 500, 999 of the first sample by efficientnet-lite-pytorch 0.1.0 on (255 x - 127) / 128,
+    torch 2.14.1, CPU; over all samples the two codes differed by at most 6.5e-6.
+    """
+    with torch.no_grad():
+        logits = models.pretrained("efficientnet-lite0")(data.load("imagenet-samples").images[:1])
+    assert logits[0, [0, 243, 500, 999]].tolist() == pytest.approx([0.4904, 10.2566, -1.115, 1.8334], abs=2e-3)
+
+
 def test_the_imagenet_network_recognizes_seventeen_of_twenty_samples():
-    """If this fails, padding, order or standardization differs from the trained network's (design note: 17 of 20)."""
+    """If this fails, weights are in another order or untrained (design note: 17 of 20)."""
     count, net = right("efficientnet-lite0", data.load("imagenet-samples"))
     assert count == 17
     # Google's EfficientNet-Lite: 4.7 M parameters
