@@ -46,6 +46,7 @@ def quotients(observation):
 
 def error_where_one_image_is_active(count, **victim):
     """Largest error of a pixel over the neurons that one image alone reaches; for one image also the attack's."""
+    assume(count == 1 or victim["activation"] == "relu")  # no other activation leaves a neuron to one image alone
     model, images, observation, s = shared(count=count, **victim)
     alone = (s != 0).sum(0) == 1
     assume(alone.any())
