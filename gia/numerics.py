@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import warnings
@@ -109,12 +110,10 @@ def _set_old(*, matmul: str | None, cudnn: bool | None) -> None:
 
 def environment() -> dict[str, str]:
     """What a stored number depends on besides its setting: versions, processor capability, threads."""
-    import torchvision
-
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "cpu": platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
