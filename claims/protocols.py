@@ -56,3 +56,9 @@ RESOLUTIONS = {"reduced": (16, 24, 32), "paper": (32, 64, 128, 224)}
 def batches_of(protocol: Protocol, batch_size: int) -> Protocol:
     """The same images of a block, attacked in batches of this size."""
     return replace(protocol, batch_size=batch_size)
+
+
+def pinned(protocol: Protocol) -> Protocol:
+    """The form in which a protocol's quality is stored: nothing drawn, float64, cheap enough for every commit."""
+    settings = {**protocol.settings, "steps": 100}
+    return replace(protocol, vary={}, dtype="float64", images=4, pattern_batch=4, settings=settings, device="cpu")

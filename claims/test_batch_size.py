@@ -7,8 +7,12 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from claims.protocols import BATCH_SIZES, PROTOCOLS, batches_of
+from claims.protocols import BATCH_SIZES, PROTOCOLS, batches_of, pinned
+from gia.attacks import run_many
+from gia.harness.blocks import Block
+from gia.harness.run import prepared, sampled
 
 REPORTED = json.loads((Path(__file__).parents[1] / "baselines" / "reported.json").read_text(encoding="utf-8"))
 
@@ -26,3 +30,36 @@ def test_larger_batches_are_harder_to_invert(claims, attack_type):
         reported={int(batch_size): value for batch_size, value in paper.items()},
         reported_as="the paper's CW-SSIM, CIFAR-100",
     )
+
+
+@pytest.mark.baseline
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("attack_type", ["op"])
+def test_quality_is_that_on_record(baseline, attack_type, batch_size):
+    """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
+    protocol = batches_of(pinned(PROTOCOLS["reduced"][attack_type]), batch_size)
+    baseline.check(
+        f"{attack_type}/B={batch_size}",
+        sampled(protocol),
+        deciding="psnr",
+        protocol=protocol.digest(),
+        rerun=lambda: sampled(protocol),
+    )
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("batch_size", BATCH_SIZES["reduced"])
+@pytest.mark.parametrize("attack_type", ["op"])
+def test_ten_steps(benchmark, attack_type, batch_size):
+    """pytest-benchmark's row for ten steps of the attack on all eight images of a block, set-up outside."""
+    protocol = batches_of(PROTOCOLS["reduced"][attack_type], batch_size)
+    model, observations = prepared(protocol, Block("timing", 0, {}))
+    settings = {**protocol.settings, "steps": 10}
+
+    def attack():
+        generators = [torch.Generator().manual_seed(trial) for trial in range(len(observations))]
+        return run_many(protocol.attack, model, observations, generators=generators, **settings)
+
+    found = benchmark.pedantic(attack, rounds=5, iterations=1, warmup_rounds=1)
+    benchmark.extra_info["gradient evaluations"] = sum(result.gradient_evaluations for result in found)
+    assert all(result.images.shape[0] == batch_size for result in found)

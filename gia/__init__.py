@@ -1,4 +1,4 @@
-"""gia measures what a gradient gives away: gradient inversion attacks in federated learning, and a harness for claims about them.
+"""gia measures what a gradient gives away: gradient inversion in federated learning, and a harness for claims about it.
 
     private batch -> Client -> Observation -> attack -> Reconstruction -> score -> blocks -> verdict -> report
 

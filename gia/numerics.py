@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import warnings
@@ -31,8 +32,11 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
     """Run a block with `threads` torch threads and deterministic algorithms; restore every flag afterwards.
 
     One thread per process is the default because two busy threads on two shared cores were 20 times slower than one.
-    Raises ValueError for fewer than one thread. The global random state is neither read nor moved.
+    Raises ValueError for fewer than one thread, TypeError for half of one. The global random state is neither read nor
+    moved.
     """
+    if not isinstance(threads, int):
+        raise TypeError(f"threads: expected a whole number, got {threads!r}")
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     before = (
@@ -106,12 +110,10 @@ def _set_old(*, matmul: str | None, cudnn: bool | None) -> None:
 
 def environment() -> dict[str, str]:
     """What a stored number depends on besides its setting: versions, processor capability, threads."""
-    import torchvision
-
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "cpu": platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),

@@ -21,6 +21,11 @@ class TotalVariation:
     weight: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        across = (images[..., :, 1:] - images[..., :, :-1]).abs().mean((1, 2, 3, 4))
-        down = (images[..., 1:, :] - images[..., :-1, :]).abs().mean((1, 2, 3, 4))
-        return self.weight * (across + down)
+        across = images[..., :, 1:] - images[..., :, :-1]
+        down = images[..., 1:, :] - images[..., :-1, :]
+        return self.weight * (_mean_size(across) + _mean_size(down))
+
+
+def _mean_size(differences: Tensor) -> Tensor:
+    # A side of one pixel has no differences: nothing is charged, where a mean would be NaN.
+    return differences.abs().sum((1, 2, 3, 4)) / max(1, differences[0].numel())

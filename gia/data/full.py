@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
-from torchvision import datasets
 
 from gia.data.images import Images, first_of_each_class
 from gia.data.pixels import stack, to_square
+
+# torchvision is imported where it is used: it brings torch's compiler along, which takes as long as torch itself.
 
 __all__ = ["FULL", "FullSet", "Split", "load_full"]
 
@@ -71,6 +72,8 @@ def load_full(name: str, root: Path, *, image_size: int | None, split: Split | N
 
 def _cifar(name: str) -> Callable[[Path, Split], _Listing]:
     def read(root: Path, split: Split) -> _Listing:
+        from torchvision import datasets
+
         data: Any = getattr(datasets, name)(root, train=split == "train", download=False)
         return _Listing(
             labels=data.targets, picture=lambda index: Image.fromarray(data.data[index]), num_classes=len(data.classes)
@@ -80,6 +83,8 @@ def _cifar(name: str) -> Callable[[Path, Split], _Listing]:
 
 
 def _celeba(root: Path, split: Split) -> _Listing:
+    from torchvision import datasets
+
     data: Any = datasets.CelebA(root, split="all", target_type="identity", download=False)
     identities = data.identity[:, 0].tolist()
     kept = [index for index, identity in enumerate(identities) if identity <= _CELEBRITIES]
@@ -91,6 +96,8 @@ def _celeba(root: Path, split: Split) -> _Listing:
 
 
 def _imagenet(root: Path, split: Split) -> _Listing:
+    from torchvision import datasets
+
     data: Any = datasets.ImageFolder(root / "imagenet" / ("train" if split == "train" else "val"))
     return _Listing(
         labels=data.targets, picture=lambda index: _open(data.samples[index][0]), num_classes=len(data.classes)

@@ -44,13 +44,23 @@ class Comparison:
     means: Mapping[str, tuple[float, float]]  # every metric: stored and obtained mean over seeds
     interval: tuple[float, float] | None = None  # of the deciding metric's mean, if `how` is "prediction interval"
 
+    @property
+    def stored(self) -> float | None:
+        """The stored mean of the deciding metric; None if it was replaced just now."""
+        return None if self.how == "stored anew" else self.means[self.deciding][0]
+
+    @property
+    def obtained(self) -> float:
+        """The new mean of the deciding metric."""
+        return self.means[self.deciding][1]
+
     def __str__(self) -> str:
         """One line of the report: the deciding metric, then the others."""
-        others = [
-            f"{metric} {was:.4g} -> {now:.4g}" for metric, (was, now) in self.means.items() if metric != self.deciding
-        ]
-        was, now = self.means[self.deciding]
-        return "; ".join([f"{self.cell}: {self.deciding} {was:.4g} -> {now:.4g} {self.unit} ({self.how})", *others])
+        stored = "" if self.stored is None else f"{self.stored:.4g} -> "
+        others = [f"{name} {was:.4g} -> {now:.4g}" for name, (was, now) in self.means.items() if name != self.deciding]
+        return "; ".join(
+            [f"{self.cell}: {self.deciding} {stored}{self.obtained:.4g} {self.unit} ({self.how})", *others]
+        )
 
 
 def compare(where: str, cell: str, old: Entry, new: Entry, *, checks: int) -> Comparison:

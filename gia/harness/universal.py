@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from hypothesis import Phase, given, seed, settings
 from hypothesis import example as explicit
 from hypothesis.strategies import SearchStrategy
@@ -50,9 +52,10 @@ def universal(
     """A statement about every input: one counterexample refutes, `minimum` distinct valid examples support.
 
     The explicit examples come first, then Hypothesis draws twice `minimum` examples, seeded by crc32 of the claim id,
-    with no database and no deadline; a second run shrinks what the first found. The verdict's effect is the worst margin over all that
-    was tried, and its detail names the worst example and the smallest counterexample. Support is no proof: a share q of
-    counterexamples escapes n independent uniform draws with probability (1 - q)^n, so 200 miss 2.3 % once in a hundred.
+    with no database and no deadline; a second run shrinks what the first found. The effect is the worst margin over all
+    that was tried; the detail names the worst example and the smallest counterexample. Support is no proof: measured
+    on a unit square, the default search misses counterexamples that fill a box of 5 % of it in less than .1 % of cases,
+    of 2 % in 7 % and of 1 % in 26 % (tests/harness/test_planted.py).
 
     Args:
         claim: Of kind "universal".
@@ -134,10 +137,23 @@ class _Search:
             raise ClaimRefuted(margin, describe(example))
 
 
+class _ByContent(pickle.Pickler):
+    """Pickles tensors by what they hold; torch puts the number of a storage in."""
+
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, torch.Tensor):
+            return str, (f"{obj.dtype} {tuple(obj.shape)} {obj.tolist()}",)
+        return NotImplemented
+
+
 def _key(example: Example) -> tuple[bytes, ...]:
     """What tells an example from another: the pickles of its values, by digest."""
+    keys = []
     try:
-        return tuple(hashlib.sha256(pickle.dumps(value)).digest() for value in example.values())
+        for value in example.values():
+            _ByContent(buffer := io.BytesIO()).dump(value)
+            keys.append(hashlib.sha256(buffer.getbuffer()).digest())
+        return tuple(keys)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(f"strategies must draw values that can be pickled, but drew {describe(example)}") from error
 

@@ -93,11 +93,11 @@ def score(
     if convention not in ("standard", "paper"):
         raise ValueError(f"convention must be 'standard' or 'paper', not {convention!r}")
     known: Mapping[str, object] = STANDARD if convention == "standard" else PAPER
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics must be a sequence of names, not the one name {metrics!r}")
     unknown = [name for name in metrics if name not in known]
-    if unknown or isinstance(metrics, str):
-        raise ValueError(
-            f"metrics must be among {sorted(known)} in the {convention} convention, not {unknown or metrics}"
-        )
+    if unknown:
+        raise ValueError(f"metrics must be among {sorted(known)} in the {convention} convention, not {unknown}")
     if convention == "standard":
         if mean is not None or std is not None:
             raise ValueError("mean and std belong to the paper's convention; the standard one takes images in [0,1]")

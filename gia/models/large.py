@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import gcd
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.alexnet import AlexNet
 from torchvision.models.googlenet import BasicConv2d, GoogLeNet, Inception, InceptionAux
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.vgg import vgg16
 
-__all__ = ["adapt", "make_alexnet", "make_googlenet", "make_resnet", "make_vgg16", "replace_modules"]
+from gia.models.cifar_resnet import CifarResNet
+
+__all__ = ["make"]
 
 _RESNETS = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
@@ -23,7 +27,27 @@ _RESNETS = {
 }
 
 
-def make_resnet(name: str, num_classes: int, *, stem: str) -> nn.Module:
+def make(
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    width: int,
+    activation: Callable[[], nn.Module],
+    **options: Any,
+) -> nn.Module:
+    """The network called `name`, of this width, without dropout, with `activation` in the place of every ReLU."""
+    if name == "resnet20":
+        net: nn.Module = CifarResNet(channels=image_shape[0], num_classes=num_classes, width=width, blocks=3)
+    else:
+        net = _MAKERS[name](num_classes, **options)
+        _adapt(net, channels=image_shape[0], width=width, native_width=64)
+        _replace_modules(net, nn.Dropout, lambda _: nn.Identity())
+    _replace_modules(net, nn.ReLU, lambda _: activation())
+    return net
+
+
+def _resnet(name: str, num_classes: int, *, stem: str) -> nn.Module:
     """ResNet of He et al., 2016; the "3x3" stem has stride 1 and no pooling, for small images (the paper's form)."""
     block, layers = _RESNETS[name]
     net: nn.Module = ResNet(block, layers, num_classes=num_classes)
@@ -33,21 +57,23 @@ def make_resnet(name: str, num_classes: int, *, stem: str) -> nn.Module:
     return net
 
 
-def make_alexnet(num_classes: int, *, stem: str) -> nn.Module:
+def _alexnet(num_classes: int, *, stem: str) -> nn.Module:
     """AlexNet (torchvision's); the "3x3" stem has stride 1, for small images: a departure from the source."""
     net: nn.Module = AlexNet(num_classes=num_classes)
+    net.set_submodule("avgpool", _AveragePool(6))
     if stem == "3x3":
         net.set_submodule("features.0", nn.Conv2d(3, 64, 3, padding=1))
     return net
 
 
-def make_vgg16(num_classes: int) -> nn.Module:
+def _vgg16(num_classes: int) -> nn.Module:
     """VGG-16 without BatchNorm (torchvision's)."""
     net: nn.Module = vgg16(num_classes=num_classes, init_weights=False)
+    net.set_submodule("avgpool", _AveragePool(7))
     return net
 
 
-def make_googlenet(num_classes: int, *, stem: str) -> nn.Module:
+def _googlenet(num_classes: int, *, stem: str) -> nn.Module:
     """GoogLeNet with BatchNorm and without auxiliary heads (torchvision's); the "3x3" stem is as for ResNets."""
     inception = partial(Inception, conv_block=_ConvBlock)
     net: nn.Module = GoogLeNet(
@@ -62,6 +88,24 @@ def make_googlenet(num_classes: int, *, stem: str) -> nn.Module:
     return net
 
 
+class _AveragePool(nn.Module):
+    # AdaptiveAvgPool2d as two matrix products: torch's has no deterministic gradient on CUDA.
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        height, width = (_averaging(size, self.side, inputs) for size in inputs.shape[2:])
+        return height @ inputs @ width.T
+
+
+def _averaging(size: int, side: int, like: Tensor) -> Tensor:
+    # Row i averages the inputs floor(i size / side) .. ceil((i + 1) size / side) - 1.
+    rows, columns = torch.arange(side, device=like.device)[:, None], torch.arange(size, device=like.device)
+    inside = (columns >= rows * size // side) & (columns * side < (rows + 1) * size)
+    return inside.to(like) / inside.sum(1, keepdim=True)
+
+
 class _ConvBlock(BasicConv2d):  # type: ignore[misc]  # torchvision is untyped
     # torchvision's calls F.relu, which cannot be replaced.
     def __init__(self, in_channels: int, out_channels: int, **settings: int) -> None:
@@ -73,7 +117,7 @@ class _ConvBlock(BasicConv2d):  # type: ignore[misc]  # torchvision is untyped
         return outputs
 
 
-def adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> None:
+def _adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> None:
     """Multiply all inner widths of `net` by width / native_width and give it `channels` input channels, in place.
 
     Raises ValueError if a layer would get a fractional width.
@@ -104,13 +148,21 @@ def adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> No
     def norm(module: nn.BatchNorm2d) -> nn.BatchNorm2d:
         return nn.BatchNorm2d(scaled(module.num_features), eps=module.eps, momentum=module.momentum)
 
-    replace_modules(net, nn.Conv2d, convolution)
-    replace_modules(net, nn.Linear, linear)
-    replace_modules(net, nn.BatchNorm2d, norm)
+    _replace_modules(net, nn.Conv2d, convolution)
+    _replace_modules(net, nn.Linear, linear)
+    _replace_modules(net, nn.BatchNorm2d, norm)
 
 
-def replace_modules(net: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module]) -> None:
+def _replace_modules(net: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module]) -> None:
     """Put `make(module)` in the place of every submodule of exactly this kind; names stay."""
     for name, module in list(net.named_modules()):
         if type(module) is kind:
             net.set_submodule(name, make(module))
+
+
+_MAKERS: dict[str, Callable[..., nn.Module]] = {
+    **{name: partial(_resnet, name) for name in _RESNETS},
+    "alexnet": _alexnet,
+    "vgg16": _vgg16,
+    "googlenet": _googlenet,
+}

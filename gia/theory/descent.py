@@ -11,7 +11,7 @@ import numpy as np
 from gia.theory.bounds import corrected_bound, theorem1_bound
 from gia.theory.landscapes import Field, StronglyConvex, Vector
 
-#: Rounding of a run, relative to the largest length in it: far above float64's 1e-16 a step, far below any effect.
+#: Rounding of a run, relative to the lengths in its bounds: far above float64's 1e-16 a step, far below any effect.
 _ROUNDING = 1e-12
 
 
@@ -56,6 +56,11 @@ class Run:
         """1 - ||x_I - x*|| / `theorem1_bound`: negative where the bound is broken by more than rounding."""
         return self._slack(theorem1_bound(batch_size=batch_size, image_shape=image_shape, **self._constants()))
 
+    def attained(self) -> float:
+        """||x_I - x*|| / `corrected_bound`, rounding granted, at most 1: 1 where the bound cannot be improved."""
+        bound = corrected_bound(step_size=self.step_size, **self._constants())
+        return 1.0 if bound <= self.rounding else min(1.0, (self.final_error + self.rounding) / bound)
+
     def _constants(self) -> dict[str, Any]:
         names = ("mu", "smoothness", "iterations", "initial_error", "kappa")
         return {name: getattr(self, name) for name in names}
@@ -76,7 +81,7 @@ def run(
     path = _descend(followed, start, step_size=step_size, iterations=iterations)
     distances = np.linalg.norm(path - function.minimizer, axis=1)
     kappa = max((float(np.linalg.norm(followed(x) - function.gradient(x))) for x in path[:-1]), default=0.0)
-    scale = float(np.abs(path).max() + np.linalg.norm(function.minimizer)) + kappa / function.mu
+    reach = float(distances[0] + np.linalg.norm(function.minimizer)) + kappa / function.mu  # where a bound can hold
     return Run(
         mu=function.mu,
         smoothness=function.smoothness,
@@ -85,7 +90,19 @@ def run(
         initial_error=float(distances[0]),
         kappa=kappa,
         final_error=float(distances[-1]),
-        rounding=_ROUNDING * scale,
+        rounding=_ROUNDING * reach,
+    )
+
+
+def perturbed(function: StronglyConvex, start: Vector, *, step_size: float, iterations: int, kappa: float) -> Run:
+    """`run` along the gradient plus the worst error of norm kappa."""
+    error = worst_error(kappa, function.minimizer)
+    return run(
+        function,
+        start,
+        step_size=step_size,
+        iterations=iterations,
+        followed=lambda x: function.gradient(x) + error(x),
     )
 
 

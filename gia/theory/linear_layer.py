@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 
 def weighted_average(inputs: Tensor, signals: Tensor) -> Tensor:
@@ -33,6 +34,20 @@ def conditioning(signals: Tensor) -> Tensor:
     1 where all signals have one sign, infinite where they cancel, NaN where all are zero.
     """
     return signals.abs().sum(0) / signals.sum(0).abs()
+
+
+def signals(model: nn.Module, layer: nn.Linear, images: Tensor, labels: Tensor) -> Tensor:
+    """s = dL/dy (N, k) of a linear layer inside `model`, L the mean cross-entropy of the batch.
+
+    It needs the private batch, so it explains what a gradient gives away; no attack can compute it.
+    """
+    outputs: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    try:
+        loss = cross_entropy(model(images), labels)
+    finally:
+        handle.remove()
+    return torch.autograd.grad(loss, outputs[0])[0]
 
 
 def _check(inputs: Tensor, signals: Tensor) -> None:

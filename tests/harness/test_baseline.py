@@ -127,7 +127,7 @@ def test_an_improvement_fails_and_says_update_the_baseline(path: Path) -> None:
         check(Baseline(path, machine=HERE), shifted(3.0))
 
 
-@pytest.mark.parametrize("machine", [ELSEWHERE, {**HERE, "torch": "2.13.0"}])
+@pytest.mark.parametrize("machine", [ELSEWHERE, {**HERE, "torch": "2.13.0"}], ids=["machine", "torch"])
 def test_another_machine_or_torch_minor_is_held_to_the_prediction_interval(path: Path, machine: dict[str, str]) -> None:
     """Seeds compared one by one across instruction sets fail without a change of the code."""
     # One check: t(5, 0.975) = 2.5706 (table of Student's t), half width 2.5706 * 0.66156 * sqrt(2/6) = 0.98184,
@@ -210,7 +210,7 @@ def test_another_number_of_seeds_is_stale(path: Path) -> None:
         check(Baseline(path, machine=HERE), {metric: values[:4] for metric, values in SAMPLE.items()})
 
 
-@pytest.mark.parametrize("machine", [HERE, ELSEWHERE])
+@pytest.mark.parametrize("machine", [HERE, ELSEWHERE], ids=["here", "elsewhere"])
 def test_a_metric_may_vanish_on_neither_side(path: Path, machine: dict[str, str]) -> None:
     """A metric that is no longer computed would else never fail again."""
     with pytest.raises(BaselineVanished, match=r"no longer measured: \['lpips'\]"):
@@ -243,6 +243,7 @@ def test_a_non_finite_value_fails_and_cannot_be_stored(path: Path, value: float,
         '{"cells": {"a": NaN}, "format": 1}',
         '{"cells": {"a": {"protocol": "p1"}}, "format": 1}',
     ],
+    ids=["empty", "cut", "conflict", "list", "cells", "format", "repeated", "nan", "fields"],
 )
 @pytest.mark.parametrize("rebaseline", [False, True])
 def test_a_corrupt_file_is_refused_on_load_and_never_overwritten(path: Path, text: str, rebaseline: bool) -> None:
@@ -262,6 +263,7 @@ def test_a_corrupt_file_is_refused_on_load_and_never_overwritten(path: Path, tex
         lambda entry: entry.update(protocol="p2"),
         lambda entry: entry.update(reason="a better story"),
     ],
+    ids=["value", "tolerance", "metric", "protocol", "reason"],
 )
 def test_an_edit_by_hand_is_refused(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """A number typed in is not a measurement."""
@@ -289,6 +291,7 @@ def test_an_entry_moved_to_another_name_is_refused(path: Path) -> None:
         (lambda entry: entry["metrics"]["psnr"].pop("unit"), "the fields"),
         (lambda entry: entry["metrics"].pop("psnr"), "'psnr' among them"),
     ],
+    ids=["tolerance", "spread", "seeds", "field", "deciding"],
 )
 def test_an_entry_is_validated_even_if_its_digest_fits(path: Path, change: Any, named: str) -> None:
     """Whoever recomputes the digest still cannot store a tolerance without its basis."""
@@ -311,6 +314,7 @@ def test_a_tolerance_below_the_platform_spread_cannot_be_declared() -> None:
         ({"psnr": PSNR, "ssim": [0.5] * 5}, "the same seeds"),
         ({"psnr": PSNR[:3]}, "at least 4"),
     ],
+    ids=["deciding", "unit", "uneven", "few"],
 )
 def test_a_malformed_sample_is_an_error_of_the_test(path: Path, values: Values, named: str) -> None:
     """Three seeds, or a metric nobody has named a unit for, are mistakes in the test and no verdict on the code."""
@@ -360,7 +364,9 @@ def test_rebaseline_rewrites_only_what_fails(path: Path) -> None:
     check(Baseline(path, machine=HERE), shifted(1.0), cell="op/b2")
 
 
-@pytest.mark.parametrize("again", [shifted(1.0001), {**shifted(1.0), "gradient_evaluations": [101.0] * 6}])
+@pytest.mark.parametrize(
+    "again", [shifted(1.0001), {**shifted(1.0), "gradient_evaluations": [101.0] * 6}], ids=["psnr", "evaluations"]
+)
 def test_rebaseline_refuses_what_does_not_repeat(path: Path, again: Values) -> None:
     """A baseline that differs from its own repetition fails at the next run for no change at all."""
     before = path.read_bytes()

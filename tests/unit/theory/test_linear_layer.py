@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gia.theory import conditioning, weighted_average
+from gia.theory import conditioning, signals, weighted_average
 
 
 def test_the_average_has_the_weights_worked_out_by_hand():
@@ -46,6 +46,17 @@ def test_conditioning_is_one_without_cancellation_and_grows_with_it():
     """If this fails, rounding is allowed where there is none, or blamed where cancellation explains it."""
     signals = torch.tensor([[1.0, 3.0, 1.0], [2.0, -2.0, -1.0]])
     assert conditioning(signals).tolist() == [1.0, 5.0, float("inf")]
+
+
+def test_signals_are_the_gradient_at_the_layer_s_output():
+    """If this fails, the averages are weighted by something else: for logits dL/dy is (softmax - one hot) / N."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    images, labels = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0])
+    seen = signals(model, model[1], images, labels)
+    expected = (model(images).softmax(1) - torch.nn.functional.one_hot(labels, 3)) / 2
+    assert torch.allclose(seen, expected, atol=1e-7)
+    assert not model[1]._forward_hooks
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (3, 4)), ((6,), (2, 3)), ((0, 3), (0, 4))])

@@ -1,0 +1,54 @@
+"""What a person at the terminal sees while claims run: a live line per experiment, one line per verdict."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gia.harness.executor import Progress
+
+
+class Live:
+    """Writes past pytest's capture; under CI and in files there are no live lines, with -q no lines at all."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def line(self, text: str) -> None:
+        """One line that stays."""
+
+        def write(terminal: pytest.TerminalReporter) -> None:
+            terminal.ensure_newline()
+            terminal.write_line(text)
+
+        if self._config.option.verbose >= 0:
+            self._write(write)
+
+    def progress(self, id: str) -> Progress | None:
+        """A reporter that keeps one line up to date and removes it at the end; None where nobody watches."""
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if os.environ.get("CI") or terminal is None or not terminal.isatty or self._config.option.verbose < 0:
+            return None
+        began = time.perf_counter()
+
+        def show(done: int, total: int, cached: int) -> None:
+            bar = "#" * round(20 * done / total)
+            kept = f", {cached} from the store" if cached else ""
+            text = f"{id} [{bar:<20}] {done}/{total} blocks{kept}, {time.perf_counter() - began:.0f} s"
+            self._write(lambda terminal: terminal.rewrite("" if done == total else text, erase=True))
+
+        return show
+
+    def _write(self, write: Callable[[pytest.TerminalReporter], object]) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        if terminal is None:
+            return
+        if capture is None:
+            write(terminal)
+        else:
+            with capture.global_and_fixture_disabled():
+                write(terminal)

@@ -1,0 +1,155 @@
+"""What one measurement is: a protocol, and the experiment that compares protocols inside each block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from gia.data import Pattern
+from gia.federated import LocalTraining
+from gia.harness.scores import METRICS
+
+if TYPE_CHECKING:
+    from gia.harness.blocks import Block
+    from gia.harness.run import Control
+
+    ControlCheck = Callable[["Protocol", Block], Control]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything that is set in one measurement. Levels are made with `dataclasses.replace`, in the parent process.
+
+    Args:
+        attack: a name in `gia.attacks.ATTACKS`.
+        victim: `name` and further arguments of `gia.models.build`; `standardize` may hold its `mean` and `std`.
+        data: a name that `gia.data.load` knows; `root` is where the user's own data sets lie.
+        image_size: side of the images in pixels.
+        images: private images of a block, attacked in batches of `batch_size`.
+        pattern: condition on the labels of each `pattern_batch` consecutive images (default: each batch), as in
+            `gia.data.sample`. Where the batch size is the factor, name the largest: all levels see the same images.
+        settings: settings of the attack.
+        space: where the attack moves, "pixels" or "standardized"; the latter is passed on to the attack.
+        reveal, training, local: what the client leaks, its batch-normalization mode, its local training.
+        edit: what a malicious server does to the victim, a module-level callable (model, *, generator) -> model.
+        score: names in `METRICS`; the deciding metric among them.
+        control: a module-level callable (protocol, block) -> Control, run on `control_images` other images.
+        dtype, device: of victim and attack.
+        vary: dotted key ("data", "victim.width", "settings.steps") -> values that Hypothesis draws from, per block.
+    """
+
+    attack: str
+    victim: Mapping[str, Any]
+    data: str
+    image_size: int
+    images: int = 8
+    batch_size: int = 1
+    pattern: Pattern = "any"
+    pattern_batch: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    space: str = "pixels"
+    reveal: tuple[str, ...] = ("labels",)
+    training: bool = False
+    local: LocalTraining | None = None
+    edit: Callable[..., nn.Module] | None = None
+    score: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
+    control: ControlCheck | None = None
+    control_images: int = 2
+    dtype: str = "float32"
+    device: str = "cpu"
+    root: str | None = None
+    vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.images < 1 or self.images % self.batch_size:
+            raise ValueError(f"images: expected a positive multiple of batch_size={self.batch_size}, got {self.images}")
+        if self.space not in ("pixels", "standardized"):
+            raise ValueError(f"space: expected 'pixels' or 'standardized', got {self.space!r}")
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype: expected 'float32' or 'float64', got {self.dtype!r}")
+        if "name" not in self.victim:
+            raise ValueError(f"victim: expected a 'name' that gia.models.build knows, got {dict(self.victim)}")
+        if unknown := sorted(set(self.score) - set(METRICS)):
+            raise ValueError(f"score: expected names among {sorted(METRICS)}, got {unknown[0]!r}")
+
+    def drawn(self, setting: Mapping[str, Any]) -> Protocol:
+        """This protocol with the dotted keys of a block's setting put in. Raises ValueError for an unknown field."""
+        changes: dict[str, Any] = {}
+        for key, value in setting.items():
+            name, _, inner = key.partition(".")
+            if name not in {f.name for f in fields(self)}:
+                raise ValueError(f"vary: {key!r} names no field of a Protocol")
+            if not inner:
+                changes[name] = value
+            elif isinstance(whole := changes.get(name, getattr(self, name)), Mapping):
+                changes[name] = {**whole, inner: value}
+            else:
+                raise ValueError(f"vary: {key!r} sets a key of {name!r}, which is not a mapping")
+        return replace(self, **changes)
+
+    def described(self) -> dict[str, Any]:
+        """Every field as plain JSON; a callable by its module and name. Raises TypeError for anything else."""
+        return {f.name: plain(getattr(self, f.name), f.name) for f in fields(self)}
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with any setting, and with nothing else (a callable's code is not in it)."""
+        return digest_of(self.described())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The levels that are compared inside each block, label -> protocol; the first one's control decides validity.
+
+    Raises ValueError without levels, or where a level changes what `vary` draws (the draw would overwrite it).
+    """
+
+    id: str
+    levels: Mapping[str | int | float, Protocol]
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise ValueError("levels: expected at least one, got none")
+        described = [level.described() for level in self.levels.values()]
+        for key in self.first.vary:
+            name, _, inner = key.partition(".")
+            seen = {json.dumps(d[name].get(inner) if inner else d[name], sort_keys=True) for d in described}
+            if len(seen) > 1:
+                raise ValueError(f"levels: they differ in {key!r}, which is also drawn per block")
+
+    @property
+    def first(self) -> Protocol:
+        """The level whose control counts: A of a pair, the first level of a trend."""
+        return next(iter(self.levels.values()))
+
+
+def plain(value: Any, where: str) -> Any:
+    """`value` as plain JSON: a callable becomes "module:name", a dataclass class and fields, else TypeError."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, f"{where}.{key}") for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(inner, where) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"class": f"{type(value).__module__}:{type(value).__qualname__}", **plain(_fields(value), where)}
+    if callable(value) and "<" not in (name := getattr(value, "__qualname__", "<")):
+        return f"{value.__module__}:{name}"
+    raise TypeError(f"{where}: expected numbers, strings, lists, mappings or a module-level function, got {value!r}")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
+
+
+def digest_of(content: Any) -> str:
+    """Sixteen hex digits of plain JSON content, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

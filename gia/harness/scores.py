@@ -1,0 +1,46 @@
+"""The metrics by name, as protocols ask for them, each with the size from which it is defined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from gia import metrics
+
+
+@dataclass(frozen=True)
+class Metric:
+    """(reconstruction, reference) -> (B,), both (B, C, H, W) in [0, 1]; defined from `minimum` pixels a side."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    minimum: int = 1
+
+
+def rmse(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """Root mean squared error per pixel and channel of each image, after clamping, in [0, 1]; shape (B,)."""
+    return (reconstruction.clamp(0, 1) - reference).square().flatten(1).mean(1).sqrt()
+
+
+METRICS: Mapping[str, Metric] = {
+    "psnr": Metric(metrics.psnr),
+    "ssim": Metric(metrics.ssim, minimum=11),
+    "cw_ssim": Metric(metrics.cw_ssim, minimum=8),
+    "lpips": Metric(metrics.lpips, minimum=32),
+    "lpips_vgg": Metric(partial(metrics.lpips, net="vgg"), minimum=32),
+    "rmse": Metric(rmse),
+}
+
+
+def score(name: str, result: Tensor, reference: Tensor) -> list[float] | None:
+    """One value per image, None below the size from which the metric is defined."""
+    metric = METRICS[name]
+    if min(reference.shape[-2:]) < metric.minimum:
+        return None
+    scores = [float(value) for value in metric.function(result, reference)]
+    if not all(map(math.isfinite, scores)):
+        raise ValueError(f"{name}: expected a finite value for each image, got {scores}")
+    return scores

@@ -1,0 +1,47 @@
+"""A fresh process that attacks with the model as sent and the saved observation, and with nothing else.
+
+Its folder holds job.json, a list of attacks, and for each its files N.model.safetensors and N.observation.safetensors;
+the results go to N.result.safetensors, the fingerprint of its arithmetic to a file. The process is made unlike the first
+one: another default dtype, no gradients by default, moved random states (and, set by the caller, another hash seed).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+import gia
+
+
+def main(folder: Path) -> None:
+    """Do the job in `folder`."""
+    torch.set_default_dtype(torch.float64)
+    with gia.numerics.reproducible():
+        (folder / "fingerprint").write_text(gia.numerics.fingerprint())
+    torch.set_grad_enabled(False)
+    torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002 (the global states are meant)
+    for number, job in enumerate(json.loads((folder / "job.json").read_text())):
+        generator = torch.Generator().manual_seed(1)  # of weights that the file replaces
+        model = gia.models.build(generator=generator, dtype=getattr(torch, job["dtype"]), **job["victim"])
+        model.load_state_dict(load_file(folder / f"{number}.model.safetensors"))
+        observation = gia.Observation.load(folder / f"{number}.observation.safetensors")
+        with gia.numerics.reproducible():
+            found = gia.attacks.ATTACKS[job["attack"]](
+                model, observation, generator=torch.Generator().manual_seed(job["seed"]), **job["settings"]
+            )
+        tensors = {"images": found.images, "labels": found.labels, "exact": found.exact}
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items() if value is not None},
+            folder / f"{number}.result.safetensors",
+            metadata={"objective": repr(found.objective), "gradient_evaluations": repr(found.gradient_evaluations)},
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

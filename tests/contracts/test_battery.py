@@ -1,0 +1,302 @@
+"""One battery over every attack: what each of them owes its caller, whatever it does inside.
+
+The easy cases and the declared exceptions stand in `cases.py`. A new attack is tested as soon as it is in `ATTACKS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import gia
+from gia.attacks import ATTACKS, CARDS, run_many
+from gia.attacks.matching import Interrupted
+from gia.attacks.trials import LEAVES
+from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
+from tests.contracts.snapshots import global_state, model_state, observation_state, same_reconstruction
+
+FLOATS = (torch.float32, torch.float64)
+each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
+each_search = pytest.mark.parametrize("name", sorted(name for name in ATTACKS if CARDS[name].iterative))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """A generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def quick(name: str) -> dict:
+    """Settings for a search whose success does not matter."""
+    return {**CASES[name].settings, **CASES[name].quick}
+
+
+@pytest.fixture(params=FLOATS, ids=["float32", "float64"])
+def dtype(request):
+    """Both precisions."""
+    return request.param
+
+
+def test_every_attack_has_an_easy_case_and_no_case_is_left_over():
+    """If it fails, an attack escapes this battery, or a case tests nothing."""
+    assert set(CASES) == set(ATTACKS) == set(CARDS)
+
+
+@each_attack
+def test_a_card_tells_the_truth(name):
+    """If it fails, a user who reads the card meets an attack with other needs or settings."""
+    attack, card = ATTACKS[name], CARDS[name]
+    settings = attack.__signature__.parameters
+    assert attack.__name__ == name
+    assert attack.card is card
+    assert card.leaf in LEAVES
+    assert card.source
+    assert card.iterative == ("steps" in settings) == ("callback" in settings)
+    assert ("labels" in card.needs) == ("labels" in CASES[name].reveal)
+
+
+@each_attack
+def test_the_same_generator_gives_the_same_bits_and_another_one_another_start(name, dtype):
+    """If it fails, no result can be reproduced, or restarts and seeds search from one and the same start."""
+    model = build(CASES[name], dtype)
+    observation = share(CASES[name], model, 0)
+    first, again, other = (
+        ATTACKS[name](model, observation, generator=seeded(seed), **quick(name)) for seed in (0, 0, 1)
+    )
+    assert same_reconstruction(first, again)
+    assert same_reconstruction(first, other) == (not CARDS[name].iterative)
+
+
+@each_attack
+def test_the_generator_alone_decides(name):
+    """If it fails, a result depends on the caller's default dtype, gradient mode or random states."""
+    model = build(CASES[name], torch.float32)
+    observation = share(CASES[name], model, 0)
+    plain = ATTACKS[name](model, observation, generator=seeded(), **quick(name))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.rand(5)
+        torch.set_default_dtype(torch.float64)
+        try:
+            elsewhere = ATTACKS[name](model, observation, generator=seeded(), **quick(name))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert same_reconstruction(plain, elsewhere)
+
+
+@each_attack
+def test_nothing_outside_an_attack_is_touched(name):
+    """If it fails, an attack moves global random states, modes, flags, threads or the environment, or changes the
+    model, down to modes, `.grad` and hooks, or the observation."""
+    model, (images, labels) = tangled(), private(torch.float32, 0, 1)
+    observation = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"), training=True)
+    before = model_state(model), observation_state(observation), global_state()
+    ATTACKS[name](model, observation, generator=seeded(), **quick(name))
+    assert (model_state(model), observation_state(observation), global_state()) == before
+
+
+@each_search
+@pytest.mark.parametrize("where", ["callback", "loss"])
+def test_nothing_is_left_behind_by_an_attack_that_breaks_off(name, where):
+    """If it fails, an error in the middle of a search leaves a changed model, observation, mode or flag behind."""
+    model, (images, labels) = tangled(), private(torch.float32, 0, 1)
+    observation = gia.share_gradient(model, images, labels, reveal=("labels",), training=True)
+    before = model_state(model), observation_state(observation), global_state()
+    calls = iter(range(3))
+
+    def stumble(*arguments):
+        if next(calls) == 2:
+            raise LookupError("on purpose")
+        return cross_entropy(*arguments) if where == "loss" else None
+
+    with pytest.raises(LookupError, match="on purpose"):
+        ATTACKS[name](model, observation, generator=seeded(), **{**quick(name), "steps": 4, where: stumble})
+    assert (model_state(model), observation_state(observation), global_state()) == before
+
+
+@each_attack
+def test_images_and_labels_have_the_promised_form(name, dtype):
+    """If it fails, a score would meet another shape, dtype or range than the documentation promises."""
+    model = build(CASES[name], dtype)
+    found = ATTACKS[name](model, share(CASES[name], model, 0, 1), generator=seeded(), **quick(name))
+    assert found.images.shape[1:] == (3, SIZE, SIZE)
+    assert found.images.dtype == dtype
+    assert not found.images.requires_grad
+    if CARDS[name].iterative:
+        assert len(found.images) == 2
+        assert 0 <= found.images.min() <= found.images.max() <= 1
+        assert isinstance(found.objective, float)
+    if found.labels is not None:
+        assert found.labels.dtype == torch.int64
+        assert found.labels.shape == (len(found.images),)
+        assert 0 <= found.labels.min() <= found.labels.max() < CLASSES
+    if found.exact is not None:
+        assert found.exact.dtype == torch.bool
+        assert found.exact.shape == (len(found.images),)
+
+
+@each_attack
+def test_the_easy_case_beats_the_blind_guess(name):
+    """If it fails, the attack is dead: it shows no more of images 0-3 than their best constant colors do."""
+    case = CASES[name]
+    model = build(case, torch.float32)
+    observations = [share(case, model, i) for i in range(4)]
+    found = run_many(name, model, observations, generators=[seeded(i) for i in range(4)], **case.settings)
+    images, labels = private(torch.float32, 0, 1, 2, 3)
+    blind = gia.metrics.psnr(gia.metrics.blind_guess(images), images)
+    seen = gia.metrics.psnr(torch.cat([each.images for each in found]), images)
+    assert (seen - blind).min() > 0
+    assert (seen - blind).mean() >= case.gain
+    if all(each.labels is not None for each in found):
+        assert torch.cat([each.labels for each in found]).equal(labels)
+
+
+@each_attack
+@pytest.mark.parametrize("count", [1, 3])
+def test_gradient_evaluations_are_the_calls_of_the_loss(name, count):
+    """If it fails, the machine-free cost that baselines pin is wrong."""
+    model = build(CASES[name], torch.float32)
+    calls = []
+
+    def counted(logits, labels):
+        calls.append(len(logits))
+        return cross_entropy(logits, labels)
+
+    found = ATTACKS[name](
+        model, share(CASES[name], model, *range(count)), generator=seeded(), loss=counted, **quick(name)
+    )
+    assert found.gradient_evaluations == len(calls)
+    assert not CARDS[name].iterative or len(calls) > quick(name)["steps"]
+
+
+@each_attack
+def test_trials_together_give_what_they_give_alone(name, dtype):
+    """If it fails, trials mix: a result depends on what else was attacked in the same search, or on its order."""
+    model = build(CASES[name], dtype)
+    observations = [share(CASES[name], model, i) for i in (0, 5, 2)]
+    alone = [ATTACKS[name](model, each, generator=seeded(i), **quick(name)) for i, each in enumerate(observations)]
+    together = run_many(name, model, observations, generators=[seeded(i) for i in range(3)], **quick(name))
+    backwards = run_many(name, model, observations[::-1], generators=[seeded(i) for i in (2, 1, 0)], **quick(name))
+    for one, two, three in zip(alone, together, backwards[::-1], strict=True):
+        assert same_reconstruction(one, two)
+        assert same_reconstruction(one, three)
+
+
+@each_search
+def test_zero_steps_return_the_start(name):
+    """If it fails, a search cannot be told from its start, and the start is not what the callback sees."""
+    model = build(CASES[name], torch.float32)
+    observation = share(CASES[name], model, 0)
+    seen = []
+    ATTACKS[name](
+        model, observation, generator=seeded(), callback=lambda p: seen.append(p.variables[0].clone()), steps=1
+    )
+    none = ATTACKS[name](model, observation, generator=seeded(), steps=0)
+    assert none.images.equal(seen[0][0].clamp(0, 1))
+    assert none.gradient_evaluations == 1
+
+
+@each_search
+def test_a_callback_sees_each_step_and_the_best_objective_never_rises(name):
+    """If it fails, progress bars count wrongly, or what is called the best is not."""
+    model = build(CASES[name], torch.float32)
+    seen = []
+    found = ATTACKS[name](
+        model, share(CASES[name], model, 0), generator=seeded(), callback=seen.append, **quick(name) | {"steps": 4}
+    )
+    best = [float(progress.best) for progress in seen] + [found.objective]
+    assert [(progress.step, progress.steps) for progress in seen] == [(step, 4) for step in range(4)]
+    assert best[0] == torch.inf
+    assert best == sorted(best, reverse=True)
+    assert best[-1] < best[1]
+
+
+@each_search
+def test_an_interrupt_returns_the_best_so_far(name):
+    """If it fails, Ctrl-C throws away a search of hours."""
+    model = build(CASES[name], torch.float32)
+    observation = share(CASES[name], model, 0)
+    seen = []
+
+    def stop(progress):
+        seen.append(float(progress.best))
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.warns(Interrupted, match="step 2 of 9"):
+        found = ATTACKS[name](model, observation, generator=seeded(), **quick(name) | {"steps": 9, "callback": stop})
+    assert found.objective == seen[-1] < seen[1]
+
+
+@each_search
+def test_an_objective_that_is_not_finite_ends_the_search_and_names_the_step(name):
+    """If it fails, a diverged search passes for a weak one."""
+    model = build(CASES[name], torch.float32)
+    observation = share(CASES[name], model, 0)
+    steps = []
+
+    def breaking(logits, labels):
+        return cross_entropy(logits, labels) * (torch.nan if len(steps) == 3 else 1)
+
+    with pytest.raises(FloatingPointError, match="not finite at step 2 in trial 0"):
+        ATTACKS[name](
+            model,
+            observation,
+            generator=seeded(),
+            **quick(name) | {"steps": 5, "loss": breaking, "callback": lambda progress: steps.append(progress.step)},
+        )
+
+
+@each_search
+def test_simulated_local_training_is_counted_step_by_step(name):
+    """If it fails, an attack on federated averaging looks as cheap as one on a single gradient."""
+    model = build(CASES[name], torch.float32)
+    images, labels = private(torch.float32, 0, 1, 2)
+    local = gia.LocalTraining(epochs=2, batch_size=2, lr=0.1)
+    observation = gia.share_update(model, images, labels, local=local, reveal=("labels", "local"))
+    calls = []
+
+    def counted(logits, labels):
+        calls.append(len(logits))
+        return cross_entropy(logits, labels)
+
+    found = ATTACKS[name](model, observation, generator=seeded(), loss=counted, steps=1)
+    assert found.gradient_evaluations == len(calls)
+    assert calls[:4] == [2, 1, 2, 1]
+
+
+@each_attack
+def test_private_data_changed_after_sharing_changes_nothing(name):
+    """If it fails, an observation still holds on to the client's tensors: the wall has a hole."""
+    model = build(CASES[name], torch.float32)
+    images, labels = private(torch.float32, 0)
+    observation = gia.share_gradient(model, images, labels, reveal=CASES[name].reveal)
+    before = ATTACKS[name](model, observation, generator=seeded(), **quick(name))
+    images.zero_()
+    labels.zero_()
+    assert same_reconstruction(before, ATTACKS[name](model, observation, generator=seeded(), **quick(name)))
+
+
+def test_run_many_knows_its_attacks():
+    """If it fails, a mistyped name is a KeyError that does not say what there is."""
+    with pytest.raises(ValueError, match=r"attack: expected one of .*'linear_layer'.*, got 'dlgg'"):
+        run_many("dlgg", tangled(), [], generators=[])
+
+
+@each_attack
+def test_trials_must_be_alike_and_have_a_generator_each(name):
+    """If it fails, trials of different form are searched as if they were alike."""
+    model = build(CASES[name], torch.float32)
+    one, two = share(CASES[name], model, 0), share(CASES[name], model, 0, 1)
+    with pytest.raises(ValueError, match="observations: expected at least one"):
+        run_many(name, model, [], generators=[])
+    with pytest.raises(ValueError, match="generators: expected 2, one per observation, got 1"):
+        run_many(name, model, [one, one], generators=[seeded()])
+    with pytest.raises(ValueError, match="observations: trials must agree in batch_size"):
+        run_many(name, model, [one, two], generators=[seeded(), seeded()])
+    with pytest.raises(ValueError, match="observations: trials must agree in training"):
+        run_many(name, model, [one, replace(one, training=True)], generators=[seeded(), seeded()])
+    labelled = replace(one, labels=torch.tensor([3])), replace(one, labels=None)
+    with pytest.raises(ValueError, match="observations: either all trials have labels or none"):
+        run_many(name, model, labelled, generators=[seeded(), seeded()])

@@ -1,0 +1,135 @@
+"""The plugin from outside: what becomes of planted claims, whatever their outcome."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness.inner_project import Inner, row, trend
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.mark.parametrize(
+    ("slope", "outcome"), [(2.0, "supported"), (0.0, "refuted"), (-2.0, "refuted")], ids=["true", "null", "reversed"]
+)
+@pytest.mark.parametrize("expected", ["supported", "refuted", "inconclusive"])
+def test_a_test_passes_exactly_when_its_outcome_is_the_expected_one(
+    inner: Inner, slope: float, outcome: str, expected: str
+) -> None:
+    """A refuted claim of the paper would turn the run red, or an unforeseen refutation would pass."""
+    inner.write(row("toy.trend", expected), tests=trend("toy.trend", slope))
+    result = inner.run()
+    agrees = outcome == expected
+    result.assert_outcomes(passed=int(agrees), failed=int(not agrees))
+    assert inner.verdicts["toy.trend"]["outcome"] == outcome
+    words = outcome if agrees and outcome == "supported" else f"{outcome} (expected"
+    result.stdout.fnmatch_lines([f"*toy.trend*{words}*"])
+    if not agrees:
+        result.stdout.fnmatch_lines([f"*the register expects '{expected}' because: planted so*"])
+
+
+def test_an_inconclusive_first_look_is_followed_by_one_more_and_no_third(inner: Inner) -> None:
+    """Looking until it is green would make every null hypothesis significant."""
+    inner.write(
+        row("toy.late"),
+        row("toy.never", "inconclusive"),
+        row("toy.early"),
+        tests=trend("toy.late", measure="two_undecided")
+        + trend("toy.never", measure="first_six_undecided")
+        + trend("toy.early"),
+    )
+    inner.run().assert_outcomes(passed=3)
+    found = {id: (v["outcome"], v["look"], v["blocks"], v["cached"]) for id, v in inner.verdicts.items()}
+    assert found["toy.early"] == ("supported", 1, 8, 0)
+    assert found["toy.late"] == ("supported", 2, 16, 0)
+    assert found["toy.never"] == ("inconclusive", 2, 16, 0)
+
+
+def test_a_second_look_keeps_the_blocks_of_the_first(inner: Inner) -> None:
+    """Blocks drawn anew would discard an unwelcome first look."""
+    inner.write(row("toy.late"), tests=trend("toy.late", measure="two_undecided"))
+    inner.run().assert_outcomes(passed=1)
+    assert len(inner.computed) == len(set(inner.computed)) == 16 * 3
+
+
+def test_void_blocks_are_left_out_and_shown(inner: Inner) -> None:
+    """Dead networks would enter the statistic, or vanish from the report."""
+    inner.write(
+        row("toy.void"),
+        tests="""
+@pytest.mark.claim("toy.void")
+def test_void(claims):
+    base = with_slope(2.0, control=fails_at_first)
+    base = replace(base, settings={**base.settings, "void": 3})
+    claims.trend("toy.void", base, levels=(1, 2), change=batch, x=math.log2, measure=planted)
+""",
+    )
+    result = inner.run()
+    result.assert_outcomes(passed=1)
+    verdict = inner.verdicts["toy.void"]
+    assert (verdict["blocks"], verdict["void"], verdict["look"]) == (13, 3, 2)
+    result.stdout.fnmatch_lines(["*13 blocks, 3 void*"])
+
+
+def test_only_void_blocks_decide_nothing(inner: Inner) -> None:
+    """A claim without one living network would be supported, or crash."""
+    inner.write(
+        row("toy.void", "inconclusive"),
+        tests="""
+@pytest.mark.claim("toy.void")
+def test_void(claims):
+    base = with_slope(2.0, control=fails_at_first)
+    base = replace(base, settings={**base.settings, "void": 99})
+    claims.trend("toy.void", base, levels=(1, 2), change=batch, x=math.log2, measure=planted)
+""",
+    )
+    inner.run().assert_outcomes(passed=1)
+    verdict = inner.verdicts["toy.void"]
+    assert (verdict["outcome"], verdict["blocks"], verdict["void"]) == ("inconclusive", 0, 16)
+
+
+@pytest.mark.parametrize("kind", ["paired", "affected", "equivalence", "count"])
+def test_every_kind_of_block_claim_reaches_its_verdict(inner: Inner, kind: str) -> None:
+    """A kind would be wired to another's statistic."""
+    more = ", claimed=(20.0, 18.0)" if kind == "count" else ""
+    expected = "refuted" if kind == "equivalence" else "supported"
+    inner.write(
+        row("toy.kind", expected, kind),
+        tests=f"""
+@pytest.mark.claim("toy.kind")
+def test_kind(claims):
+    claims.{kind}("toy.kind", with_slope(2.0), levels=(1, 2), change=batch, measure=planted{more})
+""",
+    )
+    inner.run().assert_outcomes(passed=1)
+    assert inner.verdicts["toy.kind"]["kind"] == kind
+
+
+def test_a_crash_inside_a_claim_is_a_failure_without_a_verdict(inner: Inner) -> None:
+    """A bug would count as evidence."""
+    inner.write(
+        row("toy.crash", "refuted"), row("toy.fine"), tests=trend("toy.crash", measure="crashing") + trend("toy.fine")
+    )
+    result = inner.run()
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        ["*ZeroDivisionError: planted in block 3*", "*NOT toy.crash: no verdict, its test failed*"]
+    )
+    assert set(inner.verdicts) == {"toy.fine"}
+
+
+def test_an_interrupted_run_keeps_the_verdicts_that_are_finished(inner: Inner) -> None:
+    """Ctrl-C in the last claim would cost the whole night."""
+    stop = """
+@pytest.mark.claim("toy.second")
+def test_second(claims):
+    raise KeyboardInterrupt
+"""
+    inner.write(row("toy.first"), row("toy.second"), tests=trend("toy.first") + stop)
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert set(inner.verdicts) == {"toy.first"}
+    assert "toy.first" in (inner.folder / "report.md").read_text()
+    result.stdout.fnmatch_lines(
+        ["*toy.first*supported*", "*NOT toy.second: no verdict, its test did not run to its end*"]
+    )

@@ -1,0 +1,92 @@
+"""A run that is killed or interrupted between blocks, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness.inner_project import PLANTED, Inner, row, trend
+
+pytest_plugins = ["pytester"]
+
+
+SLOW = """
+import time
+
+def slow(protocol, block):
+    if block.index >= 3 and protocol.batch_size == 1 and not Path("go").exists():
+        Path("reached").touch()
+        time.sleep(600)
+    return planted(protocol, block)
+"""
+
+
+def _start(inner: Inner) -> subprocess.Popen[bytes]:
+    """The inner run in a process group of its own, with one worker, up to its fourth block."""
+    command = [sys.executable, "-m", "pytest", "claims", "--workers=1", "-q"]
+    with (inner.path / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=inner.path, stdout=log, stderr=log, env=_environment(), start_new_session=True
+        )
+    deadline = time.monotonic() + 120
+    while not (inner.path / "reached").exists():
+        assert process.poll() is None, (inner.path / "log.txt").read_text()
+        assert time.monotonic() < deadline, "the fourth block was not reached"
+        time.sleep(0.05)
+    return process
+
+
+def _environment() -> dict[str, str]:
+    here = Path(__file__).parents[2]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
+
+
+def _workers_of(group: int) -> list[int]:
+    """Live processes of a process group, by /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(process_group) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, how: signal.Signals) -> None:
+    """A crash of the machine would cost the night; a resumed run would say something else than an uninterrupted one."""
+    (inner.path / "planted.py").write_text(PLANTED + SLOW)
+    inner.write(row("toy.first"), tests=trend("toy.first", measure="slow"))
+    process = _start(inner)
+    os.kill(process.pid, how)
+    code = process.wait(60)
+    deadline = time.monotonic() + 30
+    while left := _workers_of(process.pid):
+        assert time.monotonic() < deadline, f"workers {left} outlive the run"
+        time.sleep(0.05)
+    if how == signal.SIGINT:
+        assert code == pytest.ExitCode.INTERRUPTED
+        assert inner.verdicts == {}
+    finished = inner.computed.copy()
+    assert {line.split()[1] for line in finished} == {"0", "1", "2"}
+
+    (inner.path / "go").touch()
+    inner.run().assert_outcomes(passed=1)
+    resumed = inner.verdicts["toy.first"]
+    assert resumed["cached"] == 3
+    assert inner.computed[: len(finished)] == finished
+    assert not set(finished) & set(inner.computed[len(finished) :])
+
+    for entry in (inner.path / ".gia" / "cache" / "blocks").iterdir():
+        entry.unlink()
+    inner.run()
+    whole = inner.verdicts["toy.first"]
+    assert {**resumed, "cached": 0, "seconds": 0} == {**whole, "seconds": 0}

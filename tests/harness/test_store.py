@@ -1,0 +1,198 @@
+"""The store of finished blocks: what it gives back, what it refuses to, and what makes it forget."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gia.harness import store as store_module
+from gia.harness.blocks import Block
+from gia.harness.executor import BlockResult
+from gia.harness.protocol import Experiment, Protocol
+from gia.harness.run import Control, Measurement
+from gia.harness.store import Store, load_pictures, source_digest
+
+BLOCK = Block("toy.claim", 3, {"victim.width": 16})
+PROTOCOL = Protocol(attack="inverting_gradients", victim={"name": "mlp"}, data="digits", image_size=8)
+
+
+def measured(protocol: Protocol, block: Block) -> Measurement:
+    """One way to measure."""
+    return Measurement(values={"psnr": 20.0})
+
+
+def measured_otherwise(protocol: Protocol, block: Block) -> Measurement:
+    """Another."""
+    return Measurement(values={"psnr": 21.0})
+
+
+def an_experiment(**changes: Any) -> Experiment:
+    """Two batch sizes of a changed protocol."""
+    base = replace(PROTOCOL, **changes)
+    return Experiment("toy.claim", {1: base, 2: replace(base, batch_size=2)})
+
+
+RESULT = BlockResult(
+    block=BLOCK,
+    levels={"1": {"psnr": 0.1 + 0.2, "lpips": None}, "2": {"psnr": 18.0, "lpips": None}},
+    control=Control(True, "PSNR 20 dB against 12 dB blind", {"psnr": 20.0}),
+    valid=True,
+    seconds=1.5,
+    gradient_evaluations=40,
+    details={"1": {"blind": {"psnr": 12.0}}, "2": {}},
+)
+PICTURES = {"1/originals": np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2)}
+
+
+@pytest.fixture
+def notices() -> list[str]:
+    """What the store said."""
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, notices: list[str]) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "blocks", notice=notices.append)
+
+
+def test_a_stored_block_comes_back_equal_and_marked_in_a_later_run(store: Store) -> None:
+    """A resumed run would give another table than an uninterrupted one."""
+    key = store.key(an_experiment(), BLOCK, measured)
+    assert store.load(key, BLOCK) is None
+    fresh = store.save(key, RESULT, PICTURES)
+    again, later = store.load(key, BLOCK), Store(store.folder).load(key, BLOCK)
+    assert later is not None
+    assert again == fresh
+    assert not fresh.cached
+    assert later == replace(fresh, cached=True)
+    assert np.array_equal(load_pictures(later)["1/originals"], PICTURES["1/originals"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": "dlg"},
+        {"victim": {"name": "mlp", "width": 8}},
+        {"settings": {"steps": 3}},
+        {"dtype": "float64"},
+        {"root": "elsewhere"},
+        {"control_images": 4},
+        {"local": {"epochs": 1}},
+        {"vary": {"victim.width": (8, 16)}},
+        {"pattern_batch": 8},
+    ],
+)
+def test_any_changed_setting_is_another_key(store: Store, changes: dict[str, Any]) -> None:
+    """A result of an old setting would be served for a new one."""
+    assert store.key(an_experiment(), BLOCK, measured) != store.key(an_experiment(**changes), BLOCK, measured)
+
+
+def test_another_block_measure_or_order_of_levels_is_another_key(store: Store) -> None:
+    """Blocks would be mixed up, or B's control would stand for A's."""
+    experiment = an_experiment()
+    key = store.key(experiment, BLOCK, measured)
+    turned = Experiment(experiment.id, dict(reversed(experiment.levels.items())))
+    assert key != store.key(experiment, replace(BLOCK, index=4), measured)
+    assert key != store.key(experiment, replace(BLOCK, setting={"victim.width": 32}), measured)
+    assert key != store.key(experiment, BLOCK, measured_otherwise)
+    assert key != store.key(turned, BLOCK, measured)
+    assert key == store.key(an_experiment(), BLOCK, measured)
+
+
+def test_any_changed_source_line_is_another_key(tmp_path: Path) -> None:
+    """A cache that hides a regression is the worst bug this project can have."""
+    protocols = tmp_path / "protocols.py"
+    protocols.write_text("STEPS = 300\n")
+    before = Store(tmp_path, sources=[protocols]).key(an_experiment(), BLOCK, measured)
+    protocols.write_text("STEPS = 301\n")
+    after = Store(tmp_path, sources=[protocols]).key(an_experiment(), BLOCK, measured)
+    assert before != after
+
+
+def test_the_key_covers_every_python_file_of_gia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A changed attack would be served from the cache of the old one."""
+    seen: list[Path] = []
+
+    def note(paths: Any) -> str:
+        seen.extend(paths)
+        return source_digest([])
+
+    monkeypatch.setattr(store_module, "source_digest", note)
+    Store(tmp_path)
+    root = Path(store_module.__file__).parents[1]
+    assert {path for path in root.rglob("*.py") if "__pycache__" not in path.parts} <= set(seen)
+
+
+def test_the_key_names_torch_device_threads_arithmetic_and_packages(store: Store) -> None:
+    """Numbers of another torch, machine or image package would be taken for this one's."""
+    key = store.key(an_experiment(), BLOCK, measured)
+    assert key["machine"]["torch"] == torch.__version__
+    assert key["machine"]["threads"] == "1"
+    assert {"capability", "fingerprint", "packages"} <= set(key["machine"])
+    assert key["devices"] == {"cpu": "cpu"}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited", "moved", "pictures", "no pictures"])
+def test_a_damaged_entry_is_not_used_and_said_so(store: Store, notices: list[str], damage: str) -> None:
+    """Half a file, or a number changed by hand, would enter a verdict."""
+    key = store.key(an_experiment(), BLOCK, measured)
+    store.save(key, RESULT, PICTURES)
+    (entry,) = store.folder.glob("*.json")
+    (images,) = store.folder.glob("*.npz")
+    if damage == "truncated":
+        entry.write_bytes(entry.read_bytes()[:-40])
+    elif damage == "edited":
+        entry.write_text(entry.read_text().replace("18.0", "28.0"))
+    elif damage == "moved":
+        key = store.key(an_experiment(attack="dlg"), BLOCK, measured)
+        entry.rename(store._path(key))
+    elif damage == "pictures":
+        images.write_bytes(images.read_bytes()[:-1])
+    else:
+        images.unlink()
+    assert store.load(key, BLOCK) is None
+    (notice,) = notices
+    assert "damaged" in notice
+    assert "computed again" in notice
+
+
+def test_a_block_computed_again_replaces_the_damaged_one(store: Store) -> None:
+    """The damage would be reported, and the block computed, on every later run."""
+    key = store.key(an_experiment(), BLOCK, measured)
+    store.save(key, RESULT, {})
+    (entry,) = store.folder.glob("*.json")
+    entry.write_text("{")
+    assert store.load(key, BLOCK) is None
+    store.save(key, RESULT, {})
+    assert store.load(key, BLOCK) is not None
+
+
+def test_an_interrupted_write_leaves_no_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while writing would leave half a block under a good name."""
+    key = store.key(an_experiment(), BLOCK, measured)
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(key, RESULT, {})
+    monkeypatch.undo()
+    assert list(store.folder.iterdir()) == []
+    assert store.load(key, BLOCK) is None
+
+
+def test_clear_forgets_every_block(store: Store) -> None:
+    """CI would start from what an earlier job left."""
+    key = store.key(an_experiment(), BLOCK, measured)
+    store.save(key, RESULT, PICTURES)
+    store.clear()
+    assert store.load(key, BLOCK) is None
+    assert list(store.folder.iterdir()) == []

@@ -1,0 +1,100 @@
+"""The matching problem of several trials: each has its own target, and the model stays the user's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import gia
+from gia.attacks.matching import Matching
+from gia.attacks.objectives import SquaredDifferences
+from tests.contracts.cases import CLASSES, SIZE, private, tangled
+from tests.contracts.snapshots import model_state
+
+
+def observed(model, *chosen, **settings):
+    """What leaks of some images, with labels."""
+    return gia.share_gradient(model, *private(torch.float32, *chosen), reveal=("labels",), **settings)
+
+
+def problem(model, *observations):
+    """The matching problem with squared differences."""
+    return Matching(model, observations, objective=SquaredDifferences(), loss=cross_entropy)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_each_trial_matches_its_own_target(training):
+    """If it fails, trials are compared with each other's targets, or in another mode than the client's."""
+    model = tangled()
+    batches = [(0, 6), (2, 7), (9, 1)]
+    matching = problem(model, *[observed(model, *batch, training=training) for batch in batches])
+    data = [private(torch.float32, *batch) for batch in batches]
+    order = [labels.argsort() for _, labels in data]
+    images = torch.stack([images[by] for (images, _), by in zip(data, order, strict=True)])
+    assert len(matching) == 3
+    assert matching.labels.tolist() == [sorted(labels.tolist()) for _, labels in data]
+    values, to_images, to_labels = matching(images, matching.labels)
+    assert values.max() < 1e-10
+    assert to_images.shape == images.shape
+    assert to_labels is None
+    assert matching(images.roll(1, 0), matching.labels.roll(1, 0)).values.min() > 1e-3
+    assert matching(images, matching.labels).values.equal(values)
+
+
+def test_a_slice_of_trials_is_evaluated_and_counted_alone():
+    """If it fails, the cost of one trial is charged to another."""
+    model = tangled()
+    matching = problem(model, observed(model, 0), observed(model, 1), observed(model, 2))
+    assert matching.evaluations == [0, 0, 0]
+    images = torch.stack([private(torch.float32, i)[0] for i in range(3)])
+    values = matching(images, matching.labels).values
+    some = matching(images[1:2], matching.labels[1:2], trials=slice(1, 2))
+    assert some.values.equal(values[1:2])
+    assert matching.evaluations == [1, 2, 1]
+
+
+def test_the_model_is_left_alone_and_its_later_life_does_not_matter():
+    """If it fails, attack and user share weights: training on changes a running attack, or the attack the model."""
+    model = tangled()
+    observation = observed(model, 0, 1, training=True)
+    before = model_state(model)
+    matching = problem(model, observation)
+    images = private(torch.float32, 0, 1)[0][None]
+    value = matching(images, matching.labels).values
+    assert model_state(model) == before
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert matching(images, matching.labels).values.equal(value)
+
+
+def test_it_knows_the_form_of_its_trials():
+    """If it fails, starts are drawn in another shape, dtype or number of classes than the victim's."""
+    model = tangled().double()
+    observation = gia.share_gradient(model, *private(torch.float64, 0, 1))
+    matching = problem(model, observation)
+    assert (matching.image_shape, matching.batch_size, matching.classes) == ((3, SIZE, SIZE), 2, CLASSES)
+    assert matching.reference.dtype == torch.float64
+    assert matching.labels is None
+
+
+def test_what_cannot_be_matched_is_refused():
+    """If it fails, an attack on an empty gradient, on impossible labels or on other images returns a picture."""
+    model = tangled()
+    observation = observed(model, 0, 1)
+    zeros = {name: torch.zeros_like(value) for name, value in observation.gradients.items()}
+    with pytest.raises(
+        ValueError, match="gradients: every entry is zero in observation 1, so there is nothing to match"
+    ):
+        problem(model, observation, replace(observation, gradients=zeros))
+    first = next(iter(zeros))
+    problem(model, replace(observation, gradients={**zeros, first: torch.full_like(zeros[first], 1e-30)}))
+    with pytest.raises(ValueError, match="labels: expected 0 to 9 for 10 logits, got 10"):
+        problem(model, replace(observation, labels=torch.tensor([3, 10])))
+    with pytest.raises(ValueError, match=r"image_shape: the model does not take \(3, 4, 8\)"):
+        problem(model, replace(observation, image_shape=(3, 4, 8)))
+    with pytest.raises(ValueError, match=r"model: expected logits \(N, classes\), got \(1, 10, 1\)"):
+        problem(torch.nn.Sequential(model, torch.nn.Unflatten(1, (10, 1))), observation)

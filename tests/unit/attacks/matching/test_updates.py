@@ -1,0 +1,88 @@
+"""Update rules against their papers' formulas and against torch's own optimizers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gia.attacks.matching import LBFGS, Adam, Point
+
+FACTORS = [1.0, 1.0, 0.1, 0.1, 0.01]
+
+
+def slope(variables, trials=slice(None)):
+    """A smooth function of two variables, with gradients whose sizes differ by orders of magnitude."""
+    one, two = variables
+    leaf = [one.detach().requires_grad_(), two.detach().requires_grad_()]
+    with torch.enable_grad():
+        values = (100 * leaf[0].square() + leaf[0].sin()).sum(1) + (1e-3 * (leaf[1] - 1) ** 4).sum(1)
+        gradients = torch.autograd.grad(values.sum(), leaf)
+    return Point(values.detach(), gradients)
+
+
+def start(trials=2):
+    """Two variables per trial."""
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(trials, 3, generator=g, dtype=torch.float64) for _ in range(2)]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_adam_is_algorithm_1_of_its_paper(signed):
+    """Kingma and Ba, 2015, Algorithm 1, in NumPy; on the sign of the gradient in Geiping et al., 2020, Sec. 4. If it
+    fails, the step is not the published one: the sign is taken of the step and not of the gradient, or not at all."""
+    variables, by_hand = start(), [x.numpy().copy() for x in start()]
+    step = Adam(0.1, signed=signed)(variables)
+    moments = [(np.zeros((2, 3)), np.zeros((2, 3))) for _ in by_hand]
+    for t, factor in enumerate(FACTORS, 1):
+        gradients = [g.numpy() for g in slope([torch.from_numpy(x) for x in by_hand]).gradients]
+        for i, g in enumerate(np.sign(gradients) if signed else gradients):
+            m, v = 0.9 * moments[i][0] + 0.1 * g, 0.999 * moments[i][1] + 0.001 * g**2
+            moments[i] = m, v
+            by_hand[i] -= 0.1 * factor * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        step(slope, factor)
+    for variable, expected in zip(variables, by_hand, strict=True):
+        np.testing.assert_allclose(variable, expected, rtol=1e-12)
+
+
+def test_the_first_signed_step_moves_every_entry_by_the_step_size():
+    """If it fails, small gradients move less than large ones, and the sign is lost."""
+    variables, before = start(), start()
+    Adam(0.1, signed=True)(variables)(slope, 0.5)
+    for one, two in zip(variables, before, strict=True):
+        assert (one - two).abs().numpy() == pytest.approx(0.05, rel=1e-6)
+
+
+def test_lbfgs_is_torchs_on_each_trial_alone():
+    """If it fails, trials share curvature, or the settings are not those of DLG: lr 1, history 100, 20 inner steps."""
+    variables = start()
+    step = LBFGS()(variables)
+    for factor in (1.0, 0.5):
+        step(lambda at, trials: slope(at), factor)
+    for trial in range(2):
+        alone = [x[trial : trial + 1].clone() for x in start()]
+        optimizer = torch.optim.LBFGS(alone, lr=1.0, history_size=100, max_iter=20)
+
+        def closure(alone=alone):
+            point = slope(alone)
+            for variable, gradient in zip(alone, point.gradients, strict=True):
+                variable.grad = gradient
+            return float(point.values)
+
+        optimizer.step(closure)
+        optimizer.param_groups[0]["lr"] = 0.5
+        optimizer.step(closure)
+        assert all(x[trial].equal(y[0]) for x, y in zip(variables, alone, strict=True))
+
+
+def test_lbfgs_asks_for_one_trial_at_a_time():
+    """If it fails, the gradients of another trial steer this one, and evaluations are counted for the wrong trial."""
+    asked = []
+
+    def evaluate(variables, trials):
+        asked.append((trials.start, trials.stop, len(variables[0])))
+        return slope(variables)
+
+    LBFGS(inner_steps=4)(start(3))(evaluate, 1.0)
+    assert set(asked) == {(0, 1, 1), (1, 2, 1), (2, 3, 1)}
+    assert len(asked) == 12

@@ -1,0 +1,179 @@
+"""The inventory of public names and the direction of imports. A name that moves breaks users: change it on purpose."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gia
+
+ROOT = Path(gia.__file__).parent
+
+#: Where users look -> what they find there. More may be there; none of these may go.
+PUBLIC = {
+    gia: {
+        "LocalTraining",
+        "Observation",
+        "Reconstruction",
+        "attacks",
+        "data",
+        "federated",
+        "metrics",
+        "models",
+        "numerics",
+        "share_gradient",
+        "share_update",
+        "theory",
+    },
+    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "run_many"},
+    gia.data: {"Images", "load", "sample"},
+    gia.federated: {
+        "Client",
+        "LocalTraining",
+        "Observation",
+        "RefusedModel",
+        "set_mode",
+        "share_gradient",
+        "share_update",
+    },
+    gia.metrics: {
+        "align",
+        "blind_guess",
+        "cw_ssim",
+        "jaccard",
+        "lpips",
+        "match",
+        "psnr",
+        "rdlv",
+        "ssim",
+    },
+    gia.models: {"build", "pretrained", "standardization", "standardize"},
+    gia.theory: {"corrected_bound", "theorem1_bound"},
+}
+
+#: Function -> its positional parameters, and keywords that must stay. Keyword-only ones may be added freely.
+SIGNATURES = {
+    "Observation": ("gradients image_shape batch_size training labels local batch_norm trainable", ""),
+    "Observation.from_tensors": ("model tensors", "image_shape batch_size training labels local batch_norm trainable"),
+    "Observation.save": ("self path", ""),
+    "Observation.load": ("path", ""),
+    "Observation.to": ("self device", ""),
+    "LocalTraining": ("epochs batch_size lr momentum", ""),
+    "Reconstruction": ("images labels exact objective gradient_evaluations", ""),
+    "share_gradient": ("model images labels", "reveal loss training"),
+    "share_update": ("model images labels", "local reveal order loss training"),
+    "federated.Client": ("images labels", "local reveal defenses validate loss training"),
+    "federated.Client.answer": ("self model", ""),
+    "attacks.run_many": ("attack model observations", "generators"),
+    "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
+    "models.standardize": ("net", "mean std"),
+    "models.pretrained": ("name", ""),
+    "data.load": ("name", "image_size root"),
+    "data.sample": ("images count", "pattern batch_size generator"),
+    "metrics.psnr": ("reconstruction reference", ""),
+    "metrics.ssim": ("reconstruction reference", ""),
+    "metrics.lpips": ("reconstruction reference", "net"),
+    "metrics.match": ("reconstruction reference", "by"),
+    "theory.theorem1_bound": ("", "mu smoothness iterations initial_error kappa batch_size image_shape"),
+    "theory.corrected_bound": ("", "mu smoothness step_size iterations initial_error kappa"),
+    "numerics.reproducible": ("", "threads"),
+}
+
+ATTACK_SETTINGS = {
+    "dlg": "steps lr history objective init loss callback",
+    "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
+    "linear_layer": "layer agreement loss",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_public_names_stay_where_users_found_them(module):
+    """If it fails, `from gia import ...` of somebody's script breaks, or `__all__` lists what is not there."""
+    assert PUBLIC[module] <= set(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)) == module.__all__
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_pinned_signatures_stay(path):
+    """If it fails, calls that users have written stop working; more keyword-only arguments are welcome."""
+    function = gia
+    for name in path.split("."):
+        function = getattr(function, name)
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert positional == SIGNATURES[path][0].split()
+    assert set(SIGNATURES[path][1].split()) <= keywords
+
+
+@pytest.mark.parametrize("name", sorted(gia.attacks.ATTACKS))
+def test_attacks_take_a_model_an_observation_a_generator_and_keyword_settings(name):
+    """If it fails, attacks can no longer be exchanged for each other, or a setting was renamed."""
+    parameters = inspect.signature(gia.attacks.ATTACKS[name]).parameters.values()
+    assert [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] == ["model", "observation"]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert keywords[0] == "generator"
+    assert set(ATTACK_SETTINGS[name].split()) <= set(keywords)
+
+
+def imports(path):
+    """Modules of gia, claims, tests, pytest and hypothesis that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+#: Package -> what none of its files may import. Arrows point down the flow of data.
+FORBIDDEN = {
+    "data": ("gia.attacks", "gia.federated", "gia.metrics", "gia.models"),
+    "models": ("gia.attacks", "gia.federated", "gia.metrics"),
+    "metrics": ("gia.attacks", "gia.federated"),
+    "theory": ("gia.attacks", "gia.harness"),
+    "federated": ("gia.attacks", "gia.metrics", "gia.defenses"),
+    "attacks": ("gia.data", "gia.metrics", "gia.theory"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_point_down_the_flow(path):
+    """If it fails, an attack can reach data or scores, a metric knows of attacks, or the library needs pytest."""
+    room = path.relative_to(ROOT).parts[0]
+    forbidden = ["claims", "tests", *FORBIDDEN.get(room, ())]
+    if room != "harness":
+        forbidden += ["pytest", "hypothesis", "gia.harness"]
+    for name in imports(path):
+        assert not any(name == no or name.startswith(f"{no}.") for no in forbidden), f"{room} imports {name}"
+
+
+def test_it_is_imported_without_the_test_tools_and_without_a_trace():
+    """In a fresh process where pytest and hypothesis cannot be imported and sockets cannot be opened. If it fails,
+    users need test tools, or an import moves random states, threads or flags, or downloads something."""
+    code = """
+import random, socket, sys
+import numpy, torch
+sys.modules["pytest"] = sys.modules["hypothesis"] = None
+def no(*_, **__): raise AssertionError("a socket")
+socket.socket.connect = no
+def state():
+    return (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()), torch.get_num_threads(),
+            torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled())
+before = state()
+import gia
+for name in gia.__all__:
+    getattr(gia, name)
+assert state() == before
+assert "gia.harness" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
