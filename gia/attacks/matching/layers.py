@@ -316,7 +316,8 @@ class FixedNormalization(Layer):
     def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair:
         mean, variance = self.mean.repeat(self.trials), self.variance.repeat(self.trials)
         wanted = [False, *(name is not None for name in names)]
-        sides = self.side_by_side(outputs), self.side_by_side(inputs)
+        # Contiguous, since torch 2.14 is wrong where a single image's derivative is laid out by channels last.
+        sides = self.side_by_side(outputs).contiguous(), self.side_by_side(inputs).contiguous()
         _, weight, bias = torch.ops.aten.native_batch_norm_backward(
             *sides, None, mean, variance, None, None, False, self.eps, wanted
         )
