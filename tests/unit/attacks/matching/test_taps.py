@@ -77,7 +77,7 @@ class Tokens(nn.Module):
         tokens = self.norm(tokens)
         tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
         tokens = tokens + F.gelu(self.feed(tokens))
-        return tokens[:, 1:].mT.unflatten(2, x.shape[2:]) + tokens[:, :1].mT.unsqueeze(3)
+        return (tokens[:, 1:].mT.unflatten(2, x.shape[2:]) + tokens[:, :1].mT.unsqueeze(3)).contiguous()
 
 
 class Head(nn.Module):
