@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gia.attacks.matching.plain import matching_gradient
+from gia.attacks.matching.engines import Engine
 from gia.attacks.objectives import Objective
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
@@ -32,6 +32,7 @@ class Matching:
         observations: one per trial, alike in form (`gia.attacks.trials.check_trials`).
         objective: how gradients are compared.
         loss: the client's training loss, (logits, labels) -> scalar.
+        engine: "plain" or "taps", for tests only; None chooses (`gia.attacks.matching.engines`).
 
     Attributes:
         image_shape, batch_size, classes: of every trial.
@@ -44,15 +45,20 @@ class Matching:
     """
 
     def __init__(
-        self, model: nn.Module, observations: Sequence[Observation], *, objective: Objective, loss: Loss
+        self,
+        model: nn.Module,
+        observations: Sequence[Observation],
+        *,
+        objective: Objective,
+        loss: Loss,
+        engine: Literal["plain", "taps"] | None = None,
     ) -> None:
         first = observations[0]
-        self._objective, self._loss, self._local = objective, loss, first.local
-        self._targets = [observation.gradients for observation in observations]
-        if empty := [i for i, target in enumerate(self._targets) if not any(bool(g.any()) for g in target.values())]:
+        targets = [observation.gradients for observation in observations]
+        if empty := [i for i, target in enumerate(targets) if not any(bool(g.any()) for g in target.values())]:
             raise ValueError(f"gradients: every entry is zero in observation {empty[0]}, so there is nothing to match")
-        self._victim = set_mode(copy.deepcopy(model), first.training)
-        for name, parameter in self._victim.named_parameters():
+        victim = set_mode(copy.deepcopy(model), first.training)
+        for name, parameter in victim.named_parameters():
             parameter.requires_grad_(name in first.gradients)
             parameter.grad = None
         self.image_shape, self.batch_size = first.image_shape, first.batch_size
@@ -69,30 +75,18 @@ class Matching:
         self.evaluations = [0] * len(observations)
         steps = math.ceil(first.batch_size / first.local.batch_size) if first.local else 1
         self._gradients_each = steps * first.local.epochs if first.local else 1
+        self._engine = Engine(victim, targets, objective=objective, loss=loss, local=first.local, forced=engine)
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self.evaluations)
 
     def __call__(self, images: Tensor, labels: Tensor, *, trials: slice = slice(None)) -> Evaluation:
         """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
         chosen = range(len(self))[trials]
-        found = [
-            matching_gradient(
-                self._victim,
-                self._targets[trial],
-                images[i],
-                labels[i],
-                objective=self._objective,
-                loss=self._loss,
-                local=self._local,
-            )
-            for i, trial in enumerate(chosen)
-        ]
+        found = Evaluation(*self._engine(images, labels, chosen))
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
-        values, to_images, to_labels = zip(*found, strict=True)
-        soft = [gradient for gradient in to_labels if gradient is not None]
-        return Evaluation(torch.stack(values), torch.stack(to_images), torch.stack(soft) if soft else None)
+        return found
 
 
 def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:

@@ -1,0 +1,256 @@
+"""The fast engine has one right answer: the plain engine's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gia import Observation, share_gradient
+from gia.attacks.matching import Matching
+from gia.attacks.objectives import Agreement, Cosine, Objective, SquaredDifferences
+from gia.federated.client import Loss
+from gia.models import standardize
+
+SIDE, CLASSES = 8, 4
+
+
+class Residual(nn.Module):
+    """Adds its input in place."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.inner(x)
+        out += x
+        return out
+
+
+class Twice(nn.Module):
+    """Uses the same parameters twice."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(torch.tanh(self.inner(x)))
+
+
+class Functional(nn.Module):
+    """Functional calls, a layer scale, a shift and an unused parameter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.scale = nn.Parameter(torch.empty(channels, 1, 1))
+        self.shift = nn.Parameter(torch.empty(1, channels, 1, 1))
+        self.unused = nn.Parameter(torch.empty(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.scale * F.conv2d(x, self.kernel, padding="same") + self.shift)
+
+
+class Tokens(nn.Module):
+    """Self-attention between pixels, with a class token, as in a vision transformer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.empty(1, 1, channels))
+        self.norm = nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True)
+        self.feed = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch 2.14's own backward of an earlier BatchNorm2d is wrong for one image's derivative in channels last
+        if x.requires_grad:
+            x.register_hook(Tensor.contiguous)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(2).mT], 1)
+        tokens = self.norm(tokens)
+        tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        tokens = tokens + F.gelu(self.feed(tokens))
+        return tokens[:, 1:].mT.unflatten(2, x.shape[2:]) + tokens[:, :1].mT.unsqueeze(3)
+
+
+class Head(nn.Module):
+    """Pooling and a linear layer."""
+
+    def __init__(self, channels: int, cells: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(cells)
+        self.body = nn.Linear(channels * cells * cells, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.pool(x).flatten(1))
+
+
+ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.GELU, lambda: nn.ReLU(inplace=True), lambda: nn.ELU(inplace=True))
+
+
+@st.composite
+def layers(draw: st.DrawFn, channels: int) -> nn.Module:
+    """A layer that keeps the number of channels."""
+    kind = draw(
+        st.sampled_from(["conv", "depth", "batch", "group", "residual", "twice", "functional", "tokens", "pool"])
+    )
+    bias = draw(st.booleans())
+    if kind == "conv":
+        padding = draw(st.sampled_from([0, 1, (1, 2), "same"]))
+        size = draw(st.sampled_from([1, 3] if padding == "same" else [1, 2, 3]))  # torch warns of the others
+        dilation = draw(st.integers(1, 2))
+        stride = 1 if padding == "same" else draw(st.sampled_from([1, 2, (2, 1)]))
+        mode = draw(st.sampled_from(["zeros", "reflect", "circular"])) if padding != 0 else "zeros"
+        groups = draw(st.sampled_from([1, 2]))
+        return nn.Conv2d(
+            channels, channels, size, stride, padding, dilation=dilation, groups=groups, bias=bias, padding_mode=mode
+        )
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "group":
+        return nn.GroupNorm(2, channels)
+    if kind == "residual":
+        inner = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=bias), nn.BatchNorm2d(channels))
+        return Residual(inner)
+    if kind == "twice":
+        return Twice(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
+    if kind == "functional":
+        return Functional(channels)
+    if kind == "tokens":
+        return Tokens(channels)
+    if kind == "pool":
+        return draw(st.sampled_from([nn.AvgPool2d(2, ceil_mode=True), nn.MaxPool2d(2, ceil_mode=True)]))
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias)
+
+
+@st.composite
+def victims(draw: st.DrawFn) -> nn.Module:
+    """A few of them on a first convolution, with weights and statistics of order one, standardized or not."""
+    channels = draw(st.sampled_from([4, 8]))
+    body: list[nn.Module] = [nn.Conv2d(3, channels, draw(st.integers(1, 4)), padding=1)]
+    for _ in range(draw(st.integers(1, 3))):
+        body += [draw(layers(channels)), draw(st.sampled_from(ACTIVATIONS))()]
+    net = nn.Sequential(*body, Head(channels, draw(st.integers(1, 2))))
+    try:
+        net(torch.zeros(1, 3, SIDE, SIDE))
+    except (RuntimeError, ValueError):  # a kernel larger than what is left of the image, one pixel for batch statistics
+        reject()
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-0.7, 0.7, generator=generator))
+        for buffer in net.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(torch.empty(buffer.shape).uniform_(0.2, 1.5, generator=generator))
+    return standardize(net, mean=0.4, std=0.3) if draw(st.booleans()) else net
+
+
+def mixed(agreement: Agreement) -> Tensor:
+    """An objective of all four sums that is in no library."""
+    weights = torch.arange(1.0, len(agreement.names) + 1).to(agreement.inner)
+    ratio = (weights * agreement.inner).sum(-1) / (1 + agreement.squared.sum(-1) + agreement.target_squared.sum(-1))
+    return ratio + (weights * agreement.difference).sum(-1).sqrt()
+
+
+def by_layer(agreement: Agreement) -> Tensor:
+    """A cosine per parameter."""
+    norms = (agreement.squared * agreement.target_squared).clamp_min(1e-30).sqrt()
+    return (1 - agreement.inner / norms).sum(-1)
+
+
+def shifted(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss that is no cross-entropy."""
+    return F.cross_entropy(logits, labels, label_smoothing=0.2) + 0.1 * logits.square().mean()
+
+
+OBJECTIVES: Sequence[Objective] = (
+    Cosine(),
+    Cosine(weights={"0.weight": 3.0}),
+    Cosine(layers=("0.",)),
+    SquaredDifferences(scale=0.1),
+    mixed,
+    by_layer,
+)
+LOSSES: Sequence[Loss] = (F.cross_entropy, shifted)
+
+
+@dataclass(repr=False)
+class Problem:
+    """What a client shared, and a point of the search for it."""
+
+    model: nn.Module
+    observations: list[Observation]
+    images: Tensor
+    labels: Tensor
+    objective: Objective
+    loss: Loss
+
+    def __repr__(self) -> str:
+        return f"{self.model} {self.observations[0]} {tuple(self.images.shape)} {self.objective} {self.loss}"
+
+    def by(self, engine: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        model = copy.deepcopy(self.model).to(dtype)
+        observations = [
+            Observation(
+                gradients={name: value.to(dtype) for name, value in one.gradients.items()},
+                image_shape=one.image_shape,
+                batch_size=one.batch_size,
+                training=one.training,
+                trainable=one.trainable,
+            )
+            for one in self.observations
+        ]
+        problem = Matching(model, observations, objective=self.objective, loss=self.loss, engine=engine)  # type: ignore[arg-type]
+        values, images, _ = problem(self.images.to(dtype), self.labels)
+        return values, images
+
+
+@st.composite
+def problems(draw: st.DrawFn, objectives: Sequence[Objective] = OBJECTIVES) -> Problem:
+    """Trials on a victim: private batches or restarts, all parameters or some, random, constant or saturated points."""
+    model = draw(victims()).double()
+    names = [name for name, _ in model.named_parameters()]
+    kept = draw(st.sets(st.sampled_from(names), min_size=1)) | {"0.weight"} if draw(st.booleans()) else names
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in kept)
+    trials, batch = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    training = draw(st.booleans())
+    loss = draw(st.sampled_from(LOSSES))
+    labels = torch.randint(CLASSES, (trials, batch), generator=generator)
+    private = torch.rand(trials, batch, 3, SIDE, SIDE, generator=generator)
+    observations = [
+        share_gradient(model, images, chosen, loss=loss, training=training)
+        for images, chosen in zip(private, labels, strict=True)
+    ]
+    if draw(st.booleans()):
+        observations = observations[:1] * trials  # restarts
+    made = {
+        "random": torch.rand(private.shape, generator=generator, dtype=torch.float64),
+        "constant": torch.full(private.shape, 0.5, dtype=torch.float64),
+        "saturated": torch.rand(private.shape, generator=generator).round().double(),
+    }
+    return Problem(
+        model, observations, made[draw(st.sampled_from(sorted(made)))], labels, draw(st.sampled_from(objectives)), loss
+    )
+
+
+def relative(found: Tensor, expected: Tensor, least: float) -> float:
+    """Distance by length. What is shorter than `least` is a difference of terms of order one, and mostly rounding."""
+    return float((found - expected).norm() / expected.norm().clamp_min(least))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems())
+def test_values_and_image_gradients_are_those_of_double_backward(problem: Problem) -> None:
+    """The fast engine would search for something else than the attack says."""
+    (values, images), (expected, gradient) = problem.by("taps"), problem.by("plain")
+    assert relative(values, expected, least=1e-2) < 1e-10
+    assert relative(images, gradient, least=1e-5) < 1e-10
