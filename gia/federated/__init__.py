@@ -2,5 +2,16 @@
 
 from gia.federated.client import Client, RefusedModel, set_mode, share_gradient, share_update
 from gia.federated.observation import LocalTraining, Observation
+from gia.federated.training import Fit, fit
 
-__all__ = ["Client", "LocalTraining", "Observation", "RefusedModel", "set_mode", "share_gradient", "share_update"]
+__all__ = [
+    "Client",
+    "Fit",
+    "LocalTraining",
+    "Observation",
+    "RefusedModel",
+    "fit",
+    "set_mode",
+    "share_gradient",
+    "share_update",
+]

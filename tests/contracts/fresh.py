@@ -1,8 +1,9 @@
 """A fresh process that attacks with the model as sent and the saved observation, and with nothing else.
 
 Its folder holds job.json, a list of attacks, and for each its files N.model.safetensors and N.observation.safetensors;
-the results go to N.result.safetensors, the fingerprint of its arithmetic to a file. The process is made unlike the first
-one: another default dtype, no gradients by default, moved random states (and, set by the caller, another hash seed).
+the results go to N.result.safetensors, the fingerprint of its arithmetic to a file. The process is made unlike the
+first one: another default dtype, no gradients by default, moved random states (and, set by the caller, another hash
+seed).
 """
 
 from __future__ import annotations

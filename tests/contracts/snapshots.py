@@ -68,7 +68,8 @@ def global_state() -> dict[str, Any]:
         ],
         "precision": (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32),
         "mkldnn": torch.backends.mkldnn.enabled,
-        "environment": dict(os.environ),
+        # torch.optim imports torch's compiler at its first step, and that writes TORCHINDUCTOR_CACHE_DIR: not ours.
+        "environment": {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR_")},
     }
 
 

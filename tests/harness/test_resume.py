@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,19 +29,25 @@ def slow(protocol, block):
 """
 
 
-def _start(inner: Inner) -> subprocess.Popen[bytes]:
+@contextmanager
+def _started(inner: Inner) -> Iterator[subprocess.Popen[bytes]]:
     """The inner run in a process group of its own, with one worker, up to its fourth block."""
     command = [sys.executable, "-m", "pytest", "claims", "--workers=1", "-q"]
     with (inner.path / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=inner.path, stdout=log, stderr=log, env=_environment(), start_new_session=True
         )
-    deadline = time.monotonic() + 120
-    while not (inner.path / "reached").exists():
-        assert process.poll() is None, (inner.path / "log.txt").read_text()
-        assert time.monotonic() < deadline, "the fourth block was not reached"
-        time.sleep(0.05)
-    return process
+    try:
+        deadline = time.monotonic() + 120
+        while not (inner.path / "reached").exists():
+            assert process.poll() is None, (inner.path / "log.txt").read_text()
+            assert time.monotonic() < deadline, "the fourth block was not reached"
+            time.sleep(0.05)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # what this test is about did not hold: leave nothing behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -65,13 +73,13 @@ def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, ho
     """A crash of the machine would cost the night; a resumed run would say something else than an uninterrupted one."""
     (inner.path / "planted.py").write_text(PLANTED + SLOW)
     inner.write(row("toy.first"), tests=trend("toy.first", measure="slow"))
-    process = _start(inner)
-    os.kill(process.pid, how)
-    code = process.wait(60)
-    deadline = time.monotonic() + 30
-    while left := _workers_of(process.pid):
-        assert time.monotonic() < deadline, f"workers {left} outlive the run"
-        time.sleep(0.05)
+    with _started(inner) as process:
+        os.kill(process.pid, how)
+        code = process.wait(60)
+        deadline = time.monotonic() + 30
+        while left := _workers_of(process.pid):
+            assert time.monotonic() < deadline, f"workers {left} outlive the run"
+            time.sleep(0.05)
     if how == signal.SIGINT:
         assert code == pytest.ExitCode.INTERRUPTED
         assert inner.verdicts == {}

@@ -153,6 +153,7 @@ def test_a_damaged_entry_is_not_used_and_said_so(store: Store, notices: list[str
     elif damage == "moved":
         key = store.key(an_experiment(attack="dlg"), BLOCK, measured)
         entry.rename(store._path(key))
+        images.rename(store._path(key).with_suffix(".npz"))
     elif damage == "pictures":
         images.write_bytes(images.read_bytes()[:-1])
     else:

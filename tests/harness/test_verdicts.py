@@ -121,6 +121,8 @@ def test_a_count_of_boolean_trials_uses_the_exact_binomial_interval():
     assert count(alarms, none).interval == (0.0, pytest.approx(1 - 0.005 ** (1 / 299)))
     assert count(alarms, ~none).outcome == "refuted"
     assert count(alarms, none[:0]).outcome == "inconclusive"
+    shares = np.ones(8)  # of the images of eight batches: numbers, though each is 0 or 1
+    assert count(claim("count", margin=0.1, number=1.0), shares).interval == (1.0, 1.0)
 
 
 def test_the_claimed_number_is_the_registers_unless_given():

@@ -205,6 +205,9 @@ def test_only_what_is_revealed_leaks():
         known = {name for name in ("labels", "local", "batch_norm") if getattr(observation, name) is not None}
         assert known == set(reveal)
         assert (observation.batch_size, observation.image_shape) == (6, (3, SIZE, SIZE))
+        gradient = share_gradient(tangled(), IMAGES, LABELS, reveal=reveal)
+        known = {name for name in ("labels", "local", "batch_norm") if getattr(gradient, name) is not None}
+        assert known == set(reveal) - {"local"}
     assert observation.local == local
     assert observation.labels.tolist() == sorted(LABELS.tolist())
 
