@@ -101,11 +101,12 @@ class _Best:
 
     def offer(self, values: Tensor, variables: Sequence[Tensor], trials: slice) -> None:
         self._broken[trials] |= ~values.isfinite()
-        better = values < self.values[trials]
-        self.values[trials] = torch.where(better, values, self.values[trials])
+        own = self.values[trials]
+        better = values < own
+        torch.where(better, values, own, out=own)
         for kept, variable in zip(self.variables, variables, strict=True):
-            mask = better.view(-1, *[1] * (variable.dim() - 1))
-            kept[trials] = torch.where(mask, variable, kept[trials])
+            mask, own = better.view(-1, *[1] * (variable.dim() - 1)), kept[trials]
+            torch.where(mask, variable, own, out=own)
 
     def check(self, step: int) -> None:
         if bool(self._broken.any()):

@@ -32,6 +32,7 @@ class Matching:
         observations: one per trial, alike in form (`gia.attacks.trials.check_trials`).
         objective: how gradients are compared.
         loss: the client's training loss, (logits, labels) -> scalar.
+        memory: bytes that a step over many trials may hold; None sets no limit. Trials are then taken in parts.
         engine: "plain" or "taps", for tests only; None chooses (`gia.attacks.matching.engines`).
 
     Attributes:
@@ -51,6 +52,7 @@ class Matching:
         *,
         objective: Objective,
         loss: Loss,
+        memory: int | None = None,
         engine: Literal["plain", "taps"] | None = None,
     ) -> None:
         first = observations[0]
@@ -75,7 +77,9 @@ class Matching:
         self.evaluations = [0] * len(observations)
         steps = math.ceil(first.batch_size / first.local.batch_size) if first.local else 1
         self._gradients_each = steps * first.local.epochs if first.local else 1
-        self._engine = Engine(victim, targets, objective=objective, loss=loss, local=first.local, forced=engine)
+        self._engine = Engine(
+            victim, targets, objective=objective, loss=loss, local=first.local, memory=memory, forced=engine
+        )
 
     def __len__(self) -> int:
         return len(self.evaluations)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gia.attacks.priors import Prior
+from gia.attacks.priors import Prior, TotalVariation
 from gia.models import standardization
 
 Space = Literal["pixels", "standardized"]
@@ -58,7 +58,16 @@ class Pixels:
 
 
 def penalty(priors: Sequence[Prior], variable: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the priors (R,) and its gradient. Trials are independent, so one backward pass serves all."""
+    """Sum of the priors (R,) and its gradient."""
+    found = [
+        prior.with_gradient(variable) if isinstance(prior, TotalVariation) else _with_gradient(prior, variable)
+        for prior in priors
+    ]
+    values, gradients = zip(*found, strict=True)
+    return torch.stack(values).sum(0), gradients[0] if len(found) == 1 else torch.stack(gradients).sum(0)
+
+
+def _with_gradient(prior: Prior, variable: Tensor) -> tuple[Tensor, Tensor]:
     leaf = variable.detach().requires_grad_()
-    value = torch.stack([prior(leaf) for prior in priors]).sum(0)
+    value = prior(leaf)  # trials are independent, so one backward pass serves all
     return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]

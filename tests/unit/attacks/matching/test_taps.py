@@ -254,3 +254,12 @@ def test_values_and_image_gradients_are_those_of_double_backward(problem: Proble
     (values, images), (expected, gradient) = problem.by("taps"), problem.by("plain")
     assert relative(values, expected, least=1e-2) < 1e-10
     assert relative(images, gradient, least=1e-5) < 1e-10
+
+
+@settings(max_examples=30, deadline=None)
+@given(problem=problems([Cosine(), SquaredDifferences()]))
+def test_float32_is_at_most_four_times_as_wrong_as_double_backward(problem: Problem) -> None:
+    """Sums in low precision would turn the signs that the attack follows."""
+    _, exact = problem.by("plain")
+    errors = {name: relative(problem.by(name, torch.float32)[1].double(), exact, 1e-5) for name in ("plain", "taps")}
+    assert errors["taps"] <= 4 * errors["plain"] + 1e-6, errors
