@@ -124,9 +124,10 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize(
     "torch",
-    [nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else []) for version, tag in zip(
-        TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True
-    )],
+    [
+        nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else [])
+        for version, tag in zip(TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True)
+    ],
 )
 def matrix(session: nox.Session, torch: str) -> None:
     """Run the test suite against one torch release, in an environment of its own."""
