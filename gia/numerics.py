@@ -46,10 +46,13 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
         os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
     try:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True)
+        # Every new buffer would be filled with NaN first: 3 % of an attack's step, for memory that is never read.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
@@ -60,6 +63,7 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         torch.backends.cudnn.benchmark = before[3]
         torch.backends.cudnn.deterministic = before[4]
+        torch.utils.deterministic.fill_uninitialized_memory = before[6]  # type: ignore[attr-defined]
         if before[5] is None:
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 

@@ -7,10 +7,10 @@ import subprocess
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from gia.harness import report
 from gia.harness.baseline import Baseline, Baselines
@@ -35,22 +35,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--data", metavar="ROOT", help="folder with the user's own data sets, for torchvision")
     group.addoption("--workers", type=int, default=2, metavar="N", help="worker processes; 0 computes in this one")
     group.addoption("--run-dir", metavar="DIR", help="where reports go (default: .gia/runs/<scale>-<commit>)")
+    group.addoption("--junit", action="store_true", help="write junit.xml beside the reports")
     group.addoption("--rebaseline", action="store_true", help="move the stored baselines that fail; needs --reason")
     group.addoption("--reason", metavar="TEXT", help="why the baselines move; stored with them")
     parser.addini("claims_register", "the register of claims, relative to the root", default="claims/claims.toml")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest's own junitxml looks at its option
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options and begin the run."""
     config.addinivalue_line("markers", "claim(*ids): the test gives the verdict on these rows of the register")
     config.addinivalue_line("markers", "baseline: compares a pinned grid with stored samples")
     config.addinivalue_line("markers", "timing: measures what something costs")
+    settings.load_profile("unit")  # registered by gia.harness.blocks; claims name theirs
     option = config.option
     if option.workers < 0:
         raise pytest.UsageError(f"--workers: expected 0 or more, got {option.workers}")
     if option.reason is not None and not option.rebaseline:
         raise pytest.UsageError("--reason: expected together with --rebaseline")
     run = ClaimRun(config)
+    if option.junit and not option.xmlpath:
+        option.xmlpath = str(run.folder / "junit.xml")
     if option.rebaseline:
         run.open_baselines()
     config.stash[_RUN] = run
@@ -237,7 +242,7 @@ class ClaimRun:
             without_verdict=self.selection.without_verdict(self._decided()),
             not_covered=None if partial else [id for id in order if id not in self.selection.tests_of],
             notices=self.notices,
-            baselines=[_compared(comparison) for comparison in self._baselines.comparisons] if self._baselines else [],
+            baselines=[str(comparison) for comparison in self._baselines.comparisons] if self._baselines else [],
         )
 
     def _decided(self) -> set[str]:
@@ -267,9 +272,3 @@ def _commit(root: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unversioned"
     return found.stdout.strip()
-
-
-def _compared(comparison: Any) -> str:
-    stored = "nothing" if comparison.stored is None else f"{comparison.stored:.6g}"
-    obtained = f"{comparison.deciding} {comparison.obtained:.6g} {comparison.unit}"
-    return f"{comparison.cell}: {obtained}, stored {stored} ({comparison.how})"

@@ -172,15 +172,21 @@ def test_gradient_evaluations_are_the_calls_of_the_loss(name, count):
 
 @each_attack
 def test_trials_together_give_what_they_give_alone(name):
-    """If it fails, trials mix: a result depends on what else was attacked in the same search, or on its order."""
-    model = build(CASES[name], torch.float32)
+    """If it fails, trials mix: a result depends on what else was attacked in the same search, or on its order.
+
+    In float64, to 1e-9: trials that run together are summed in another order than one that runs alone.
+    """
+    model = build(CASES[name], torch.float64)
     observations = [share(CASES[name], model, i) for i in (0, 5, 2)]
     alone = [ATTACKS[name](model, each, generator=seeded(i), **quick(name)) for i, each in enumerate(observations)]
     together = run_many(name, model, observations, generators=[seeded(i) for i in range(3)], **quick(name))
     backwards = run_many(name, model, observations[::-1], generators=[seeded(i) for i in (2, 1, 0)], **quick(name))
     for one, two, three in zip(alone, together, backwards[::-1], strict=True):
-        assert same_reconstruction(one, two)
-        assert same_reconstruction(one, three)
+        for other in (two, three):
+            torch.testing.assert_close(other.images, one.images, rtol=0, atol=1e-9)
+            assert other.gradient_evaluations == one.gradient_evaluations
+            assert (other.objective is None) == (one.objective is None)
+            assert other.objective is None or other.objective == pytest.approx(one.objective, rel=1e-7, abs=1e-12)
 
 
 @each_search

@@ -37,7 +37,8 @@ def test_each_trial_matches_its_own_target(training):
     assert len(matching) == 3
     assert matching.labels.tolist() == [sorted(labels.tolist()) for _, labels in data]
     values, to_images, to_labels = matching(images, matching.labels)
-    assert values.max() < 1e-10
+    # |g|^2 is 1.3 to 1.5 here. Trials run together, so another order of sums than the client's: 1e-5 of |g| in float32.
+    assert values.max() < 1e-8
     assert to_images.shape == images.shape
     assert to_labels is None
     assert matching(images.roll(1, 0), matching.labels.roll(1, 0)).values.min() > 1e-3
@@ -52,7 +53,7 @@ def test_a_slice_of_trials_is_evaluated_and_counted_alone():
     images = torch.stack([private(torch.float32, i)[0] for i in range(3)])
     values = matching(images, matching.labels).values
     some = matching(images[1:2], matching.labels[1:2], trials=slice(1, 2))
-    assert some.values.equal(values[1:2])
+    torch.testing.assert_close(some.values, values[1:2], rtol=1e-5, atol=1e-12)  # alone by another engine
     assert matching.evaluations == [1, 2, 1]
 
 
