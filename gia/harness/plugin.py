@@ -78,6 +78,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 @pytest.fixture(scope="session")
 def claims(request: pytest.FixtureRequest) -> Claims:
     """Runs experiments, decides and records: see `gia.harness.session.Claims`."""
+    if _under_xdist(request.config):
+        pytest.fail("claims have worker processes of their own (--workers): run them without -n", pytrace=False)
     return request.config.stash[_RUN].claims
 
 
@@ -185,7 +187,7 @@ class ClaimRun:
         """Check the ids, and write an empty list, so that no earlier run's verdicts are taken for this one's."""
         if self.selection.tests_of:
             self.selection.check(self.register)
-        if self.selection.selected() and not self.config.option.collectonly:
+        if self.selection.selected() and not self.config.option.collectonly and not _under_xdist(self.config):
             self.claims.write()
 
     @pytest.hookimpl(wrapper=True)
@@ -247,6 +249,10 @@ class ClaimRun:
 
     def _decided(self) -> set[str]:
         return set() if self._claims is None else {row["id"] for row in self._claims.rows}
+
+
+def _under_xdist(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def _device(asked: str) -> str:

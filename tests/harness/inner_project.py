@@ -11,6 +11,9 @@ import pytest
 from gia.harness import pictures
 from gia.numerics import reproducible
 
+with reproducible():
+    pass  # pytester forgets the modules that an inner run imports first, and torch cannot import all of its own twice
+
 ROW = """
 [[claim]]
 id = "{id}"
@@ -111,8 +114,6 @@ class Inner:
         self._monkeypatch = monkeypatch
         self._curves = pictures.curves
         monkeypatch.setattr(pictures, "curves", lambda path, *_, **__: path.touch())  # half of an inner run's time
-        with reproducible():
-            pass  # pytester forgets the modules that an inner run imports first, and torch cannot import its own twice
         self.pytester = pytester
         self.path = pytester.path
         (self.path / "claims").mkdir()

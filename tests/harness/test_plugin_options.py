@@ -101,8 +101,8 @@ def test_verdicts_json_holds_every_column_beside_the_register(inner: Inner) -> N
 def test_junit_carries_the_verdict_as_properties(inner: Inner) -> None:
     """A CI server would show a green bar and not one number."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
-    inner.run("--junitxml=junit.xml", "-o", "junit_family=xunit1")
-    properties = ElementTree.parse(inner.path / "junit.xml").iter("property")
+    inner.run("--junit", "-o", "junit_family=xunit1")
+    properties = ElementTree.parse(inner.folder / "junit.xml").iter("property")
     found = {p.get("name"): p.get("value") for p in properties}
     assert found["claim.id"] == "toy.first"
     assert found["claim.outcome"] == found["claim.expected"] == "supported"
@@ -222,6 +222,16 @@ def test_a_run_without_claims_writes_nothing(inner: Inner) -> None:
     inner.run().assert_outcomes(passed=1)
     inner.write(tests=trend("toy.first"))
     inner.run("--collect-only")
+    assert not (inner.path / ".gia").exists()
+
+
+def test_claims_refuse_to_be_spread_over_xdist(inner: Inner) -> None:
+    """Each process would overwrite the others' verdicts, and twice as many workers would crowd the cores."""
+    (inner.path / "conftest.py").write_text("def pytest_configure(config):\n    config.workerinput = {}\n")
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*claims have worker processes of their own*"])
     assert not (inner.path / ".gia").exists()
 
 
