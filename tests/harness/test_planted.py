@@ -90,7 +90,7 @@ def test_no_law_with_median_zero_is_supported_more_often_than_the_signs_allow(de
     outcomes = two_looks(signs, decide, margin=1e-9)
     sides = 2 if decide is decide_affected else 1
     assert (outcomes == "supported").sum() == 356 * sides
-    record_property("false support at most, %", 100 * 356 * sides / 65536)
+    record_property("false support at most, %", float(100 * 356 * sides / 65536))
     assert 100 * 356 * sides / 65536 <= limit
 
 
@@ -121,7 +121,7 @@ def test_a_trend_or_pair_without_effect_is_rarely_supported(noise, record_proper
             "paired, varied effect": skewed,
         }.items():
             rate, bound = upper(two_looks(effects, decide_directed))
-            record_property(f"false support, {name}, {noise} noise of {spread} margins, %", rate)
+            record_property(f"false support, {name}, {noise} noise of {spread} margins, %", float(rate))
             assert bound <= 1.0, (name, spread, rate)
 
 
@@ -131,7 +131,7 @@ def test_affected_without_effect_stays_at_its_limit(noise, record_property):
     rng = np.random.default_rng(2)
     for spread in SPREADS:
         rate, bound = upper(two_looks(spread * NOISE[noise](rng, (16, TABLES)), decide_affected))
-        record_property(f"false support, affected, {noise} noise of {spread} margins, %", rate)
+        record_property(f"false support, affected, {noise} noise of {spread} margins, %", float(rate))
         assert rate <= 100 * 712 / 65536 + 0.3, (spread, rate)  # four standard errors
         if spread <= 1:
             assert bound <= 1.0, (spread, rate)
@@ -147,7 +147,7 @@ def test_equivalence_at_the_margin_is_rarely_supported(noise, record_property):
         several = values[..., 1:] - values[..., :1] + np.array([0.0, 0.0, MARGIN])
         for name, effects in {"one level": shifted, "last of three": several}.items():
             rate, bound = upper(two_looks(effects, decide_equivalence))
-            record_property(f"false support, equivalence, {name}, {noise} noise of {spread} margins, %", rate)
+            record_property(f"false support, equivalence, {name}, {noise} noise of {spread} margins, %", float(rate))
             assert bound <= 1.0, (name, spread, rate)
 
 
@@ -157,7 +157,7 @@ def test_a_false_refutation_of_equivalence_is_bounded_by_the_number_of_levels(re
     for spread in SPREADS:
         values = scores(rng, "normal", spread)
         rate, _ = upper(two_looks(values[..., 1:] - values[..., :1], decide_equivalence), "refuted")
-        record_property(f"false refutation, equivalence, three levels, normal noise of {spread} margins, %", rate)
+        record_property(f"false refutation, equivalence, 3 levels, normal noise of {spread} margins, %", float(rate))
         assert rate <= 3 * 100 * 712 / 65536
 
 
@@ -173,7 +173,7 @@ def test_a_count_beyond_the_margin_is_rarely_supported(noise, record_property):
             return decide_count(interval, margin, claimed=claimed)
 
         rate, bound = upper(two_looks(numbers, decide))
-        record_property(f"false support, count, {noise} noise of {spread} margins, %", rate)
+        record_property(f"false support, count, {noise} noise of {spread} margins, %", float(rate))
         assert bound <= 1.0, (spread, rate)
 
 
@@ -189,7 +189,7 @@ def test_a_rate_beyond_the_margin_is_rarely_supported_but_by_the_95_percent_of_t
         low, high = binomial_interval(alarms[:, None], trials, coverage=coverage, sides="upper")
         outcomes = decide_count(interval._replace(low=low, high=high), 0.01, claimed=0.0)
         rate, _ = upper(outcomes)
-        record_property(f"false support, rate, none of {trials}, %", rate)
+        record_property(f"false support, rate, none of {trials}, %", float(rate))
         assert rate == pytest.approx(100 * 0.99**trials, abs=0.5)
         assert 100 * 0.99**trials <= limit
 
@@ -215,7 +215,7 @@ def test_counterexamples_that_fill_a_twentieth_of_the_inputs_are_rarely_missed(r
             corner = rng.uniform(0, 1 - side, (5000, 1, 2))
             missed.append(~((corner <= drawn) & (drawn <= corner + side)).all(axis=2).any(axis=1))
         rate, bound = upper(np.where(np.array(missed), "supported", "refuted"))
-        record_property(f"false support, universal and exact, {share:.0%} of the inputs refute, %", rate)
+        record_property(f"false support, universal and exact, {share:.0%} of the inputs refute, %", float(rate))
         if share >= 0.05:
             assert bound <= 1.0, (share, rate)
 
@@ -274,11 +274,11 @@ def test_a_detectable_effect_is_detected(blocks, record_property):
     rng = np.random.default_rng(9)
     for spread in (0.3, 1.0, 2.0):
         effect = detectable_effect(blocks, noise_sd=spread, margin=MARGIN)
-        record_property(f"detected by {blocks} blocks with power 90 %, noise of {spread} margins", effect)
+        record_property(f"detected by {blocks} blocks with power 90 %, noise of {spread} margins", float(effect))
         effects = effect + spread * rng.standard_normal((16, TABLES))
         single = decide_directed(median_interval(effects[:blocks]), MARGIN) == "supported"
         both = two_looks(effects, decide_directed) == "supported"
-        record_property(f"power of both looks at this effect, noise of {spread} margins, %", 100 * both.mean())
+        record_property(f"power of both looks at this effect, noise of {spread} margins, %", float(100 * both.mean()))
         assert single.mean() == pytest.approx(0.9, abs=0.01)
         assert both.mean() >= 0.89
 
@@ -296,7 +296,7 @@ def test_true_claims_of_the_other_kinds_are_supported(record_property):
         ),
     }
     for name, outcomes in planted.items():
-        record_property(f"power, {name}, %", 100 * (outcomes == "supported").mean())
+        record_property(f"power, {name}, %", float(100 * (outcomes == "supported").mean()))
         assert (outcomes == "supported").mean() >= (0.7 if "half a margin" in name else 0.97), name
 
 
