@@ -177,7 +177,7 @@ def test_trials_together_give_what_they_give_alone(name):
     In float64, to 1e-9: trials that run together are summed in another order than one that runs alone.
     """
     model = build(CASES[name], torch.float64)
-    observations = [share(CASES[name], model, i) for i in (0, 5, 2)]
+    observations = [share(CASES[name], model, *batch) for batch in ((0, 1), (5, 6), (2, 3))]
     alone = [ATTACKS[name](model, each, generator=seeded(i), **quick(name)) for i, each in enumerate(observations)]
     together = run_many(name, model, observations, generators=[seeded(i) for i in range(3)], **quick(name))
     backwards = run_many(name, model, observations[::-1], generators=[seeded(i) for i in (2, 1, 0)], **quick(name))

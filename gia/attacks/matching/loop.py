@@ -62,7 +62,7 @@ def minimize(
     """
     if steps < 0:
         raise ValueError(f"steps: expected at least 0, got {steps}")
-    variables = [variable.detach().clone() for variable in start]
+    variables = [variable.detach().clone(memory_format=torch.contiguous_format) for variable in start]
     best = _Best(variables)
 
     def scored(at: Sequence[Tensor], trials: slice) -> Point:

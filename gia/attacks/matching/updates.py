@@ -39,7 +39,8 @@ class Adam:
         def step(evaluate: Evaluate, factor: float) -> None:
             gradients = evaluate(variables, slice(None)).gradients
             for variable, gradient in zip(variables, gradients, strict=True):
-                variable.grad = gradient.sign() if self.signed else gradient
+                # Contiguous, as the variable is: fused Adam reads raw memory, and moves other pixels without an error.
+                variable.grad = (gradient.sign() if self.signed else gradient).contiguous()
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * factor
             optimizer.step()
@@ -68,7 +69,7 @@ class LBFGS:
                 def closure(trial: slice = trial, part: list[Tensor] = part) -> float:
                     point = evaluate(part, trial)
                     for variable, gradient in zip(part, point.gradients, strict=True):
-                        variable.grad = gradient
+                        variable.grad = gradient.contiguous()
                     return float(point.values)
 
                 for group in optimizer.param_groups:

@@ -65,7 +65,7 @@ def test_the_last_point_is_a_candidate_and_the_first_of_equals_wins():
 
 def test_zero_steps_evaluate_the_start_once():
     """If it fails, a search of no steps moves, or has no objective."""
-    start = [torch.rand(2, 3), torch.rand(2, 1)]
+    start = [torch.rand(2, 3, dtype=torch.float64), torch.rand(2, 1, dtype=torch.float64)]
     found = minimize(scripted([5, 7]), start, steps=0, update=downhill())
     assert found.values.tolist() == [5, 7]
     assert all(one.equal(two) for one, two in zip(found.variables, start, strict=True))
@@ -170,10 +170,11 @@ def test_inner_points_of_a_line_of_steps_are_candidates_too():
 
 @pytest.mark.parametrize("update", [Adam(0.3, signed=True), Adam(0.3, signed=False), LBFGS()], ids=repr)
 def test_trials_do_not_mix(update):
-    """If it fails, a trial's result depends on its neighbours."""
+    """If it fails, a trial's result depends on its neighbours by more than rounding: vectorized kernels treat the last
+    entries of a buffer apart."""
     center = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     together = minimize(bowl(center), starts(3), steps=7, update=update)
     for trial in range(3):
         alone = minimize(bowl(center[trial : trial + 1]), starts(1), steps=7, update=update)
-        assert alone.values[0] == together.values[trial]
-        assert alone.variables[0][0].equal(together.variables[0][trial])
+        torch.testing.assert_close(alone.values[0], together.values[trial], rtol=1e-9, atol=1e-15)
+        torch.testing.assert_close(alone.variables[0][0], together.variables[0][trial], rtol=1e-9, atol=1e-12)
