@@ -103,10 +103,10 @@ class _Best:
         self._broken[trials] |= ~values.isfinite()
         own = self.values[trials]
         better = values < own
-        torch.where(better, values, own, out=own)
+        own.copy_(torch.where(better, values, own))
         for kept, variable in zip(self.variables, variables, strict=True):
             mask, own = better.view(-1, *[1] * (variable.dim() - 1)), kept[trials]
-            torch.where(mask, variable, own, out=own)
+            own.copy_(torch.where(mask, variable, own))
 
     def check(self, step: int) -> None:
         if bool(self._broken.any()):

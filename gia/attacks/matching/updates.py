@@ -34,7 +34,7 @@ class Adam:
     signed: bool
 
     def __call__(self, variables: Sequence[Tensor]) -> Step:
-        optimizer = torch.optim.Adam(variables, lr=self.lr, fused=True)  # one pass over memory
+        optimizer = torch.optim.Adam(variables, lr=self.lr)
 
         def step(evaluate: Evaluate, factor: float) -> None:
             gradients = evaluate(variables, slice(None)).gradients

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from gia import Observation, share_gradient
 from gia.attacks.matching import Matching
 from gia.attacks.objectives import Agreement, Cosine, Objective, SquaredDifferences
 from gia.federated.client import Loss
-from gia.models import standardize
+from gia.models import build, standardize
 
 SIDE, CLASSES = 8, 4
 
@@ -256,10 +257,23 @@ def test_values_and_image_gradients_are_those_of_double_backward(problem: Proble
     assert relative(images, gradient, least=1e-5) < 1e-10
 
 
-@settings(max_examples=30, deadline=None)
-@given(problem=problems([Cosine(), SquaredDifferences()]))
-def test_float32_is_at_most_four_times_as_wrong_as_double_backward(problem: Problem) -> None:
-    """Sums in low precision would turn the signs that the attack follows."""
+@pytest.mark.parametrize("objective", [Cosine(), SquaredDifferences()], ids=["cosine", "squared"])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(("name", "activation"), [("convnet", "gelu"), ("resnet10", "silu"), ("mlp", "tanh")])
+def test_float32_is_at_most_four_times_as_wrong_as_double_backward(
+    name: str, activation: str, training: bool, objective: Objective
+) -> None:
+    """Sums in low precision would turn the signs that the attack follows. Smooth: at a kink both may honestly jump."""
+    generator = torch.Generator().manual_seed(0)
+    model = build(
+        name, num_classes=CLASSES, image_size=8, width=32, activation=activation, generator=generator
+    ).double()
+    labels = torch.randint(CLASSES, (6, 2), generator=generator)
+    private, images = torch.rand(2, 6, 2, 3, 8, 8, generator=generator, dtype=torch.float64)
+    pairs = zip(private, labels, strict=True)
+    observations = [share_gradient(model, *pair, training=training) for pair in pairs]
+    problem = Problem(model, observations, images, labels, objective, F.cross_entropy)
     _, exact = problem.by("plain")
-    errors = {name: relative(problem.by(name, torch.float32)[1].double(), exact, 1e-5) for name in ("plain", "taps")}
-    assert errors["taps"] <= 4 * errors["plain"] + 1e-6, errors
+    plain, taps = (relative(problem.by(engine, torch.float32)[1].double(), exact, 0) for engine in ("plain", "taps"))
+
+    assert taps <= 4 * plain
