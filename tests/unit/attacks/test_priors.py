@@ -44,6 +44,20 @@ def test_it_is_the_mean_difference_of_neighbours_per_trial(shape, weight, seed):
     assert TotalVariation(weight)(images).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
+@given(shape=SHAPES, weight=st.floats(0, 10), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_its_closed_form_is_its_derivative(shape, weight, seed):
+    """If it fails, the search follows another penalty than the one that its starts and iterates are judged by."""
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, requires_grad=True)
+    value = TotalVariation(weight)(images)
+    expected = torch.autograd.grad(value.sum(), images)[0]
+    for found in (penalty([TotalVariation(weight)], images), penalty([TotalVariation(weight / 2)] * 2, images)):
+        torch.testing.assert_close(found[0], value.detach(), rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(found[1], expected, rtol=1e-12, atol=1e-15)
+    other = penalty([lambda images: TotalVariation(weight)(images)], images)  # by autograd, as any prior
+    torch.testing.assert_close(other[1], expected, rtol=1e-12, atol=1e-15)
+
+
 def test_a_ramp_costs_its_slope_and_a_constant_nothing():
     """If it fails, the border is charged: a constant image has no variation, a ramp of slope 1/8 an eighth."""
     ramp = (torch.arange(8.0) / 8).expand(1, 1, 3, 5, 8)
