@@ -39,7 +39,7 @@ class Adam:
         def step(evaluate: Evaluate, factor: float) -> None:
             gradients = evaluate(variables, slice(None)).gradients
             for variable, gradient in zip(variables, gradients, strict=True):
-                # Contiguous, as the variable is: an optimizer that reads raw memory would move other pixels without an error.
+                # Contiguous, as the variable is: an optimizer that reads raw memory would move other pixels silently.
                 variable.grad = (gradient.sign() if self.signed else gradient).contiguous()
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * factor

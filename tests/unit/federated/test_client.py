@@ -51,7 +51,7 @@ def test_the_gradient_of_a_softmax_layer_is_what_the_textbook_says():
     seed=st.integers(0, 99),
     training=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_one_full_batch_step_is_the_step_size_times_the_gradient(lr, momentum, count, spare, seed, training):
     """If it fails, FedAvg and FedSGD disagree where they are one: the update is divided, or stepped twice."""
     model = perceptron(seed)
@@ -71,7 +71,7 @@ def test_one_full_batch_step_is_the_step_size_times_the_gradient(lr, momentum, c
     momentum=st.sampled_from([0.0, 0.9]),
     data=st.data(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_an_update_is_heavy_ball_descent_over_the_batches_in_their_order(epochs, batch_size, momentum, data):
     """Against the formula v = m v + g, w = w - lr v, written out. If it fails, local training is not what it says: its
     order, its last smaller batch, its momentum or its restart per epoch."""

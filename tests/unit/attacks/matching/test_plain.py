@@ -116,7 +116,7 @@ def test_victim_and_attack_use_one_scale_of_the_loss():
     momentum=st.sampled_from([0.0, 0.9]),
     count=st.integers(1, 5),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_simulated_local_training_is_the_clients(epochs, batch_size, momentum, count):
     """At the private images, in their order, nothing is left to match. If it fails, federated averaging is attacked
     with another training than the client's: its batches, its momentum or its start."""
