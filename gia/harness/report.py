@@ -44,6 +44,7 @@ def row(
     scale: str,
     seconds: float,
     cached: int = 0,
+    tables: Sequence[Mapping[str, Any]] = (),
     pictures: Sequence[str] = (),
     **facts: str,
 ) -> Row:
@@ -73,6 +74,7 @@ def row(
         "why": str(verdict.detail.get("reason", "")),
         "scale": scale,
         "seconds": round(seconds, 3),
+        "tables": [dict(table) for table in tables],
         "pictures": list(pictures),
         **facts,
     }
@@ -107,10 +109,11 @@ def terminal(run: Run, width: int = 100) -> str:
     for row in run.rows:
         mark = "ok " if as_expected(row) else "NOT"
         lines.append(f"{mark} {row['id']:<{longest}}  {outcome(row)}{_effect(row)}; {_blocks(row)}")
-        for title, text in (("paper", f"{row['paper']}  [{row['source']}]"), (f"here, {run.scale}", row["measured"])):
-            lines += textwrap.wrap(f"{title}: {text}", width, initial_indent="      ", subsequent_indent="        ")
+        told = [f"paper: {row['paper']}  [{row['source']}]", f"here, {run.scale}: {row['measured']}", *_shown(row)]
+        for text in told:
+            lines += textwrap.wrap(text, width, initial_indent="      ", subsequent_indent="        ")
     lines += [f"NOT {name}: no verdict, {why}" for name, why in run.without_verdict.items()]
-    for text in (*_coverage(run), *(f"baseline {text}" for text in run.baselines), *run.notices):
+    for text in (*_coverage(run), *_looks(run), *(f"baseline {text}" for text in run.baselines), *run.notices):
         lines += textwrap.wrap(text, width, subsequent_indent="    ") if text else [""]
     return "\n".join(lines)
 
@@ -140,14 +143,14 @@ def markdown(run: Run) -> str:
                         "-" if row["margin"] is None else f"{row['margin']:.3g} {row['unit']}",
                         _blocks(row),
                         f"{row['paper']} ({row['source']})",
-                        row["measured"],
+                        "; ".join((row["measured"], *_shown(row))),
                     )
                 )
             )
         parts.append("\n".join(table))
     if run.without_verdict:
         parts.append("\n".join(f"- **no verdict** on `{name}`: {why}" for name, why in run.without_verdict.items()))
-    parts += [f"- {text}" for text in (*_coverage(run), *run.notices)]
+    parts += [f"- {text}" for text in (*_coverage(run), *_looks(run), *run.notices)]
     if run.baselines:
         parts.append("## Baselines\n\n" + "\n".join(f"- {text}" for text in run.baselines))
     if shown := [row for row in run.rows if row["pictures"]]:
@@ -175,6 +178,31 @@ def _blocks(row: Row) -> str:
     if row["look"] > 1:
         text += ", second look"
     return text
+
+
+def _shown(row: Row) -> list[str]:
+    """The metrics that do not decide, level by level, and why blocks are void."""
+    lines = []
+    for table in row["tables"]:
+        medians = {name: values for name, values in table["medians"].items() if name != row["metric"]}
+        numbers = (f"{name} {_per_level(values)}" for name, values in medians.items())
+        if medians:
+            lines.append(f"shown, {table['experiment']} at {'/'.join(table['levels'])}: {', '.join(numbers)}")
+        lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
+    return lines
+
+
+def _per_level(values: Sequence[float | None]) -> str:
+    if all(value is None for value in values):
+        return "n/a"
+    return "/".join("n/a" if value is None else f"{value:.3g}" for value in values)
+
+
+def _looks(run: Run) -> list[str]:
+    """What second looks added to the cost."""
+    added = {row["id"]: sum(table["second_look_seconds"] for table in row["tables"]) for row in run.rows}
+    told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in added.items() if seconds)
+    return [f"second looks added, in seconds of computing: {told}"] if told else []
 
 
 def _coverage(run: Run) -> list[str]:

@@ -18,13 +18,10 @@ from gia.harness.protocol import Experiment, Protocol
 from gia.harness.register import Claim
 from gia.harness.run import Measure, measure
 from gia.harness.store import Store, load_pictures
-from gia.harness.table import Table, Value
+from gia.harness.table import LOOKS, Table, Value
 from gia.harness.verdicts import Verdict
 
 Level = TypeVar("Level", str, int, float)
-
-#: Blocks at the first look, and in all at the second.
-LOOKS = (8, 16)
 
 
 class UnexpectedOutcomeError(AssertionError):
@@ -180,6 +177,7 @@ class Claims:
             scale=self.scale,
             seconds=time.perf_counter() - began,
             cached=sum(table.cached for table in tables),
+            tables=[table.described() for table in tables],
             pictures=[path.relative_to(self._context.folder).as_posix() for path in pictures],
             **self._context.facts,
         )

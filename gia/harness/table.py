@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gia.harness.executor import BlockResult
 from gia.harness.protocol import Experiment
+
+#: Blocks at the first look, and in all at the second.
+LOOKS = (8, 16)
 
 #: A function of one level's metrics, where a claim is decided on none of them as it is.
 Value = Callable[[Mapping[str, float | None]], float]
@@ -55,3 +59,27 @@ class Table:
 
         rows = [[of(result.levels[label]) for label in self.levels] for result in self.valid]
         return np.array(rows, dtype=float).reshape(len(rows), len(self.levels))
+
+    def medians(self) -> dict[str, list[float | None]]:
+        """Metric to its median over the valid blocks at each level; None where it is not defined."""
+        first = self.valid[0].levels if self.valid else {}
+        return {
+            metric: [self._median(label, metric) for label in self.levels] for metric in first.get(self.levels[0], {})
+        }
+
+    def described(self) -> dict[str, Any]:
+        """What a report shows beside a verdict, as plain JSON; seconds are those that the blocks cost when computed."""
+        return {
+            "experiment": self.experiment.id,
+            "levels": self.levels,
+            "medians": self.medians(),
+            "void": {
+                str(r.block.index): r.control.reason for r in self.results if not r.valid and r.control is not None
+            },
+            "seconds": sum(result.seconds for result in self.results),
+            "second_look_seconds": sum(result.seconds for result in self.results if result.block.index >= LOOKS[0]),
+        }
+
+    def _median(self, label: str, metric: str) -> float | None:
+        found = [value for r in self.valid if (value := r.levels[label].get(metric)) is not None]
+        return float(np.median(found)) if len(found) == len(self.valid) else None

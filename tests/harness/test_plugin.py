@@ -68,6 +68,10 @@ def test_void(claims):
     result.assert_outcomes(passed=1)
     verdict = inner.verdicts["toy.void"]
     assert (verdict["blocks"], verdict["void"], verdict["look"]) == (13, 3, 2)
+    (table,) = verdict["tables"]
+    assert table["void"] == {"0": "planted", "1": "planted", "2": "planted"}
+    assert table["medians"]["psnr"] == pytest.approx([20.05, 18.05], abs=0.05)
+    assert 0 < table["second_look_seconds"] < table["seconds"]
     result.stdout.fnmatch_lines(["*13 blocks, 3 void*"])
 
 

@@ -40,6 +40,7 @@ def a_row(
         "measured": "PSNR 24.1 22.0 20.1 18.2 dB",
         "scale": "reduced",
         "seconds": 12.0,
+        "tables": [],
         "pictures": [],
         "torch": "2.14.1",
         **changes,
@@ -77,6 +78,23 @@ def test_the_terminal_table_shows_effect_interval_margin_blocks_and_both_numbers
         assert part in text
     assert "paper: SSIM .765 to .513  [Fig. 3a]" in text
     assert "here, reduced: PSNR 24.1 22.0 20.1 18.2 dB" in text
+
+
+def test_metrics_that_do_not_decide_void_blocks_and_second_looks_are_shown() -> None:
+    """A metric could be chosen afterwards; nobody would know why blocks are missing, or where the time went."""
+    table = {
+        "experiment": "op.batch_size",
+        "levels": ["1", "2"],
+        "medians": {"psnr": [24.0, 22.0], "ssim": [0.8123, 0.7], "lpips": [None, None]},
+        "void": {"3": "failed: PSNR 9.10 dB against 11.00 dB blind"},
+        "seconds": 90.0,
+        "second_look_seconds": 41.0,
+    }
+    row = a_row(tables=[table])
+    for text in (report.terminal(a_run(row), width=200), report.markdown(a_run(row))):
+        assert "shown, op.batch_size at 1/2: ssim 0.812/0.7, lpips n/a" in text
+        assert "void block 3: failed: PSNR 9.10 dB against 11.00 dB blind" in text
+        assert "second looks added, in seconds of computing: op.batch_size 41 s" in text
 
 
 def test_rows_without_a_test_are_named_as_not_covered_in_groups() -> None:
