@@ -73,6 +73,19 @@ def test_a_photo_has_less_of_it_than_noise():
     assert (TotalVariation(1.0)(images[:, None]) < TotalVariation(1.0)(noise[:, None])).all()
 
 
+@given(shape=SHAPES, weight=st.floats(0, 10), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_its_closed_form_is_what_autograd_finds(shape, weight, seed):
+    """If it fails, attacks descend along something else than the penalty, also where neighbours are equal."""
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    images = (drawn * 3).round().requires_grad_()
+    prior = TotalVariation(weight)
+    values, gradient = prior.with_gradient(images.detach())
+    (expected,) = torch.autograd.grad(prior(images).sum(), images)
+    torch.testing.assert_close(values, prior(images.detach()), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-15)
+
+
 def test_its_gradient_is_that_of_each_trial_alone():
     """If it fails, trials share one backward pass and get each other's gradients."""
     images = torch.rand(3, 2, 3, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

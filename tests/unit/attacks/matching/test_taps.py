@@ -275,5 +275,4 @@ def test_float32_is_at_most_four_times_as_wrong_as_double_backward(
     problem = Problem(model, observations, images, labels, objective, F.cross_entropy)
     _, exact = problem.by("plain")
     plain, taps = (relative(problem.by(engine, torch.float32)[1].double(), exact, 0) for engine in ("plain", "taps"))
-
     assert taps <= 4 * plain
