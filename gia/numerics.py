@@ -41,8 +41,7 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_deterministic_debug_mode(),
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
         os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
@@ -50,7 +49,8 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
     )
     try:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
+        # The flag of torch.use_deterministic_algorithms, without the compiler that it imports for 3 s in each process.
+        torch.set_deterministic_debug_mode("error")
         # Every new buffer would be filled with NaN first: 3 % of an attack's step, for memory that is never read.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
@@ -60,11 +60,11 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-        torch.backends.cudnn.benchmark = before[3]
-        torch.backends.cudnn.deterministic = before[4]
-        torch.utils.deterministic.fill_uninitialized_memory = before[6]  # type: ignore[attr-defined]
-        if before[5] is None:
+        torch.set_deterministic_debug_mode(before[1])
+        torch.backends.cudnn.benchmark = before[2]
+        torch.backends.cudnn.deterministic = before[3]
+        torch.utils.deterministic.fill_uninitialized_memory = before[5]  # type: ignore[attr-defined]
+        if before[4] is None:
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
