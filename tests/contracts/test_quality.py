@@ -10,7 +10,7 @@ import torch
 import gia
 from gia.harness import pictures
 
-SHOWN = Path(__file__).parents[3] / ".gia" / "quality"
+SHOWN = Path(__file__).parents[2] / ".gia" / "quality"
 
 
 def attacked(attack, victim, count, **settings):
