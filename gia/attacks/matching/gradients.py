@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gia.attacks.matching.layers import Pair
 from gia.attacks.matching.tapped import Tap
 from gia.attacks.objectives import Agreement
 
@@ -52,36 +51,39 @@ class Factored:
     """g = D C' of a single tap, with C (R, K, M) and D (R, O, M), and t as in `Full`."""
 
     def __init__(self, tap: Tap, factors: tuple[Tensor, Tensor], target: Tensor) -> None:
-        self._tap, self._target = tap, target
+        self._tap, self._target = tap, target.flatten(2)
         self._c, self._d = factors
-        layer, inputs, outputs = tap
-        self._along = layer.along(inputs, Pair(target, None), outputs.shape)  # t * x
+        self._tc = _each(self._target, self._c)
         # In float64, since <D'D, C'C> cancels where g is small against its terms.
         c, d = self._c.double(), self._d.double()
         self._cc, self._dd = c.mT @ c, d.mT @ d
 
     def inner(self) -> Tensor:
-        """<D C', t> = <d, t * x>."""
-        products = self._tap.layer.apart(self._tap.outputs * self._along)
-        return products.flatten(2).sum((0, 2), dtype=torch.float64)
+        """<D C', t> = <D, t C>."""
+        return _dot(self._d, self._tc)
 
     def squared(self) -> Tensor:
         """<D C', D C'> = <D'D, C'C>."""
         return (self._cc * self._dd).sum((1, 2))
 
     def difference(self) -> Tensor:
-        return Full(self._d @ self._c.mT, self._target.flatten(2)).difference()
+        return Full(self._d @ self._c.mT, self._target).difference()
 
     def seeds(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """V * x = a D (C'C) + b (t * x) and V' * d = a C (D'D) + b (t' * d), where V = a D C' + b t."""
+        """V * x from V C = a D (C'C) + b (t C), and V' * d from V' D = a C (D'D) + b (t' D), where V = a D C' + b t."""
         (layer, inputs, outputs), dtype = self._tap, self._c.dtype
-        a = a.view(-1, 1, 1)
-        along = layer.to_outputs(self._d @ (a * self._cc).to(dtype), outputs.shape)
-        back = layer.to_inputs(self._c @ (a * self._dd).to(dtype), inputs.shape)
-        for seed, of_target in (along, self._along), (back, layer.back_along(outputs, self._target, inputs.shape)):
-            apart = layer.apart(seed)
-            apart.addcmul_(layer.apart(of_target), b.view(-1, *[1] * (seed.dim() - 1)))
-        return along, back
+        a, b = a.view(-1, 1, 1), b.view(-1, 1, 1)
+        along = torch.addcmul(self._d @ (a * self._cc).to(dtype), self._tc, b)
+        back = torch.addcmul(self._c @ (a * self._dd).to(dtype), _each(self._target.mT, self._d), b)
+        return layer.to_outputs(along, outputs.shape), layer.to_inputs(back, inputs.shape)
+
+
+def _each(matrices: Tensor, columns: Tensor) -> Tensor:
+    """A matrix (R, n, k), or (1, n, k) for all, times columns (R, k, M)."""
+    if len(matrices) < len(columns):  # one product: a batched one would copy the matrix for each trial
+        together = matrices[0] @ columns.transpose(0, 1).flatten(1)
+        return together.view(len(together), len(columns), -1).transpose(0, 1)
+    return matrices @ columns
 
 
 class Sums(Agreement):
