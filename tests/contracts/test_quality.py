@@ -13,7 +13,7 @@ from gia.harness import pictures
 SHOWN = Path(__file__).parents[2] / ".gia" / "quality"
 
 
-def attacked(attack, victim, count, **settings):
+def attacked(attack, victim, count, *, steps):
     """PSNR of the first `count` CIFAR-10 test images, each alone in its batch, and a picture of all of them."""
     data = gia.data.load("cifar10-samples")
     images = data.images[:count]
@@ -21,11 +21,11 @@ def attacked(attack, victim, count, **settings):
         gia.share_gradient(victim, images[i : i + 1], data.labels[i : i + 1], reveal=("labels",)) for i in range(count)
     ]
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    found = gia.attacks.run_many(attack, victim, observations, generators=generators, **settings)
+    found = gia.attacks.run_many(attack, victim, observations, generators=generators, steps=steps)
     reconstructions = torch.cat([reconstruction.images for reconstruction in found])
     SHOWN.mkdir(parents=True, exist_ok=True)
     rows = {"private": images, attack: reconstructions}
-    pictures.grid(SHOWN / f"{attack}.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()})
+    pictures.grid(SHOWN / f"{attack}-{steps}-steps.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()})
     return gia.metrics.psnr(reconstructions, images)
 
 
