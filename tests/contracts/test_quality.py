@@ -25,7 +25,9 @@ def attacked(attack, victim, count, *, steps):
     reconstructions = torch.cat([reconstruction.images for reconstruction in found])
     SHOWN.mkdir(parents=True, exist_ok=True)
     rows = {"private": images, attack: reconstructions}
-    pictures.grid(SHOWN / f"{attack}-{steps}-steps.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()})
+    pictures.grid(
+        SHOWN / f"{attack}-{steps}-steps.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()}
+    )
     return gia.metrics.psnr(reconstructions, images)
 
 
