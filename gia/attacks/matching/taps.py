@@ -10,6 +10,19 @@ its derivatives are dD/dd = V * x and dD/dx = V' * d. One step of R trials of B 
     4. one backward pass through both graphs to the images, from the seeds V * x at d and V' * d at x.
 
 In forward passes F: 1 + 1 + 1 + 2 + 2 = 7. A training step is 3, aten's double backward 8.1.
+
+What each trick bought, in processor time on one AVX2 core, float32, images of 32 x 32 (ConvNet of width 32, ResNet-18):
+
+    trials at once instead of one by one        ConvNet, B=1: R=16 costs 3.8 ms a trial, R=1 14.8 (`engines` knows)
+    convolution and its transpose as a pair     8.1F -> 6.8F (ResNet-18, B=4)
+    interleaved trials                          no copy of any image on the way to a grouped convolution
+    narrow inputs by columns (`layers`)         the first layer of the ConvNet 11 -> 6 of 66 ms at R=16
+    factored gradients (`gradients`)            the 512-channel layers of ResNet-18, B=1: 143 -> 31 ms at R=4
+    sums by rows, then float64                  a float64 cast of all gradients, a tenth of the ConvNet's step
+    aten's convolution_backward, not torch.nn.grad    one copy of each input
+
+What is left is oneDNN: 69 % of a ResNet-18 step are its convolutions and 16 % matrix products; the core is within 1.15
+times seven forward passes there, and 1.4 to 1.6 for the ConvNet, whose kernels per trial are reordered at each call.
 """
 
 from __future__ import annotations

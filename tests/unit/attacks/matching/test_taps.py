@@ -60,6 +60,22 @@ class Functional(nn.Module):
         return F.silu(self.scale * F.conv2d(x, self.kernel, padding="same") + self.shift)
 
 
+class Contiguous(torch.autograd.Function):
+    """Images and their derivatives of any order laid out row by row.
+
+    Where those of a single image are laid out by channels last, torch 2.14's own backward of BatchNorm2d on CPUs reads
+    the wrong entries (`native_batch_norm_backward`), and the oracle would be none.
+    """
+
+    @staticmethod
+    def forward(ctx, images):
+        return images.clone(memory_format=torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx, derivative):
+        return Contiguous.apply(derivative)
+
+
 class Tokens(nn.Module):
     """Self-attention between pixels, with a class token, as in a vision transformer."""
 
@@ -71,14 +87,12 @@ class Tokens(nn.Module):
         self.feed = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # torch 2.14's own backward of an earlier BatchNorm2d is wrong for one image's derivative in channels last
-        if x.requires_grad:
-            x.register_hook(Tensor.contiguous)
+        x = Contiguous.apply(x)
         tokens = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(2).mT], 1)
         tokens = self.norm(tokens)
         tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
         tokens = tokens + F.gelu(self.feed(tokens))
-        return (tokens[:, 1:].mT.unflatten(2, x.shape[2:]) + tokens[:, :1].mT.unsqueeze(3)).contiguous()
+        return Contiguous.apply(tokens[:, 1:].mT.unflatten(2, x.shape[2:]) + tokens[:, :1].mT.unsqueeze(3))
 
 
 class Head(nn.Module):
