@@ -70,21 +70,36 @@ def test_the_measured_error_grows_with_the_batch_and_with_the_resolution(claims)
     """The RMSE per pixel rises with the entries B*C*H*W, along B and along H and W; the verdict is the weaker one's.
 
     A dead attack's error per pixel is constant, while its norm grows with slope 1/2 all the same: the norm's slope is
-    shown beside the blind guess's. B levels are those of `op.batch_size`, read from the store.
+    shown beside the blind guess's. B levels are those of `op.batch_size`, read from the store. Each factor
+    has looks of its own.
     """
     scale, claim = claims.scale, claims.claim("thm1.empirical")
     op = PROTOCOLS[scale]["op"]
-    sizes = replace(op, **RESIZED[scale])
+    sizes, sides = replace(op, **RESIZED[scale]), RESOLUTIONS[scale]
+
+    def along_batch(blocks):
+        return claims.table("op.batch_size", op, levels=BATCH_SIZES[scale], change=batches_of, blocks=blocks)
+
+    def along_sides(blocks):
+        return claims.table(claim.id, sizes, levels=sides, change=resized, blocks=blocks)
+
+    seen = {
+        "B": looked(claim, along_batch, np.log(BATCH_SIZES[scale])),
+        "HW": looked(claim, along_sides, 2 * np.log(sides)),
+    }
+    verdict = min((found for found, _ in seen.values()), key=lambda v: (OUTCOMES.index(v.outcome), v.effect or 0.0))
+    measured = "; ".join(f"along {name}: {found.measured}" for name, (found, _) in seen.items())
+    claims.record(replace(verdict, measured=measured), tables=[table for _, table in seen.values()])
+
+
+def looked(claim, table_of, x):
+    """The trend over x at eight blocks, and at sixteen after an inconclusive look at this factor; and its table."""
     for look, blocks in enumerate(LOOKS, start=1):
-        along_batch = claims.table("op.batch_size", op, levels=BATCH_SIZES[scale], change=batches_of, blocks=blocks)
-        along_sides = claims.table(claim.id, sizes, levels=RESOLUTIONS[scale], change=resized, blocks=blocks)
-        tables = {"B": (along_batch, BATCH_SIZES[scale]), "HW": (along_sides, [s**2 for s in RESOLUTIONS[scale]])}
-        seen = {name: grown(claim, table, np.log(entries), look) for name, (table, entries) in tables.items()}
-        verdict = min(seen.values(), key=lambda v: (OUTCOMES.index(v.outcome), v.effect or 0.0))
+        table = table_of(blocks)
+        verdict = grown(claim, table, x, look)
         if not verdicts.needs_second_look(verdict):
             break
-    measured = "; ".join(f"along {name}: {found.measured}" for name, found in seen.items())
-    claims.record(replace(verdict, measured=measured), tables=[along_batch, along_sides])
+    return verdict, table
 
 
 def resized(protocol, side):
