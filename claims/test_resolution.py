@@ -1,4 +1,4 @@
-"""Resolution: do larger images resist, and more than larger batches? (arXiv 2503.11514, Sec. IV-B, Fig. 3a, Remark 1.)"""
+"""Resolution: do larger images resist, and more than larger batches? (arXiv 2503.11514, Sec. IV-B and Remark 1.)"""
 
 from __future__ import annotations
 
