@@ -82,7 +82,7 @@ def test_depth_protects_one_image_better_than_a_large_batch_does(claims):
 
 
 @pytest.mark.baseline
-@pytest.mark.parametrize("name", ["resnet10", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet10"])  # a deeper one costs more than a commit's check may
 def test_quality_is_that_on_record(baseline, name):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     pin = replace(pinned(residual("reduced")), images=1, pattern_batch=None, score=("psnr", "ssim", "rmse"))
