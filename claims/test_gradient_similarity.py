@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from claims.protocols import PROTOCOLS
 from gia.data import load
 from gia.harness import verdicts
-from gia.harness.run import Control, Fitting, Measurement, measure, prepared
+from gia.harness.run import Fitting, Measurement, measure, prepared, shares_gradients
 from gia.harness.session import LOOKS
 from gia.theory import as_rows, cosines, neighbours, sample_gradients
 
@@ -26,12 +26,6 @@ STATES = ("untrained", "half-trained", "trained")
 
 #: Two unit vectors at this distance have the cosine .5; neighbours are counted among so many images of the data.
 EPSILON, POOL = 1.0, 120
-
-
-def flows(protocol, block):
-    """The control of what attacks nothing: the gradients are finite and not zero."""
-    smallest = float(as_rows(prepared(protocol, block)[1]).norm(dim=1).min())
-    return Control(smallest > 0, f"smallest gradient {smallest:.3g}", {"gradient_norm": smallest})
 
 
 #: Residual nets with batch normalization, as the paper's, on digits, of which there are enough to train on.
@@ -64,7 +58,7 @@ ATTACKED = {
 
 def similarity(scale, **changes):
     """The protocol of the rows without an attack."""
-    single = {"pattern": "any", "pattern_batch": None, "batch_size": 1, "control": flows, "space": "pixels"}
+    single = {"pattern": "any", "pattern_batch": None, "batch_size": 1, "control": shares_gradients, "space": "pixels"}
     return replace(PROTOCOLS[scale]["op"], **single, **SIMILARITY[scale], **changes)
 
 
