@@ -35,7 +35,7 @@ SIMILARITY = {
         "data": "digits",
         "image_size": 16,
         "images": 48,
-        "vary": {"victim.width": (8, 12, 16), "victim.activation": ("relu", "leaky_relu")},
+        "vary": {"victim.width": (8, 9, 10, 11, 12, 13, 14, 16), "victim.activation": ("relu", "leaky_relu")},
     },
     "paper": {"data": "cifar10"},
 }
@@ -49,7 +49,11 @@ ATTACKED = {
     "reduced": {
         "data": "faces",
         "images": 4,
-        "vary": {"victim.width": (28, 30, 32), "fit.batch_size": (16, 24, 32)},
+        "vary": {
+            "victim.width": (28, 30, 32),
+            "victim.activation": ("relu", "leaky_relu"),
+            "fit.batch_size": (16, 24, 32),
+        },
         "fit": Fitting(epochs=16, half=4, accuracy=0.7),
     },
     "paper": {"data": "cifar10", "fit": FITTING["paper"]},

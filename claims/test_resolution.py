@@ -24,7 +24,7 @@ CHANGES = {
         "pattern_batch": None,
         "vary": {
             "data": ("photos", "faces"),
-            "victim.width": (28, 30, 32),
+            "victim.width": (26, 28, 30, 32),
             "victim.activation": ("relu", "leaky_relu"),
         },
     },

@@ -25,7 +25,7 @@ CHANGES = {
         "batch_size": 4,
         "control_images": 4,
         "settings": {"steps": 200},
-        "vary": {"victim.width": (32, 34, 36, 38, 40), "victim.activation": ("relu", "leaky_relu")},
+        "vary": {"victim.width": tuple(range(32, 41)), "victim.activation": ("relu", "leaky_relu")},
     },
     "paper": {"data": "cifar10", "batch_size": 4, "control_images": 4},
 }
