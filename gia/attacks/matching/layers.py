@@ -138,8 +138,9 @@ class Convolution(Layer):
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
         if self._narrow:
             kernels = direction.flatten(2).mT
-            each = kernels if len(kernels) == 1 else kernels.repeat(len(outputs) // len(kernels), 1, 1)
-            return self._fold(each @ outputs.flatten(2), shape)
+            if len(kernels) == 1:
+                return self._fold(F.conv2d(outputs, kernels[0, :, :, None, None]).flatten(2), shape)
+            return self._fold(kernels.repeat(len(outputs) // len(kernels), 1, 1) @ outputs.flatten(2), shape)
         sides = self.side_by_side(outputs, len(direction))
         inputs = outputs.new_empty(shape[0] // len(direction), len(direction) * shape[1], *shape[2:])  # for its shape
         return self._backward(sides, inputs, direction.flatten(0, 1), len(direction), 0).view(shape)

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching.gradients import Factored, Full, Gradient, Sums
+from gia.attacks.matching.gradients import Factored, Full, Gradient, Sums, Target
 from gia.attacks.matching.layers import Pair
 from gia.attacks.matching.tapped import Tap, Tape, tapped
 from gia.attacks.objectives import Objective
@@ -56,11 +56,11 @@ class Taps:
         self._victim = tapped(victim, names, self._tape)
         self._objective, self._loss = objective, loss
 
-    def __call__(self, targets: Sequence[Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The objective (R,) and its gradient to images (R, B, C, H, W).
 
         Args:
-            targets: (R, *shape) for each name, or (1, *shape) where all trials share them.
+            targets: for each name, of each trial or of all.
             labels: (R, B) int64.
 
         Raises `Unknown` where a matched parameter is used in a way that has no rule.
@@ -92,7 +92,7 @@ class Taps:
                 loss = torch.stack([self._loss(*pair) for pair in zip(apart, labels, strict=True)]).sum()
             return tape.listen(loss)
 
-    def _gradients(self, taps: Sequence[Tap], targets: dict[str, Tensor], trials: int) -> dict[str, Gradient]:
+    def _gradients(self, taps: Sequence[Tap], targets: dict[str, Target], trials: int) -> dict[str, Gradient]:
         uses = Counter(name for tap in taps for name in tap.layer.names)
         found: dict[str, Gradient] = {}
         sums: dict[str, Tensor] = {}
@@ -107,7 +107,8 @@ class Taps:
                     sums[name] = sums[name] + value if name in sums else value
         for name in self._names:
             if name not in found:
-                value = sums[name] if name in sums else targets[name].new_zeros(trials, *targets[name].shape[1:])
+                target = targets[name].value
+                value = sums[name] if name in sums else target.new_zeros(trials, *target.shape[1:])
                 found[name] = Full(value, targets[name])
         return {name: found[name] for name in self._names}
 
