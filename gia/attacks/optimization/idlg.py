@@ -40,7 +40,7 @@ def idlg(
     loss: Loss = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> list[Reconstruction]:
-    """Improved Deep Leakage from Gradients (Zhao et al., 2020, Algorithm 1).
+    """Improved Deep Leakage from Gradients (Zhao et al., 2020, arXiv 2001.02610).
 
     `gia.attacks.labels.restore` with rule="sign" gives the label of the one image, and `dlg`, whose settings these are,
     searches for it with that label. A label that leaked is not read: to attack with it, take `dlg`.

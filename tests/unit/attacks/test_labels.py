@@ -235,7 +235,8 @@ def test_a_condition_that_fails_is_named(rule, settings, labels, message):
     [
         ("sign", lambda bias: -bias, "9 classes of 'layers.2' have a negative entry, 1 images cannot"),
         ("counts", lambda bias: -bias, "9 classes of 'layers.2' have a negative entry, 1 images cannot"),
-        ("sign", torch.abs, "no class of 'layers.2' has a negative entry"),
+        ("sign", torch.abs, "no class of 'layers.2' has a negative entry and 0 have a zero"),
+        ("sign", lambda bias: (bias == bias.max()).double(), "negative entry and 9 have a zero one"),
         ("sign", torch.zeros_like, r"every entry is zero in 'layers\.2\.bias'"),
         ("row_minimum", torch.zeros_like, r"every entry is zero in 'layers\.2\.weight'"),
     ],
@@ -247,6 +248,16 @@ def test_a_gradient_that_no_cross_entropy_gives_is_an_error(rule, change, messag
     last = {f"layers.2.{part}": change(observation.gradients[f"layers.2.{part}"]) for part in ("weight", "bias")}
     with pytest.raises(ValueError, match=message):
         restore(model, replace(observation, gradients={**observation.gradients, **last}), rule=rule)
+
+
+def test_a_probability_that_rounds_to_1_still_tells_the_label():
+    """Of a net that is sure, in float32. If it fails, the nets that know an image best are said to hide its label."""
+    model = network(16, 10, dtype=torch.float32)
+    with torch.no_grad():
+        model.layers[-1].bias[3] += 30
+    observation = gia.share_gradient(model, gia.data.load("digits").images[:1], torch.tensor([3]))
+    assert observation.gradients["layers.2.bias"].min() == 0
+    assert found(model, observation, "sign") == [3]
 
 
 def test_only_an_observation_is_restored():
