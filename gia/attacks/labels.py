@@ -30,8 +30,8 @@ def restore(model: nn.Module, observation: Observation, *, rule: Rule) -> Observ
     | rule | published by | right if |
     |---|---|---|
     | sign | Zhao et al., 2020 (iDLG, arXiv 2001.02610) | there is one image |
-    | row_minimum | Yin et al., 2021 (GradInversion, arXiv 2104.07586) | labels are distinct, features >= 0, each image |
-    | | | has a feature m with o_im > sum_j p_jc o_jm for its class c |
+    | row_minimum | Yin et al., 2021 (GradInversion, arXiv 2104.07586) | labels are distinct, features >= 0, and each |
+    | | | image i has a feature m with o_im > sum_j p_jc o_jm for its class c |
     | counts | Wainakh et al., 2022 (LLG*, arXiv 2105.09369) | each count is estimated to within less than 1/2 |
 
     *sign*: the class whose entry in gb is negative or, where p rounds to 1, alone zero. *row_minimum*: the B classes
