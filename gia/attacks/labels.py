@@ -57,8 +57,9 @@ def restore(model: nn.Module, observation: Observation, *, rule: Rule) -> Observ
     | cifar10-cnn, train | 100 / 100 / 100 | 98 / 90 / 76 / 49 | 100 / 98 / 84 | 100 / 95 / 82 / 78 |
     | trained faces | 100 / 100 / 100 / 100 | 95 / 96 / 96 / 91 | 95 / 85 / 76 / 66 | 90 / 81 / 72 / 62 |
 
-    Without the bias *counts* has 93 to 100 % of the untrained ones at B = 16 (ConvNet, MLP, ResNet-10). *sign* was right for each of 20 CIFAR-10
-    images and 180 faces alone, also of trained nets. `tests/unit/attacks/test_labels.py` repeats a part.
+    Without the bias *counts* has 93 to 100 % of the untrained ones at B = 16 (ConvNet, MLP, ResNet-10). *sign* was
+    right for each of 20 CIFAR-10 images and 180 faces alone, also of trained nets.
+    `tests/unit/attacks/test_labels.py` repeats a part.
 
     A federated-averaging update serves *sign* and *row_minimum* at any scale, and the statements above hold for it with
     the probabilities and features met on the way (plain SGD or momentum). *counts* divides it by what `local` says that
