@@ -69,8 +69,8 @@ def victim(name):
 
 @pytest.fixture
 def observation(name, victim):
-    """What it gives away of two images."""
-    return share(CASES[name], victim, 0, 1)
+    """What it gives away of two images, or of as many as it takes."""
+    return share(CASES[name], victim, *CASES[name].batch(0, 1))
 
 
 @each_attack
@@ -105,7 +105,7 @@ def test_labels_are_asked_for_and_held_to_the_model(name, victim, observation):
     if "labels" in CARDS[name].needs:
         with pytest.raises(ValueError, match=r"labels: .* needs them"):
             launch(name, victim, replace(observation, labels=None))
-    beyond = replace(observation, labels=torch.tensor([0, CLASSES]))
+    beyond = replace(observation, labels=torch.tensor([0, CLASSES])[-observation.batch_size :])
     if "labels out of range" in CASES[name].exempt:
         launch(name, victim, beyond)
     else:

@@ -28,7 +28,7 @@ def there(tmp_path_factory):
     for number, (name, dtype) in enumerate(JOBS):
         case = CASES[name]
         model = build(case, getattr(torch, dtype))
-        observation = share(case, model, 0, 1)
+        observation = share(case, model, *case.batch(0, 1))
         save_file(model.state_dict(), folder / f"{number}.model.safetensors")
         observation.save(folder / f"{number}.observation.safetensors")
         victim = {"num_classes": CLASSES, "image_size": SIZE, **case.victim}

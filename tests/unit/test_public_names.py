@@ -31,7 +31,7 @@ PUBLIC = {
         "share_update",
         "theory",
     },
-    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "run_many"},
+    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "labels", "run_many"},
     gia.data: {"Images", "load", "sample"},
     gia.federated: {
         "Client",
@@ -70,6 +70,7 @@ SIGNATURES = {
     "share_update": ("model images labels", "local reveal order loss training"),
     "federated.Client": ("images labels", "local reveal defenses validate loss training"),
     "federated.Client.answer": ("self model", ""),
+    "attacks.labels.restore": ("model observation", "rule"),
     "attacks.run_many": ("attack model observations", "generators"),
     "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
     "models.standardize": ("net", "mean std"),
@@ -87,6 +88,7 @@ SIGNATURES = {
 
 ATTACK_SETTINGS = {
     "dlg": "steps lr history objective init loss callback",
+    "idlg": "steps lr history objective init loss callback",
     "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
     "linear_layer": "layer agreement loss",
 }

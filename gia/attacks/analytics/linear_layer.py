@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gia.attacks.probe import logits_of
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation, set_mode
@@ -137,11 +138,7 @@ def _input_layer(model: nn.Module, observation: Observation, wanted: str | None)
     for name, module in victim.named_modules():
         if isinstance(module, nn.Linear) and {f"{name}.weight", f"{name}.bias"} <= set(observation.gradients):
             module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-    try:
-        with torch.no_grad():
-            victim(image)
-    except RuntimeError as error:
-        raise ValueError(f"image_shape: the model does not take {observation.image_shape}: {error}") from error
+    logits_of(victim, image)
     if not seen or (wanted is not None and wanted not in seen):
         which = "no linear layer" if wanted is None else f"no linear layer named {wanted!r}"
         raise ValueError(f"layer: {which} with shared weight and bias sees the image itself; those that do: {seen}")
