@@ -16,8 +16,10 @@ What each trick bought, in processor time on one AVX2 core, float32, images of 3
     trials at once instead of one by one        ConvNet, B=1: R=16 costs 3.8 ms a trial, R=1 14.8 (`engines` knows)
     convolution and its transpose as a pair     8.1F -> 6.8F (ResNet-18, B=4)
     interleaved trials                          no copy of any image on the way to a grouped convolution
-    narrow inputs by columns (`layers`)         the first layer of the ConvNet 11 -> 6 of 66 ms at R=16
+    to narrow inputs by columns (`layers`)      the ConvNet's images 1.3 -> 0.8 ms, twice in a step of 20 at R=16
     factored gradients (`gradients`)            the 512-channel layers of ResNet-18, B=1: 143 -> 31 ms at R=4
+    their products by oneDNN                    148 -> 57 ms of a ResNet-18 step at B=4, R=2
+    targets' own sums and transposes kept       0.5 ms of the ConvNet's step
     sums by rows, then float64                  a float64 cast of all gradients, a tenth of the ConvNet's step
     aten's convolution_backward, not torch.nn.grad    one copy of each input
 
