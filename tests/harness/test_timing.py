@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from gia.harness.flops import count_flops
 from gia.harness.timing import (
     ROUNDS,
     Ratio,
@@ -24,7 +25,6 @@ from gia.harness.timing import (
     TimingInconclusive,
     _interval,
     compare_names,
-    count_flops,
     ratio,
 )
 
