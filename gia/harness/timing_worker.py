@@ -40,7 +40,7 @@ def main(root: str, file: str) -> None:
     workloads = _loaded(file)
 
     def say(**answer: object) -> None:
-        print(json.dumps(answer), file=answers, flush=True)  # noqa: T201 - the parent reads it
+        print(json.dumps(answer), file=answers, flush=True)
 
     def asked() -> dict[str, Any]:
         line = sys.stdin.readline()
