@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--rebaseline", action="store_true", help="move the stored baselines that fail; needs --reason")
     group.addoption("--reason", metavar="TEXT", help="why the baselines move; stored with them")
     group.addoption("--base", metavar="REF", help="time this working tree against that commit, in place of the goals")
+    group.addoption("--repeats", type=int, default=1, metavar="N", help="planted slowdowns that --base has to tell")
     parser.addini("claims_register", "the register of claims, relative to the root", default="claims/claims.toml")
 
 
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--workers: expected 0 or more, got {option.workers}")
     if option.reason is not None and not option.rebaseline:
         raise pytest.UsageError("--reason: expected together with --rebaseline")
+    if option.repeats < 1:
+        raise pytest.UsageError(f"--repeats: expected at least 1, got {option.repeats}")
     if option.base is not None:
         try:
             commit_of(config.rootpath, option.base)

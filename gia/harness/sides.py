@@ -2,7 +2,7 @@
 
     with checked_out(root, "main") as base:
         cost = head_over_base(root, base, workloads, "core / small, 1")
-    if cost.slower(by=0.1): ...
+    assert not cost.slower(by=0.1)
 
 Both sides run the head's workloads with the same seeds; only `gia` differs.
 """
@@ -14,10 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from gia.harness import timing_worker
 from gia.harness.rounds import ROUNDS
@@ -48,33 +47,10 @@ def checked_out(repository: Path, ref: str) -> Iterator[Path]:
 
 
 class Side:
-    """A process on the `gia` of a checkout; a context that ends it.
+    """What a process on the `gia` of a checkout is asked, and answers."""
 
-    Attributes:
-        names: of the workloads.
-    """
-
-    def __init__(self, root: Path, workloads: Path) -> None:
-        self._root = root
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(timing_worker.__file__), str(root), str(workloads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            cwd=root,
-        )
-
-    def __enter__(self) -> Side:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
+    def __init__(self, root: Path, process: subprocess.Popen[str], said: IO[str]) -> None:
+        self._root, self._process, self._said = root, process, said
 
     def names(self) -> list[str]:
         """Of the workloads; the first thing to ask for."""
@@ -91,11 +67,9 @@ class Side:
 
     def _ask(self, **request: object) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # the answer that does not come says why
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the answer that does not come says why
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -107,12 +81,31 @@ class Side:
         return dict(json.loads(line))
 
 
+@contextmanager
+def side(root: Path, workloads: Path) -> Iterator[Side]:
+    """A process on the `gia` of `root` with a file of workloads, ended afterwards."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(timing_worker.__file__), str(root), str(workloads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            cwd=root,
+        )
+        try:
+            yield Side(root, process, said)
+        finally:
+            process.kill()
+            process.communicate()
+
+
 def names_of(root: Path, workloads: Path) -> list[str]:
     """The names that a checkout's own file of workloads has; none if it has no such file."""
     if not workloads.exists():
         return []
-    with Side(root, workloads) as side:
-        return side.names()
+    with side(root, workloads) as own:
+        return own.names()
 
 
 def head_over_base(
@@ -124,10 +117,10 @@ def head_over_base(
     rounds.
     """
     with ExitStack() as stack:
-        sides = [stack.enter_context(Side(root, workloads)) for root in (head, base)]
-        for side in sides:
-            side.names()
-            side.start(name)
+        sides = [stack.enter_context(side(root, workloads)) for root in (head, base)]
+        for one in sides:
+            one.names()
+            one.start(name)
         return ratio_of_blocks(sides[0].run, sides[1].run, rounds=rounds, block_seconds=block_seconds)
 
 

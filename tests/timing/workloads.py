@@ -64,6 +64,7 @@ class Setting:
 
 @cache
 def prepared(case: Case) -> Setting:
+    """The tensors of a case, drawn from one seed."""
     generator = torch.Generator().manual_seed(0)
     settings: dict[str, Any] = {"stem": "3x3"} if case.victim == "resnet18" else {"width": case.width}
     victim = build(case.victim, num_classes=10, image_size=32, generator=generator, **settings).eval()
