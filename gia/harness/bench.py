@@ -54,7 +54,7 @@ class Timings:
             raise TimingFailed(f"{measure}, {case}: {value:.3f}{unit} is above {goal:g}{unit}")
 
     def point(self, axis: str, at: int, cost: Ratio, info: MutableMapping[str, Any]) -> None:
-        """Record one point of the curve of the core's cost along an axis, in training steps per trial."""
+        """Record one point of a curve: the core's cost, in training steps per trial, where the axis is `at`."""
         self.points.append({"axis": axis, "at": at, **cost.row()})
         info[f"{axis} {at}"] = cost.row()
 

@@ -107,9 +107,8 @@ def costs(path: Path, points: Sequence[Mapping[str, Any]], *, unit: str) -> None
         panel.set_xscale("log", base=2)
         panel.set_xticks(places, [str(place) for place in places])
         panel.set(xlabel=name)
-        panel.set_ylim(bottom=0)
         panel.grid(axis="y", color="0.9")
-    panels[0].set(ylabel=unit)
+    panels[0].set(ylabel=unit, ylim=(0, 1.05 * max(point["high"] for point in points)))
     figure.savefig(path, dpi=110)
 
 
