@@ -8,7 +8,7 @@ to the weights, and the backward of that to the images alone.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -123,10 +123,17 @@ def test_the_counted_victims_are_those_that_the_goals_were_measured_on() -> None
     assert count_flops(forward(alone(CASES["R18, 1"]))) == pytest.approx(1.11e9, rel=0.02)
 
 
+@pytest.mark.parametrize(("engine", "most"), [("plain", 8.2), ("taps", FLOPS)])
 @pytest.mark.parametrize("name", ["small, 1", "small, 4", "R18, 1"])
-def test_a_step_forms_no_second_derivative_of_the_weights(name: str) -> None:
-    """The same count in every run of the suite, on two trials. A double backward counts 8.1 or more."""
+def test_an_attack_step_forms_no_second_derivative_of_the_weights(
+    name: str, engine: Literal["plain", "taps"], most: float
+) -> None:
+    """The same count in every run of the suite, on two trials.
+
+    Forward 1, first backward 2, second backward 5.1: aten's double backward of a convolution also forms a weight
+    gradient that nobody asked for, which `taps` never enters. A `loss.backward()` into everything counts 9 and more.
+    """
     case = replace(CASES[name], trials=2)
-    step = core(case)
-    step()
-    assert count_flops(step) <= FLOPS * count_flops(forward(case))
+    step = core(case, engine=engine)
+    step()  # the first step also tries the engines against each other
+    assert count_flops(step) <= most * count_flops(forward(case))
