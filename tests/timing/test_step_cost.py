@@ -79,23 +79,27 @@ def test_a_step_counts_seven_forward_passes(name: str, benchmark: Any, timings: 
 
 @pytest.mark.timing
 @pytest.mark.parametrize("name", CASES)
-def test_memory_at_the_peak_of_a_step_grows_no_faster_than_its_trials(
+def test_the_peak_memory_of_a_trial_is_at_most_twice_the_plain_engine_s(
     name: str, benchmark: Any, timings: Timings
 ) -> None:
-    """Trials at once are paid for in memory: a step that keeps more than R single ones would do better one by one."""
+    """Trials at once are paid for in memory; `plain` holds one trial at a time, but a graph of the weights' gradients.
+
+    Counted, so the same on every machine: 0.74, 1.49, 0.27 and 0.75 times when this was written.
+    """
     case = CASES[name]
     steps = {
         "R trials": core(case, engine="taps"),
         "one trial": core(alone(case), engine="taps"),
         "one trial, plain": core(alone(case), engine="plain"),
     }
-    benchmark.pedantic(steps["R trials"])
-    peaks = {}
+    benchmark.pedantic(steps["one trial"])
+    peaks = []
     for what, step in steps.items():
         step()
-        peaks[what] = peak_bytes(step) / 2**20
-        timings.counted(f"peak memory, {what}", name, peaks[what], None, benchmark.extra_info, unit=" MiB")
-    assert peaks["R trials"] <= case.trials * peaks["one trial"]
+        peaks.append(peak_bytes(step) / 2**20)
+        timings.counted(f"peak memory, {what}", name, peaks[-1], None, benchmark.extra_info, unit=" MiB")
+    times = peaks[0] / case.trials / peaks[2]
+    timings.counted("peak memory of a trial over plain's", name, times, 2.0, benchmark.extra_info)
 
 
 @pytest.mark.timing
