@@ -93,11 +93,12 @@ def gradinversion(
         extra, along = penalty(priors, variables[0])
         return Point(values + extra, [pixels.gradient(to_images) + along])
 
+    adam = Adam(lr, signed=False)
     found = minimize(
         evaluate,
         [start],
         steps=steps,
-        update=Langevin(Adam(lr, signed=False), lr * noise, streams),
+        update=Langevin(adam, lr * noise, streams) if noise else adam,
         schedule=schedule,
         constraint=pixels.clamp if box else None,
         callback=callback,
@@ -121,7 +122,7 @@ def _batch_norm(weight: float | None, model: nn.Module, observations: Sequence[O
     statistics = [known_statistics(model, observation) for observation in observations]
     if weight == 0 or (weight is None and not any(statistics)):
         return []
-    if not all(statistics):
+    if not any(statistics):
         raise ValueError(
             "batch_norm: there are no statistics to match: none leaked, and the model has no batch normalization that "
             "was trained; None leaves the prior out"
