@@ -68,13 +68,13 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
 
 def _order(candidates: Tensor, labels: Tensor) -> Tensor | None:
     """(R, S, B) int64: image `order[r, s, b]` of candidate s stands for image b of the first. None keeps all."""
-    same = labels[:, :, None] == labels[:, None, :]
+    same = labels[:, :, None] == labels[:, None, :]  # labels on the CPU leave an accelerator running
     if candidates.shape[1] == 1 or not bool(same.triu(1).any()):
         return None
     flat = candidates.flatten(3)
     # (R, S, B, B) of the first candidate's images and each one's; images of another label are out of reach.
-    far = torch.cdist(flat[:, :1].expand_as(flat), flat).square()
-    far = far.masked_fill(~same[:, None], float(far.max()) * labels.shape[1] + 1).cpu()
+    far = torch.cdist(flat[:, :1].expand_as(flat), flat).square().cpu()
+    far = far.masked_fill(~same[:, None].cpu(), float(far.max()) * labels.shape[1] + 1)
     found = [[linear_sum_assignment(costs.numpy())[1].tolist() for costs in trial] for trial in far]
     return torch.tensor(found, device=candidates.device)
 

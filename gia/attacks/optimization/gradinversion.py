@@ -75,7 +75,7 @@ def gradinversion(
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation), L2Norm(l2)]
     if seeds > 1 and group:
-        priors.append(GroupConsistency(group, seeds, labels, radius))
+        priors.append(GroupConsistency(group, seeds, labels.cpu(), radius))
     on_images = _batch_norm(batch_norm, model, repeated)
     start = pixels.start(
         init or ("uniform" if space == "pixels" else "normal"),

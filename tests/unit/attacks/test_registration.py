@@ -57,15 +57,15 @@ def test_the_consensus_of_shifted_photos_is_the_photo(photos):
 
 
 def test_images_of_equal_label_are_matched_and_others_never(photos):
-    """The second candidate holds two images of label 5 in the other order, and one of label 7 that looks like one of
-    them. If it fails, two different images are averaged, or a class is pulled towards another."""
+    """The second candidate has image b in the other place of label 5, and image a in the place of label 7, where it
+    fits better elsewhere. If it fails, different images are averaged, or a class is pulled towards another."""
     a, b, c = photos[:3]
-    candidates = torch.stack([torch.stack([a, b, c]), torch.stack([b, a, a])])[None]
+    candidates = torch.stack([torch.stack([a, b, c]), torch.stack([b, c, a])])[None]
     found = consensus(candidates, torch.tensor([[5, 5, 7]]), radius=0)
-    torch.testing.assert_close(found[0, 0], torch.stack([a, b, (a + c) / 2]))
-    torch.testing.assert_close(found[0, 1], torch.stack([b, a, (a + c) / 2]))
+    torch.testing.assert_close(found[0, 0], torch.stack([(a + c) / 2, b, (a + c) / 2]))
+    torch.testing.assert_close(found[0, 1], torch.stack([b, (a + c) / 2, (a + c) / 2]))
     apart = consensus(candidates, torch.tensor([[4, 5, 7]]), radius=0)
-    torch.testing.assert_close(apart[0, 0], torch.stack([(a + b) / 2, (a + b) / 2, (a + c) / 2]))
+    torch.testing.assert_close(apart[0, 0], torch.stack([(a + b) / 2, (b + c) / 2, (a + c) / 2]))
 
 
 def test_three_images_of_one_label_come_back_in_each_candidate_s_own_order(photos):
