@@ -103,18 +103,7 @@ def gradinversion(
         constraint=pixels.clamp if box else None,
         callback=callback,
     )
-    images = pixels.images(found.variables[0]).clamp(0, 1)
-    first = torch.arange(len(observations), device=images.device) * seeds
-    chosen = first + found.values.view(-1, seeds).argmin(1)
-    return [
-        Reconstruction(
-            images=images[best],
-            labels=labels[best],
-            objective=float(found.values[best]),
-            gradient_evaluations=sum(problem.evaluations[r * seeds : (r + 1) * seeds]),
-        )
-        for r, best in enumerate(chosen.tolist())
-    ]
+    return pixels.best(found, problem, seeds)
 
 
 def _batch_norm(weight: float | None, model: nn.Module, observations: Sequence[Observation]) -> list[Prior]:
