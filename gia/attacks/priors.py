@@ -111,7 +111,8 @@ class BatchNormStatistics:
     """weight * sum over layers of ||mean - mean*|| + ||variance - variance*||, of what enters each batch normalization
     (Yin et al., 2021, fidelity regularization).
 
-    Mean and biased variance are those of a trial's own batch. It takes images in [0, 1], wherever an attack moves.
+    Mean and biased variance are those of a trial's own batch, the whole of it, also where what leaked is of the first
+    step of local training. It takes images in [0, 1], wherever an attack moves.
 
     Args:
         weight: of the penalty.
@@ -156,8 +157,9 @@ class BatchNormStatistics:
     def _penalty(self, images: Tensor, trials: slice) -> Tensor:
         self._seen, self._trials = {}, len(images)
         self._victim(images.flatten(0, 1))
+        seen, self._seen = self._seen, {}  # they hold the graph
         found = images.new_zeros(len(images))
-        for place, (name, moments) in enumerate(self._seen.items()):
+        for place, (name, moments) in enumerate(seen.items()):
             factor = self._weight * (self._first if place == 0 else 1)
             for here, known in zip(moments, self._known[name], strict=True):
                 found = found + factor * _length(here - known[trials])

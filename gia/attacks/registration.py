@@ -1,7 +1,6 @@
 """Registration of the candidates of one batch: which images show the same thing, and how far one is shifted.
 
-Yin et al. (2021) register by RANSAC-flow, a trained network. Here the rule is a whole number of pixels in each
-direction, which is all that a convolutional victim leaves open.
+Yin et al. (2021) register by RANSAC-flow, a trained network. Here the rule is one shift per image, by whole pixels.
 """
 
 from __future__ import annotations

@@ -56,7 +56,42 @@ def gradinversion(
     loss: Loss = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> list[Reconstruction]:
-    """TODO"""
+    """GradInversion (Yin et al., 2021), with the settings of its implementation details.
+
+    Minimizes, by Adam with Langevin noise,
+    1e-4 * sum (g(x, y) - g*)^2 + total_variation * TV(x) + l2 * ||x|| + batch_norm * R_BN(x) + group * ||x - E||.
+
+    Args:
+        model: the victim as sent; dtype and device follow it.
+        observations: with labels, known or restored, and with `batch_norm` where the private batch's statistics leaked.
+        generators: one per observation, for the starts of its seeds and then for their noise.
+        steps: 20,000 in the paper.
+        lr, schedule: Adam's step size; up over 50 steps, then down a cosine.
+        noise: after each step x moves by step size * noise * N(0, 1). The paper's 0.2 is of standardized images, where
+            a pixel's range is about 4 wide.
+        objective: the matching term, `SquaredDifferences(1e-4)` by default.
+        total_variation, l2: weights.
+        batch_norm: weight of the prior on the inputs of batch normalizations (`BatchNormStatistics`). A trial's batch
+            is compared with the private batch's statistics if they leaked, else with the model's running ones. None
+            takes the paper's 0.1 where there are statistics, and leaves the prior out where there are none: a model
+            without batch normalization, or an untrained one, whose mean 0 and variance 1 come from no data.
+        seeds: searches per observation. They pull each other to their registered mean E, and the one with the least
+            objective, all priors included, is returned.
+        group, radius: weight of that pull; how many pixels registration may shift an image in each direction.
+        init, space, box: as in `inverting_gradients`. Total variation, l2 and the group act in `space`.
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are (seeds * R, B, C, H, W).
+
+    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
+    Raises ValueError for observations without labels or that do not fit the model, for trials of which some leak other
+    statistics, and for a `batch_norm` above zero where there are no statistics.
+
+    Departs from the paper in registering by whole pixels (`gia.attacks.registration`) and not by RANSAC-flow, in
+    squaring the gradient's differences, in total variation as a mean over pixels, and in returning the best iterate by
+    the attack's own objective, not the last. One seed is the default, so no group unless it is asked for.
+
+    FIGURES
+    """
     check_trials(model, observations, generators)
     if seeds < 1 or radius < 0:
         raise ValueError(f"seeds and radius: expected at least 1 and 0, got {seeds} and {radius}")
