@@ -90,7 +90,20 @@ def gradinversion(
     squaring the gradient's differences, in total variation as a mean over pixels, and in returning the best iterate by
     the attack's own objective, not the last. One seed is the default, so no group unless it is asked for.
 
-    FIGURES
+    Measured on the trained "cifar10-cnn", CIFAR-10 test images with distinct labels, 300 steps, noise 0.01, total
+    variation 0.1, float32 (mean PSNR in dB / SSIM; the blind guess has 12.5 / .10 at B=1):
+
+    | | no statistics | running, weight 1e-3 | leaked, weight 1e-3 |
+    |---|---|---|---|
+    | B=1, 4 images, `Cosine()` | 7.8 / .07 | 10.0 / .03 | 11.8 / .04 |
+    | B=4, 8 images, `Cosine()` | 8.4 / .00 | | 11.1 / .07 |
+    | B=1, 4 images, the default objective | 9.3 / .00 | 9.8 / .01 | 11.4 / .03 |
+
+    So statistics bring back colors and contrast, running ones those of other images, and only leaked ones some shapes;
+    a single image's are far from the running ones. The default objective alone is lost on a net this sure of itself: 3
+    of 4 images end with next to no gradient, 1.00 of the target away. The paper's weight 0.1 swamps the matching term here, since this net's first layer
+    sees pixels of 0 to 255. Four seeds with `group` 0 and 1e-2 (2 images, leaked, 200 steps): 11.1 / .13 and
+    11.8 / .16, too few to tell. Nothing here beats the blind guess's PSNR: a few hundred steps are not 20,000.
     """
     check_trials(model, observations, generators)
     if seeds < 1 or radius < 0:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import gia
+from gia.attacks.objectives import Cosine
 from gia.attacks.optimization import gradinversion
 from gia.attacks.priors import BatchNormStatistics, TotalVariation, known_statistics
 from gia.attacks.schedules import constant, cosine_decay
@@ -217,6 +218,30 @@ def test_statistics_are_matched_where_there_are_any_and_demanded_by_a_weight():
     model = victim()
     with pytest.raises(ValueError, match="batch_norm: there are no statistics to match"):
         gradinversion(model, share(CASE, model, 0), generator=seeded(), steps=0, batch_norm=0.1)
+
+
+def test_leaked_statistics_of_a_trained_net_help():
+    """CIFAR-10 test images 0 and 1, each alone, 40 steps on the trained network: at least 1 dB on average; 2.1 dB were
+    seen on images 0-3. If it fails, the prior pulls elsewhere than to the private batch."""
+    model, data = gia.models.pretrained("cifar10-cnn"), gia.data.load("cifar10-samples")
+    images, seen = data.images[:2], {}
+    for weight in (0.0, 1e-3):
+        found = gia.attacks.run_many(
+            "gradinversion",
+            model,
+            [
+                gia.share_gradient(model, images[[i]], data.labels[[i]], reveal=("labels", "batch_norm"))
+                for i in range(2)
+            ],
+            generators=[seeded(0), seeded(1)],
+            steps=40,
+            noise=0.01,
+            objective=Cosine(),
+            total_variation=0.1,
+            batch_norm=weight,
+        )
+        seen[weight] = gia.metrics.psnr(torch.cat([each.images for each in found]), images).mean()
+    assert seen[1e-3] - seen[0.0] >= 1
 
 
 def test_trials_of_which_some_leak_their_statistics_are_an_error():
