@@ -100,10 +100,11 @@ def gradinversion(
     | B=1, 4 images, the default objective | 9.3 / .00 | 9.8 / .01 | 11.4 / .03 |
 
     So statistics bring back colors and contrast, running ones those of other images, and only leaked ones some shapes;
-    a single image's are far from the running ones. The default objective alone is lost on a net this sure of itself: 3
-    of 4 images end with next to no gradient, 1.00 of the target away. The paper's weight 0.1 swamps the matching term here, since this net's first layer
-    sees pixels of 0 to 255. Four seeds with `group` 0 and 1e-2 (2 images, leaked, 200 steps): 11.1 / .13 and
-    11.8 / .16, too few to tell. Nothing here beats the blind guess's PSNR: a few hundred steps are not 20,000.
+    a single image's are far from the running ones. No mean at B=1 reaches the blind guess's PSNR: a few hundred steps
+    are not 20,000. The default objective alone is lost on a net this sure of itself: 3 of 4 images end with next to no
+    gradient, a relative 1.00 from the target. The paper's weight 0.1 swamps the matching term (20 against 0.2), since
+    this net's first layer sees pixels of 0 to 255. Four seeds with `group` 0 and 1e-2 (2 images, leaked, 200 steps):
+    11.1 / .13 and 11.8 / .16, too few images to tell.
     """
     check_trials(model, observations, generators)
     if seeds < 1 or radius < 0:
