@@ -10,13 +10,15 @@ from torch import nn
 
 from gia.attacks import labels
 from gia.attacks.analytics import linear_layer
-from gia.attacks.optimization import dlg, idlg, inverting_gradients
+from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card
 from gia.federated import Observation
 
 #: Name -> attack: (model, observation, *, generator, **settings) -> Reconstruction.
-ATTACKS: dict[str, Attack] = {attack.__name__: attack for attack in (dlg, idlg, inverting_gradients, linear_layer)}
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack for attack in (dlg, gradinversion, idlg, inverting_gradients, linear_layer)
+}
 
 #: Name -> what the attack is and what it needs.
 CARDS: dict[str, Card] = {name: attack.card for name, attack in ATTACKS.items()}

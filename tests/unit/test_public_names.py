@@ -89,6 +89,10 @@ SIGNATURES = {
 ATTACK_SETTINGS = {
     "dlg": "steps lr history objective init loss callback",
     "idlg": "steps lr history objective init loss callback",
+    "gradinversion": (
+        "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
+        "loss callback"
+    ),
     "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
     "linear_layer": "layer agreement loss",
 }
