@@ -30,7 +30,8 @@ def test_a_trained_network_is_harder_to_invert(claims, attack_type):
 def test_quality_is_that_on_record(baseline, attack_type, state):
     """Training, or the attack on what it leaves, changed: on purpose, or by a regression."""
     protocol = pinned(trainable(PROTOCOLS["reduced"][attack_type], "reduced"))
-    protocol = in_state(replace(protocol, fit=Fitting(epochs=8, half=4, accuracy=0.5)), state)
+    protocol = replace(protocol, image_size=16, images=2, pattern_batch=2, score=("psnr", "ssim"))  # each seed trains
+    protocol = in_state(replace(protocol, fit=Fitting(epochs=6, half=3, accuracy=0.3)), state)
     baseline.check(
         f"{attack_type}/{state}",
         sampled(protocol),
