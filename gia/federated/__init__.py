@@ -2,7 +2,7 @@
 
 from gia.federated.client import Client, RefusedModel, set_mode, share_gradient, share_update
 from gia.federated.observation import LocalTraining, Observation
-from gia.federated.training import Fit, fit
+from gia.federated.training import Fit, accuracy, fit
 
 __all__ = [
     "Client",
@@ -10,6 +10,7 @@ __all__ = [
     "LocalTraining",
     "Observation",
     "RefusedModel",
+    "accuracy",
     "fit",
     "set_mode",
     "share_gradient",

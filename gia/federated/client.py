@@ -41,6 +41,8 @@ class Client:
         reveal: optional fields of the observation that leak: "labels", "local", "batch_norm".
         defenses: applied to the observation in order, Observation -> Observation.
         validate: run on each model before training on it; its report's `ok` decides, else `RefusedModel`.
+        generator: draws a new order of the images for every epoch of local training; None takes them as they come.
+            Neither it nor the order is part of an answer.
         loss, training: as in `share_gradient`.
     """
 
@@ -53,6 +55,7 @@ class Client:
         reveal: Collection[str] = (),
         defenses: Sequence[Defense] = (),
         validate: Callable[[nn.Module], Report] | None = None,
+        generator: torch.Generator | None = None,
         loss: Loss = cross_entropy,
         training: bool = False,
     ) -> None:
@@ -61,6 +64,7 @@ class Client:
         self._images, self._labels = images.detach().clone(), labels.detach().clone()
         self._local, self._reveal, self._defenses = local, tuple(reveal), tuple(defenses)
         self._validate, self._loss, self._training = validate, loss, training
+        self._generator = generator
         self._queries = 0
 
     @property
@@ -83,6 +87,7 @@ class Client:
                 self._labels,
                 local=self._local,
                 reveal=self._reveal,
+                order=self._order(self._local.epochs),
                 loss=self._loss,
                 training=self._training,
             )
@@ -90,6 +95,12 @@ class Client:
             observation = defense(observation)
         self._queries += 1
         return observation
+
+    def _order(self, epochs: int) -> Tensor | None:
+        if self._generator is None:
+            return None
+        count = len(self._images)
+        return torch.stack([torch.randperm(count, generator=self._generator) for _ in range(epochs)])
 
 
 @torch.enable_grad()

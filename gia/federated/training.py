@@ -22,7 +22,7 @@ from gia.data.images import Images
 from gia.federated.client import set_mode
 from gia.numerics import fingerprint
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "accuracy", "fit"]
 
 Optimizer = Literal["adam", "sgd"]
 
@@ -101,19 +101,28 @@ def fit(
         path = Path(cache) / f"fit-{_key(model, train, test, settings)}.safetensors"
     cached = path is not None and path.exists()
     if path is not None and cached:
-        states, accuracy = _read(path)
+        states, share = _read(path)
     else:
         states = _train(model, train, keep, batch_size, rule, source)
-        accuracy = _accuracy(_restored(model, states[epochs]), test)
+        share = accuracy(_restored(model, states[epochs]), test)
         if path is not None:
-            _write(path, states, accuracy)
+            _write(path, states, share)
     return Fit(
         model=_restored(model, states[epochs]),
         checkpoints={epoch: _restored(model, states[epoch]) for epoch in sorted(checkpoints)},
-        accuracy=accuracy,
+        accuracy=share,
         held_out=chosen,
         cached=cached,
     )
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Images) -> float:
+    """Share in [0, 1] of the images that the model, in eval mode, classifies rightly; it is left as it is."""
+    model = set_mode(copy.deepcopy(model), False)
+    inputs, labels = _on(model, images)
+    logits = torch.cat([model(batch) for batch in torch.split(inputs, 256)])
+    return float((logits.argmax(1) == labels).double().mean())
 
 
 def _choose(labels: Tensor, share: float, source: torch.Generator) -> Tensor:
@@ -166,13 +175,6 @@ def _optimizer(
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, images: Images) -> float:
-    inputs, labels = _on(model, images)
-    logits = torch.cat([model(batch) for batch in torch.split(inputs, 256)])
-    return float((logits.argmax(1) == labels).double().mean())
 
 
 def _on(model: nn.Module, images: Images) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ import torch
 
 from gia.harness.blocks import Block
 from gia.harness.protocol import Experiment
-from gia.harness.run import Control, Measure, measure
+from gia.harness.run import Control, Measure, keeping_fits, measure
 from gia.numerics import reproducible
 
 if TYPE_CHECKING:
@@ -58,18 +58,21 @@ class BlockResult:
 
 
 Arrays = dict[str, np.ndarray]
-Task = tuple[Experiment, Block, Measure]
+Task = tuple[Experiment, Block, Measure, Path | None]
 Done = tuple[BlockResult, Arrays]
 
 
-def run_block(experiment: Experiment, block: Block, measure: Measure = measure) -> Done:
-    """Run the control and then all levels of one block, with one thread; the second value is its pictures."""
+def run_block(experiment: Experiment, block: Block, measure: Measure = measure, fits: Path | None = None) -> Done:
+    """Run the control and then all levels of one block, with one thread; the second value is its pictures.
+
+    Victims that are trained for it are kept in the folder `fits`.
+    """
     began = time.perf_counter()
     levels: dict[str, Mapping[str, float | None]] = {}
     details: dict[str, Mapping[str, Any]] = {}
     pictures: Arrays = {}
     evaluations = 0
-    with reproducible(threads=1):
+    with reproducible(threads=1), keeping_fits(fits):
         check = experiment.first.control
         control = None if check is None else check(experiment.first, block)
         for label, protocol in experiment.levels.items() if control is None or control.passed else ():
@@ -129,12 +132,12 @@ def run_blocks(
     missing = [index for index in range(len(blocks)) if index not in results]
     if workers == 0:
         for index in missing:
-            results[index] = store.save(keys[index], *run_block(experiment, blocks[index], measure))
+            results[index] = store.save(keys[index], *run_block(experiment, blocks[index], measure, store.fits))
             report()
     elif missing:
         pool = Pool(workers) if isinstance(workers, int) else workers
         try:
-            tasks = {index: (experiment, blocks[index], measure) for index in missing}
+            tasks = {index: (experiment, blocks[index], measure, store.fits) for index in missing}
             pool.run(tasks, lambda index, done: results.update({index: store.save(keys[index], *done)}), report)
         finally:
             if pool is not workers:
@@ -217,7 +220,7 @@ def _die_with_parent() -> None:
 
 
 def _failure(task: Task, error: BaseException) -> BlockError:
-    experiment, block, _ = task
+    experiment, block, *_ = task
     trace = str(error.__cause__ or "").strip().strip('"').strip()
     told = BlockError(
         f"block {block.index} of {experiment.id} (setting {dict(block.setting)}) failed in a worker: "

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import nn
 
@@ -20,6 +20,37 @@ if TYPE_CHECKING:
     from gia.harness.run import Control
 
     ControlCheck = Callable[["Protocol", Block], Control]
+
+State = Literal["untrained", "half-trained", "trained"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """The training of a victim before it is attacked, on the protocol's own data (`gia.federated.fit`, with Adam).
+
+    Args:
+        state: which stage of this one training is attacked: before it, after `half` epochs, or after all `epochs`.
+        epochs, half, batch_size, lr: of the training.
+        members: whether the attacked images are trained on, as the paper's are; else all of a block's private and
+            control images are left out.
+        held_out: share of each label's images, never attacked or trained on, on which accuracy is measured.
+        accuracy: what the trained victim must reach there, or the block is void (`beats_blind_guess`).
+    """
+
+    state: State = "trained"
+    epochs: int
+    half: int
+    batch_size: int = 32
+    lr: float = 1e-3
+    members: bool = True
+    held_out: float = 0.2
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        if self.state not in get_args(State):
+            raise ValueError(f"state: expected one of {get_args(State)}, got {self.state!r}")
+        if not 0 < self.half < self.epochs:
+            raise ValueError(f"half: expected between 0 and epochs={self.epochs}, got {self.half}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +67,11 @@ class Protocol:
             `gia.data.sample`. Where the batch size is the factor, name the largest: all levels see the same images.
         settings: settings of the attack.
         space: where the attack moves, "pixels" or "standardized"; the latter is passed on to the attack.
-        reveal, training, local: what the client leaks, its batch-normalization mode, its local training.
+        fit: how the victim is trained before it is sent; None sends it untrained.
+        reveal, training, local: what the client leaks, its batch-normalization mode, its local training (in an order of
+            its own, new in every epoch).
+        assumed: the local training that the attacker takes for the client's, right or wrong, where "local" is not
+            revealed. Without either it takes the update for one gradient.
         edit: what a malicious server does to the victim, a module-level callable (model, *, generator) -> model.
         score: names in `METRICS`; the deciding metric among them.
         control: a module-level callable (protocol, block) -> Control, run on `control_images` other images.
@@ -57,6 +92,8 @@ class Protocol:
     reveal: tuple[str, ...] = ("labels",)
     training: bool = False
     local: LocalTraining | None = None
+    assumed: LocalTraining | None = None
+    fit: Fitting | None = None
     edit: Callable[..., nn.Module] | None = None
     score: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
     control: ControlCheck | None = None
@@ -69,6 +106,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.images < 1 or self.images % self.batch_size:
             raise ValueError(f"images: expected a positive multiple of batch_size={self.batch_size}, got {self.images}")
+        if self.assumed is not None and "local" in self.reveal:
+            raise ValueError("assumed: expected None where 'local' is revealed, since nothing is left to assume")
         if self.space not in ("pixels", "standardized"):
             raise ValueError(f"space: expected 'pixels' or 'standardized', got {self.space!r}")
         if self.dtype not in ("float32", "float64"):
@@ -79,7 +118,10 @@ class Protocol:
             raise ValueError(f"score: expected names among {sorted(METRICS)}, got {unknown[0]!r}")
 
     def drawn(self, setting: Mapping[str, Any]) -> Protocol:
-        """This protocol with the dotted keys of a block's setting put in. Raises ValueError for an unknown field."""
+        """This protocol with the dotted keys of a block's setting put in. Raises ValueError for an unknown field.
+
+        A key of a field that is None here is left out: without local training there are no epochs to set.
+        """
         changes: dict[str, Any] = {}
         for key, value in setting.items():
             name, _, inner = key.partition(".")
@@ -89,8 +131,12 @@ class Protocol:
                 changes[name] = value
             elif isinstance(whole := changes.get(name, getattr(self, name)), Mapping):
                 changes[name] = {**whole, inner: value}
+            elif is_dataclass(whole) and not isinstance(whole, type):
+                changes[name] = replace(whole, **{inner: value})
+            elif whole is None and name in _OPTIONAL:
+                continue
             else:
-                raise ValueError(f"vary: {key!r} sets a key of {name!r}, which is not a mapping")
+                raise ValueError(f"vary: {key!r} sets a key of {name!r}, which has none")
         return replace(self, **changes)
 
     def described(self) -> dict[str, Any]:
@@ -100,6 +146,10 @@ class Protocol:
     def digest(self) -> str:
         """Sixteen hex digits that change with any setting, and with nothing else (a callable's code is not in it)."""
         return digest_of(self.described())
+
+
+#: Fields whose keys may be drawn although some levels have None there.
+_OPTIONAL = ("local", "fit")
 
 
 @dataclass(frozen=True)
@@ -118,7 +168,8 @@ class Experiment:
         described = [level.described() for level in self.levels.values()]
         for key in self.first.vary:
             name, _, inner = key.partition(".")
-            seen = {json.dumps(d[name].get(inner) if inner else d[name], sort_keys=True) for d in described}
+            parts = [d[name].get(inner) if inner else d[name] for d in described if not inner or d[name] is not None]
+            seen = {json.dumps(part, sort_keys=True) for part in parts}
             if len(seen) > 1:
                 raise ValueError(f"levels: they differ in {key!r}, which is also drawn per block")
 

@@ -181,10 +181,14 @@ def _blocks(row: Row) -> str:
 
 
 def _shown(row: Row) -> list[str]:
-    """The metrics that do not decide, level by level, and why blocks are void."""
+    """The metrics that do not decide, level by level, and why blocks are void.
+
+    Of a pair with further levels beside it, the deciding metric too: the verdict's line has but the two.
+    """
     lines = []
     for table in row["tables"]:
-        medians = {name: values for name, values in table["medians"].items() if name != row["metric"]}
+        beside = row["kind"] in ("paired", "affected") and len(table["levels"]) > 2
+        medians = {name: values for name, values in table["medians"].items() if beside or name != row["metric"]}
         numbers = (f"{name} {_per_level(values)}" for name, values in medians.items())
         if medians:
             lines.append(f"shown, {table['experiment']} at {'/'.join(table['levels'])}: {', '.join(numbers)}")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,33 @@ from torch import Tensor, nn
 from gia import attacks, metrics
 from gia.attacks.matching import Interrupted
 from gia.data import Images, load, sample
-from gia.federated import Client, Observation
+from gia.federated import Client, Fit, Observation, accuracy, fit
 from gia.harness.blocks import Block
-from gia.harness.protocol import Experiment, Protocol
+from gia.harness.protocol import Experiment, Fitting, Protocol
 from gia.harness.scores import score
 from gia.models import build, standardize
 from gia.numerics import reproducible
 
-__all__ = ["Control", "Experiment", "Measurement", "Protocol", "beats_blind_guess", "measure", "prepared", "sampled"]
+__all__ = [
+    "Control",
+    "Experiment",
+    "Fitting",
+    "Measurement",
+    "Protocol",
+    "beats_blind_guess",
+    "keeping_fits",
+    "measure",
+    "prepared",
+    "sampled",
+]
 
 Measure = Callable[[Protocol, Block], "Measurement"]
 
 #: Images per level that are kept for pictures.
 KEPT = 8
+
+#: Where trained victims are kept; None trains them anew for each level.
+_FITS: ContextVar[Path | None] = ContextVar("fits", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +54,8 @@ class Measurement:
     """One level of one block.
 
     Attributes:
-        values: metric -> mean over the block's images; None where the metric is not defined at this size.
+        values: metric -> mean over the block's images; None where the metric is not defined at this size. With a `fit`
+            also "held_out_accuracy" of the victim as it is attacked.
         blind: "psnr" and "rmse" of the blind guess, what a dead attack with a good prior would score.
         per_image: metric -> one value per private image.
         gradient_evaluations, seconds: cost of the attack alone.
@@ -80,6 +98,16 @@ def measure(protocol: Protocol, block: Block) -> Measurement:
     return _Scene(protocol, block, data, _private(protocol, block, data)).attacked("start")
 
 
+@contextmanager
+def keeping_fits(folder: Path | None) -> Iterator[None]:
+    """Within it, victims are trained once and kept in `folder`, by the content of all that they depend on."""
+    token = _FITS.set(folder)
+    try:
+        yield
+    finally:
+        _FITS.reset(token)
+
+
 def prepared(protocol: Protocol, block: Block) -> tuple[nn.Module, list[Observation]]:
     """What the attacks of a block are given, for timings: the victim as sent and one observation per batch."""
     protocol = protocol.drawn(block.setting)
@@ -111,7 +139,8 @@ def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
     """The control of pixel attacks, on other images of the same victim: the attack is alive.
 
     The shared gradients are finite and not zero, the attack's objective fell, and its mean PSNR is above that of the
-    blind guess (for each image the better of its best constant colour and the mean image).
+    blind guess (for each image the better of its best constant colour and the mean image). Where the protocol has a
+    `fit`, whatever its state, the trained victim must have reached the accuracy that it states.
     """
     protocol = replace(protocol.drawn(block.setting), score=("psnr",))
     data = _load(protocol)
@@ -124,12 +153,17 @@ def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
     seen = scene.attacked("control start", **(watch if iterative else {}))
     psnr, blind = _mean(seen.per_image["psnr"]), seen.blind["psnr"]
     checks = {f"PSNR {psnr:.2f} dB against {blind:.2f} dB blind": psnr > blind}
+    values = {"psnr": psnr, "blind_psnr": blind, "gradient_norm": norm}
+    if protocol.fit is not None:
+        learned, least = _fitted(protocol, protocol.fit, block, data).accuracy, protocol.fit.accuracy
+        checks[f"held-out accuracy {learned:.3f} of the trained victim, at least {least:g} asked"] = learned >= least
+        values["held_out_accuracy"] = learned
     if iterative:
         first, last = next(filter(math.isfinite, best), -math.inf), seen.objective
         checks[f"objective {first:.4g} to {last:.4g}"] = last < first
     failed = [text for text, fine in checks.items() if not fine]
     reason = "failed: " + "; ".join(failed) if failed else "; ".join(checks)
-    return Control(not failed, reason, {"psnr": psnr, "blind_psnr": blind, "gradient_norm": norm})
+    return Control(not failed, reason, values)
 
 
 class _Scene:
@@ -139,16 +173,26 @@ class _Scene:
         self.protocol, self.block = protocol, block
         dtype = getattr(torch, protocol.dtype)
         self.model = _victim(protocol, block, data, dtype)
+        self.accuracy: float | None = None
+        if protocol.fit is not None:
+            _, test = _divided(protocol, protocol.fit, block, data)
+            self.accuracy = accuracy(self.model, test)
         images, labels = data.images[chosen].to(dtype), data.labels[chosen]
         self.batches, self.observations = [], []
         self.mean_image = _mean_of_others(data.images, chosen).to(dtype)
         for first in range(0, len(chosen), protocol.batch_size):
             batch = slice(first, first + protocol.batch_size)
             client = Client(
-                images[batch], labels[batch], local=protocol.local, reveal=protocol.reveal, training=protocol.training
+                images[batch],
+                labels[batch],
+                local=protocol.local,
+                reveal=protocol.reveal,
+                generator=block.generator("order", first),
+                training=protocol.training,
             )
             self.batches.append(images[batch])
-            self.observations.append(client.answer(self.model))
+            answer = client.answer(self.model)
+            self.observations.append(answer if protocol.assumed is None else replace(answer, local=protocol.assumed))
 
     @property
     def gradient_norm(self) -> float:
@@ -185,8 +229,9 @@ class _Scene:
         reference, result, blind = torch.cat(self.batches), torch.cat(aligned), torch.cat(blinds)
         per_image = {name: score(name, result, reference) for name in protocol.score}
         guessed = {name: score(name, blind, reference) for name in ("psnr", "rmse")}
+        values = {name: None if scores is None else _mean(scores) for name, scores in per_image.items()}
         return Measurement(
-            values={name: None if scores is None else _mean(scores) for name, scores in per_image.items()},
+            values=values if self.accuracy is None else {**values, "held_out_accuracy": self.accuracy},
             blind={name: _mean(scores) for name, scores in guessed.items() if scores is not None},
             per_image={name: scores for name, scores in per_image.items() if scores is not None},
             gradient_evaluations=sum(reconstruction.gradient_evaluations for reconstruction in found),
@@ -220,8 +265,7 @@ def _private(protocol: Protocol, block: Block, data: Images) -> Tensor:
 
 def _others(protocol: Protocol, block: Block, data: Images) -> Tensor:
     """`control_images` indices, none of them private in this block."""
-    private, count = set(_private(protocol, block, data).tolist()), protocol.control_images
-    others = torch.tensor([index for index in range(len(data.labels)) if index not in private], dtype=torch.int64)
+    others, count = _except(data, _private(protocol, block, data)), protocol.control_images
     if count < 1 or count > len(others) or count % protocol.batch_size:
         raise ValueError(
             f"control_images: expected a positive multiple of batch_size={protocol.batch_size}, at most the "
@@ -230,7 +274,53 @@ def _others(protocol: Protocol, block: Block, data: Images) -> Tensor:
     return others[torch.randperm(len(others), generator=block.generator("control images"))[:count]]
 
 
+def _except(data: Images, indices: Tensor) -> Tensor:
+    """The other indices, in order."""
+    return torch.ones(len(data), dtype=torch.bool).index_fill(0, indices, False).nonzero()[:, 0]
+
+
+def _divided(protocol: Protocol, fitting: Fitting, block: Block, data: Images) -> tuple[Images, Images]:
+    """What the victim is trained on, and what its accuracy is measured on: the same for all states of a training."""
+    attacked = torch.cat([_private(protocol, block, data), _others(protocol, block, data)])
+    left, generator = _except(data, attacked), block.generator("held out")
+    left = left[torch.randperm(len(left), generator=generator)]
+    held = []
+    for label in range(data.num_classes):
+        members = left[data.labels[left] == label]
+        held.append(members[: round(fitting.held_out * int((data.labels == label).sum()))])
+    out = torch.cat(held)
+    return data.take(_except(data, out if fitting.members else torch.cat([out, attacked]))), data.take(out)
+
+
+def _fitted(protocol: Protocol, fitting: Fitting, block: Block, data: Images) -> Fit:
+    """The block's victim after the whole training, with what it was after half of it."""
+    train, test = _divided(protocol, fitting, block, data)
+    return fit(
+        _untrained(protocol, block, data, getattr(torch, protocol.dtype)).to(protocol.device),
+        train,
+        epochs=fitting.epochs,
+        batch_size=fitting.batch_size,
+        lr=fitting.lr,
+        held_out=test,
+        generator=block.generator("fit"),
+        checkpoints=(fitting.half,),
+        cache=_FITS.get(),
+    )
+
+
 def _victim(protocol: Protocol, block: Block, data: Images, dtype: torch.dtype) -> nn.Module:
+    fitting = protocol.fit
+    if fitting is None or fitting.state == "untrained":
+        model = _untrained(protocol, block, data, dtype)
+    else:
+        fitted = _fitted(protocol, fitting, block, data)
+        model = fitted.model if fitting.state == "trained" else fitted.checkpoints[fitting.half]
+    if protocol.edit is not None:
+        model = protocol.edit(model.cpu(), generator=block.generator("edit"))
+    return model.to(protocol.device)
+
+
+def _untrained(protocol: Protocol, block: Block, data: Images, dtype: torch.dtype) -> nn.Module:
     options = dict(protocol.victim)
     name, standard = options.pop("name"), options.pop("standardize", None)
     model = build(
@@ -244,9 +334,7 @@ def _victim(protocol: Protocol, block: Block, data: Images, dtype: torch.dtype) 
     )
     if standard is not None:
         model = standardize(model, **standard)
-    if protocol.edit is not None:
-        model = protocol.edit(model, generator=block.generator("edit"))
-    return model.to(protocol.device)
+    return model
 
 
 def _mean_of_others(images: Tensor, chosen: Tensor) -> Tensor:

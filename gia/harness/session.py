@@ -122,13 +122,13 @@ class Claims:
         )
 
     def paired(self, id: str, protocol: Protocol, **experiment: Any) -> Verdict:
-        """The second level against the first, block by block."""
+        """The second level against the first, block by block; further levels are shown beside them."""
         return self._decide(
             id, protocol, "paired", lambda claim, v, **look: verdicts.paired(claim, *_two(v), **look), **experiment
         )
 
     def affected(self, id: str, protocol: Protocol, **experiment: Any) -> Verdict:
-        """Whether the second level differs from the first, in either direction."""
+        """Whether the second level differs from the first, in either direction; further levels are shown."""
         return self._decide(
             id, protocol, "affected", lambda claim, v, **look: verdicts.affected(claim, *_two(v), **look), **experiment
         )
@@ -263,8 +263,8 @@ _PROPERTIES = ("id", "outcome", "expected", "effect", "unit", "interval", "margi
 
 
 def _two(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if values.shape[1] != 2:
-        raise ValueError(f"levels: expected two, A and B, got {values.shape[1]}")
+    if values.shape[1] < 2:
+        raise ValueError(f"levels: expected at least two, A and B, got {values.shape[1]}")
     return values[:, 0], values[:, 1]
 
 

@@ -34,6 +34,7 @@ class Store:
 
     The digest covers all of gia's source and that of `sources` (protocols), the code of the callables in an experiment,
     every installed package by version, the arithmetic of this machine, the device, the block and every level's setting.
+    Victims that blocks train are kept in `fits`, by `gia.federated.fit`.
     A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again.
     """
 
@@ -41,13 +42,14 @@ class Store:
         self, folder: Path, *, sources: Iterable[Path] = (), notice: Callable[[str], object] | None = None
     ) -> None:
         self.folder = folder
+        self.fits = folder / "fits"
         self._notice = notice
         self._computed: set[Path] = set()
         self._sources = source_digest([*_GIA.rglob("*.py"), *_GIA.rglob("*.toml"), *sources])
 
     def clear(self) -> None:
-        """Forget every block of this store."""
-        for pattern in ("*.json", "*.npz", "*.partial"):
+        """Forget every block of this store, and every victim that was trained for one."""
+        for pattern in ("*.json", "*.npz", "*.partial", "fits/*"):
             for path in self.folder.glob(pattern):
                 path.unlink()
 

@@ -97,6 +97,15 @@ def test_metrics_that_do_not_decide_void_blocks_and_second_looks_are_shown() -> 
         assert "second looks added, in seconds of computing: op.batch_size 41 s" in text
 
 
+def test_levels_beside_a_pair_show_the_metric_that_decides() -> None:
+    """The numbers that tell why a pair differs would be in no report."""
+    table = {"experiment": "toy", "medians": {"psnr": [20.0, 12.5, 15.0]}, "void": {}, "second_look_seconds": 0.0}
+    row = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none", "weak"]}])
+    assert "psnr 20/12.5/15" in report.terminal(a_run(row))
+    pair = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none"], "medians": {"psnr": [20.0, 12.5]}}])
+    assert "psnr 20/12.5" not in report.terminal(a_run(pair))
+
+
 def test_rows_without_a_test_are_named_as_not_covered_in_groups() -> None:
     """A row that nothing measures would pass unseen."""
     text = report.terminal(a_run(a_row(), not_covered=["gen_z.batch_size", "gen_z.noise", "prop1"]))

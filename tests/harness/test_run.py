@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from gia import metrics
 from gia.attacks import Reconstruction
 from gia.attacks.matching import Interrupted
 from gia.data import load
-from gia.federated import LocalTraining, Observation
+from gia.federated import LocalTraining, Observation, share_update
 from gia.harness import run, scores
 from gia.harness.blocks import Block
-from gia.harness.protocol import Experiment, Protocol
-from gia.harness.run import beats_blind_guess, measure
+from gia.harness.protocol import Experiment, Fitting, Protocol
+from gia.harness.run import beats_blind_guess, keeping_fits, measure
 
 BLOCK = Block("toy.run", 0, {})
 PROTOCOL = Protocol(
@@ -113,6 +114,132 @@ def test_what_leaks_is_what_the_protocol_reveals(spy: Spy) -> None:
     hidden, shown = (call["observations"][0] for call in spy.calls)
     assert (hidden.labels, hidden.local, hidden.training) == (None, None, False)
     assert (shown.labels is not None, shown.local, shown.training) == (True, local, True)
+
+
+LOCAL = LocalTraining(epochs=3, batch_size=1, lr=0.5)
+WRONG = LocalTraining(epochs=1, batch_size=4, lr=0.1)
+
+
+def test_attackers_of_one_update_differ_in_what_they_take_for_the_local_training_only(spy: Spy) -> None:
+    """The compared knowledge would come with another update, or a wrong assumption would be put right."""
+    shared = replace(PROTOCOL, local=LOCAL, batch_size=4)
+    strong = replace(shared, reveal=("labels", "local"))
+    for protocol in (strong, replace(shared, assumed=WRONG), shared):
+        measure(protocol, BLOCK)
+    observations = [call["observations"][0] for call in spy.calls]
+    assert [o.local for o in observations] == [LOCAL, WRONG, None]
+    for observation in observations:
+        for name, gradient in observation.gradients.items():
+            assert torch.equal(gradient, observations[0].gradients[name])
+
+
+def test_the_order_of_local_training_is_drawn_anew_and_stays_with_the_client(
+    spy: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attacker could simulate step by step what it cannot know, or a client would train in one order for ever."""
+    clients: list[dict[str, Any]] = []
+
+    class Watched(run.Client):
+        def __init__(self, images: Tensor, labels: Tensor, **options: Any) -> None:
+            clients.append({"images": images, "labels": labels, **options})
+            super().__init__(images, labels, **options)
+
+    monkeypatch.setattr(run, "Client", Watched)
+    protocol = replace(PROTOCOL, local=LOCAL, reveal=("labels", "local"), batch_size=4)
+    measure(protocol, BLOCK)
+    (client,), (call,) = clients, spy.calls
+    (observation,) = call["observations"]
+    victim = run._victim(protocol, BLOCK, load("digits", image_size=8), torch.float32)
+    generator = BLOCK.generator("order", 0)
+    drawn = torch.stack([torch.randperm(4, generator=generator) for _ in range(LOCAL.epochs)])
+    assert len(drawn.unique(dim=0)) > 1
+    told = {"local": LOCAL, "reveal": ("labels", "local")}
+    replayed = share_update(victim, client["images"], client["labels"], order=drawn, **told)
+    by_label = client["labels"].argsort()
+    guessed = share_update(victim, client["images"][by_label], client["labels"][by_label], **told)
+    name = "layers.0.weight"
+    assert torch.equal(observation.gradients[name], replayed.gradients[name])
+    assert not torch.allclose(observation.gradients[name], guessed.gradients[name], rtol=1e-2)
+    assert torch.equal(observation.labels, client["labels"].sort().values)
+    held = {field.name for field in fields(observation) if isinstance(getattr(observation, field.name), Tensor)}
+    assert held == {"labels"}
+    assert call["settings"] == PROTOCOL.settings
+    assert client["generator"].initial_seed() not in call["seeds"]
+
+
+FITTING = Fitting(epochs=2, half=1, lr=1e-2, accuracy=0.8)
+
+
+def with_state(state: Any, **changes: Any) -> Protocol:
+    """The protocol on a victim in this state."""
+    return replace(PROTOCOL, fit=replace(FITTING, state=state, **changes))
+
+
+def test_states_are_stages_of_one_training_and_their_accuracy_is_measured(spy: Spy, tmp_path: Path) -> None:
+    """The trained victim would not be the untrained one after training, or its accuracy would be another net's."""
+    with keeping_fits(tmp_path):
+        seen = [measure(with_state(state), BLOCK) for state in ("untrained", "half-trained", "trained")]
+    measure(PROTOCOL, BLOCK)
+    states = [call["state"] for call in spy.calls]
+    data = load("digits", image_size=8)
+    fitted = run._fitted(with_state("trained"), FITTING, BLOCK, data)
+    for name, value in fitted.model.state_dict().items():
+        assert torch.equal(states[0][name], states[3][name])
+        assert torch.equal(states[1][name], fitted.checkpoints[1].state_dict()[name])
+        assert torch.equal(states[2][name], value)
+    assert len(list(tmp_path.iterdir())) == 1, "one training served all states"
+    accuracies = [found.values["held_out_accuracy"] for found in seen]
+    assert accuracies[2] == fitted.accuracy
+    assert accuracies[0] < 0.4 < accuracies[1] < accuracies[2]
+
+
+@pytest.mark.parametrize("members", [True, False])
+def test_attacked_images_are_trained_on_only_as_members_and_never_measure_accuracy(
+    members: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two kinds of victims would be the same, or the accuracy would be that on memorized images."""
+    data = load("digits", image_size=8)
+    protocol = replace(with_state("trained", members=members), control_images=4)
+    train, test = run._divided(protocol, protocol.fit, BLOCK, data)
+    private, others = run._private(protocol, BLOCK, data), run._others(protocol, BLOCK, data)
+
+    def holding(images: Tensor, chosen: Tensor) -> list[bool]:
+        return [bool((images == image).flatten(1).all(1).any()) for image in data.images[chosen]]
+
+    attacked = torch.cat([private, others])
+    assert holding(train.images, attacked) == [members] * 8
+    assert not any(holding(test.images, attacked))
+    assert len(train) + len(test) == len(data) - (0 if members else 8)
+    assert len(test) == pytest.approx(0.2 * len(data), abs=10)
+    kept = run._divided(with_state("untrained"), FITTING, BLOCK, data)[1]
+    assert torch.equal(kept.labels.bincount(), test.labels.bincount())
+
+
+@pytest.mark.parametrize("state", ["untrained", "trained"])
+def test_the_control_voids_a_block_whose_training_taught_nothing(state: Any, tmp_path: Path) -> None:
+    """A "trained" net that is as good as untrained would stand for what training does."""
+    alive = replace(PROTOCOL, settings={"steps": 50, "total_variation": 0.0})
+    with keeping_fits(tmp_path):
+        taught = beats_blind_guess(replace(alive, fit=replace(FITTING, state=state, accuracy=0.5)), BLOCK)
+        control = beats_blind_guess(replace(alive, fit=replace(FITTING, state=state, accuracy=1.0)), BLOCK)
+    assert taught.passed, taught.reason
+    assert "held-out accuracy 0." in taught.reason
+    assert not control.passed
+    assert control.reason.startswith("failed: held-out accuracy 0.")
+    assert control.values["held_out_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"state": "ripe"}, "state: expected one of .* got 'ripe'"),
+        ({"half": 2}, "half: expected between 0 and epochs=2"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_when_it_is_made(changes: dict[str, Any], message: str) -> None:
+    """The error would come from a worker, minutes later."""
+    with pytest.raises(ValueError, match=message):
+        replace(FITTING, **changes)
 
 
 def test_an_image_without_a_reconstruction_scores_as_the_blind_guess(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +401,10 @@ def test_standardized_space_and_victim_go_together(spy: Spy) -> None:
         ({"dtype": "float16"}, "dtype: expected"),
         ({"victim": {"width": 3}}, "victim: expected a 'name'"),
         ({"score": ("psnr", "fid")}, "score: expected names among .*got 'fid'"),
+        (
+            {"assumed": LocalTraining(1, 1, 0.1), "reveal": ("local",)},
+            "assumed: expected None where 'local' is revealed",
+        ),
     ],
 )
 def test_a_protocol_that_cannot_run_is_refused_when_it_is_made(changes: dict[str, Any], message: str) -> None:
@@ -284,12 +415,24 @@ def test_a_protocol_that_cannot_run_is_refused_when_it_is_made(changes: dict[str
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"width": 3}, "'width' names no field"), ({"images.first": 3}, "'images', which is not a")],
+    [({"width": 3}, "'width' names no field"), ({"images.first": 3}, "'images', which has none")],
 )
 def test_a_drawn_key_that_fits_no_field_is_refused(setting: dict[str, Any], message: str) -> None:
     """A misspelled key would be drawn, stored and ignored."""
     with pytest.raises(ValueError, match=message):
         PROTOCOL.drawn(setting)
+
+
+def test_local_training_is_drawn_part_by_part_and_left_out_where_there_is_none() -> None:
+    """FedSGD would be given local steps, or the epochs would be the same in every block."""
+    local = LocalTraining(epochs=1, batch_size=2, lr=0.1)
+    base = replace(PROTOCOL, local=local, vary={"local.epochs": (2, 5), "local.batch_size": (1, 4)})
+    drawn = base.drawn({"local.epochs": 5, "local.batch_size": 1})
+    assert drawn.local == LocalTraining(epochs=5, batch_size=1, lr=0.1)
+    assert replace(base, local=None).drawn({"local.epochs": 5}).local is None
+    assert set(Experiment("toy", {"sgd": replace(base, local=None), "avg": base}).levels) == {"sgd", "avg"}
+    with pytest.raises(ValueError, match=r"differ in 'local\.epochs', which is also drawn"):
+        Experiment("toy", {"one": base, "two": replace(base, local=replace(local, epochs=2))})
 
 
 def test_a_factor_cannot_be_both_compared_and_drawn() -> None:
@@ -325,5 +468,7 @@ def test_a_digest_depends_on_settings_and_on_nothing_else() -> None:
         replace(PROTOCOL, edit=silence),
         replace(PROTOCOL, control=None),
         replace(PROTOCOL, local=LocalTraining(1, 1, 0.1)),
+        replace(PROTOCOL, assumed=LocalTraining(1, 1, 0.1)),
+        replace(PROTOCOL, fit=FITTING),
     ]
-    assert len({PROTOCOL.digest(), *(other.digest() for other in others)}) == 7
+    assert len({PROTOCOL.digest(), *(other.digest() for other in others)}) == 9

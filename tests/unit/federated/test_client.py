@@ -289,6 +289,18 @@ def test_a_client_with_local_training_shares_its_update():
     )
 
 
+def test_a_client_with_a_generator_trains_in_an_order_of_its_own():
+    """If it fails, every epoch visits the images as they lie in memory, or the order is part of the answer."""
+    local = LocalTraining(2, 2, 0.1)
+    draw = torch.Generator().manual_seed(3)
+    orders = torch.stack([torch.randperm(6, generator=draw) for _ in range(4)]).split(2)
+    client = Client(IMAGES, LABELS, local=local, generator=torch.Generator().manual_seed(3))
+    for order in orders:  # a new one for every answer
+        assert observation_state(client.answer(perceptron())) == observation_state(
+            share_update(perceptron(), IMAGES, LABELS, local=local, order=order)
+        )
+
+
 def test_a_client_shows_nothing_but_its_answers():
     """If it fails, an attack that holds a client can read the private batch by name."""
     assert [name for name in dir(Client(IMAGES, LABELS)) if not name.startswith("_")] == ["answer", "queries"]
