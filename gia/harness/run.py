@@ -38,6 +38,7 @@ __all__ = [
     "measure",
     "prepared",
     "sampled",
+    "shares_gradients",
 ]
 
 Measure = Callable[[Protocol, Block], "Measurement"]
@@ -154,13 +155,32 @@ def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
     psnr, blind = _mean(seen.per_image["psnr"]), seen.blind["psnr"]
     checks = {f"PSNR {psnr:.2f} dB against {blind:.2f} dB blind": psnr > blind}
     values = {"psnr": psnr, "blind_psnr": blind, "gradient_norm": norm}
-    if protocol.fit is not None:
-        learned, least = _fitted(protocol, protocol.fit, block, data).accuracy, protocol.fit.accuracy
-        checks[f"held-out accuracy {learned:.3f} of the trained victim, at least {least:g} asked"] = learned >= least
-        values["held_out_accuracy"] = learned
     if iterative:
         first, last = next(filter(math.isfinite, best), -math.inf), seen.objective
         checks[f"objective {first:.4g} to {last:.4g}"] = last < first
+    return _control(protocol, block, data, checks, values)
+
+
+def shares_gradients(protocol: Protocol, block: Block) -> Control:
+    """The control where gradients are compared and nothing is attacked, on other images of the same victim.
+
+    The shared gradients are finite and not zero. Where the protocol has a `fit`, whatever its state, the trained victim
+    must have reached the accuracy that it states.
+    """
+    protocol = protocol.drawn(block.setting)
+    data = _load(protocol)
+    norm = _Scene(protocol, block, data, _others(protocol, block, data)).gradient_norm
+    return _control(protocol, block, data, {f"gradient norm {norm:.3g}": norm > 0}, {"gradient_norm": norm})
+
+
+def _control(
+    protocol: Protocol, block: Block, data: Images, checks: dict[str, bool], values: dict[str, float]
+) -> Control:
+    """Passed where all checks are fine and a victim to be trained has learned."""
+    if protocol.fit is not None:
+        learned, least = _fitted(protocol, protocol.fit, block, data).accuracy, protocol.fit.accuracy
+        text = f"held-out accuracy {learned:.3f} of the trained victim, at least {least:g} asked"
+        checks, values = {**checks, text: learned >= least}, {**values, "held_out_accuracy": learned}
     failed = [text for text, fine in checks.items() if not fine]
     reason = "failed: " + "; ".join(failed) if failed else "; ".join(checks)
     return Control(not failed, reason, values)

@@ -22,7 +22,7 @@ from gia.federated import LocalTraining, Observation, share_update
 from gia.harness import run, scores
 from gia.harness.blocks import Block
 from gia.harness.protocol import Experiment, Fitting, Protocol
-from gia.harness.run import beats_blind_guess, keeping_fits, measure
+from gia.harness.run import beats_blind_guess, keeping_fits, measure, shares_gradients
 
 BLOCK = Block("toy.run", 0, {})
 PROTOCOL = Protocol(
@@ -344,6 +344,17 @@ def test_the_control_fails_a_gradient_that_is_zero() -> None:
     control = beats_blind_guess(replace(PROTOCOL, edit=silence), BLOCK)
     assert not control.passed
     assert "gradient is zero" in control.reason
+
+
+def test_the_control_without_an_attack_asks_for_gradients_and_for_a_victim_that_has_learned(tmp_path: Path) -> None:
+    """Cosines of zero gradients, or of a net called trained that has learned nothing, would be evidence."""
+    with keeping_fits(tmp_path):
+        asked = {accuracy: shares_gradients(with_state("untrained", accuracy=accuracy), BLOCK) for accuracy in (0.4, 1)}
+    assert asked[0.4].passed, asked[0.4].reason
+    assert not asked[1].passed
+    assert f"{asked[1].values['held_out_accuracy']:.3f}" in asked[1].reason
+    assert shares_gradients(PROTOCOL, BLOCK).passed
+    assert not shares_gradients(replace(PROTOCOL, edit=silence), BLOCK).passed
 
 
 def test_control_images_are_not_private(monkeypatch: pytest.MonkeyPatch) -> None:
