@@ -16,6 +16,7 @@ from gia.attacks import ATTACKS, CARDS, run_many
 from gia.attacks.matching import Interrupted
 from gia.attacks.trials import LEAVES
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
+from tests.contracts.fresh import edited
 from tests.contracts.snapshots import global_state, model_state, observation_state, same_reconstruction
 
 FLOATS = (torch.float32, torch.float64)
@@ -89,7 +90,7 @@ def test_the_generator_alone_decides(name):
 def test_nothing_outside_an_attack_is_touched(name):
     """If it fails, an attack moves global random states, modes, flags, threads or the environment, or changes the
     model, down to modes, `.grad` and hooks, or the observation."""
-    model, (images, labels) = tangled(), private(torch.float32, 0, 1)
+    model, (images, labels) = edited(tangled(), CASES[name].edit), private(torch.float32, 0, 1)
     observation = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"), training=True)
     before = model_state(model), observation_state(observation), global_state()
     ATTACKS[name](model, observation, generator=seeded(), **quick(name))
@@ -100,7 +101,7 @@ def test_nothing_outside_an_attack_is_touched(name):
 @pytest.mark.parametrize("where", ["callback", "loss"])
 def test_nothing_is_left_behind_by_an_attack_that_breaks_off(name, where):
     """If it fails, an error in the middle of a search leaves a changed model, observation, mode or flag behind."""
-    model, (images, labels) = tangled(), private(torch.float32, 0, 1)
+    model, (images, labels) = edited(tangled(), CASES[name].edit), private(torch.float32, 0, 1)
     observation = gia.share_gradient(model, images, labels, reveal=("labels",), training=True)
     before = model_state(model), observation_state(observation), global_state()
     calls = iter(range(3))
@@ -124,7 +125,7 @@ def test_images_and_labels_have_the_promised_form(name, dtype):
     assert found.images.dtype == dtype
     assert not found.images.requires_grad
     if CARDS[name].iterative:
-        assert len(found.images) == 2
+        assert len(found.images) == (1 if "an image for each" in CASES[name].exempt else 2)
         assert 0 <= found.images.min() <= found.images.max() <= 1
         assert isinstance(found.objective, float)
     if found.labels is not None:
@@ -195,10 +196,9 @@ def test_zero_steps_return_the_start(name):
     model = build(CASES[name], torch.float32)
     observation = share(CASES[name], model, 0)
     seen = []
-    ATTACKS[name](
-        model, observation, generator=seeded(), callback=lambda p: seen.append(p.variables[0].clone()), steps=1
-    )
-    none = ATTACKS[name](model, observation, generator=seeded(), steps=0)
+    watched = quick(name) | {"steps": 1, "callback": lambda progress: seen.append(progress.variables[0].clone())}
+    ATTACKS[name](model, observation, generator=seeded(), **watched)
+    none = ATTACKS[name](model, observation, generator=seeded(), **quick(name) | {"steps": 0})
     assert none.images.equal(seen[0][0].clamp(0, 1))
     assert none.gradient_evaluations == 1
 
@@ -257,6 +257,8 @@ def test_an_objective_that_is_not_finite_ends_the_search_and_names_the_step(name
 @each_search
 def test_simulated_local_training_is_counted_step_by_step(name):
     """If it fails, an attack on federated averaging looks as cheap as one on a single gradient."""
+    if "simulated local training" in CASES[name].exempt:
+        pytest.skip(CASES[name].exempt["simulated local training"])
     model = build(CASES[name], torch.float32)
     images, labels = private(torch.float32, 0, 1, 2)
     local = gia.LocalTraining(epochs=2, batch_size=2, lr=0.1)
@@ -296,13 +298,13 @@ def test_trials_must_be_alike_and_have_a_generator_each(name):
     model = build(CASES[name], torch.float32)
     one, two = share(CASES[name], model, 0), share(CASES[name], model, 0, 1)
     with pytest.raises(ValueError, match="observations: expected at least one"):
-        run_many(name, model, [], generators=[])
+        run_many(name, model, [], generators=[], **quick(name))
     with pytest.raises(ValueError, match="generators: expected 2, one per observation, got 1"):
-        run_many(name, model, [one, one], generators=[seeded()])
+        run_many(name, model, [one, one], generators=[seeded()], **quick(name))
     with pytest.raises(ValueError, match="observations: trials must agree in batch_size"):
-        run_many(name, model, [one, two], generators=[seeded(), seeded()])
+        run_many(name, model, [one, two], generators=[seeded(), seeded()], **quick(name))
     with pytest.raises(ValueError, match="observations: trials must agree in training"):
-        run_many(name, model, [one, replace(one, training=True)], generators=[seeded(), seeded()])
+        run_many(name, model, [one, replace(one, training=True)], generators=[seeded(), seeded()], **quick(name))
     labelled = replace(one, labels=torch.tensor([3])), replace(one, labels=None)
     with pytest.raises(ValueError, match="observations: either all trials have labels or none"):
-        run_many(name, model, labelled, generators=[seeded(), seeded()])
+        run_many(name, model, labelled, generators=[seeded(), seeded()], **quick(name))
