@@ -1,4 +1,4 @@
-"""Exact recovery by an imprint block: how many images of 64, from how many bins (arXiv 2503.11514, Table IV, Fig. 10)."""
+"""Exact recovery by an imprint block: images of 64, by batch size and bins (arXiv 2503.11514, Table IV, Fig. 10)."""
 
 from __future__ import annotations
 

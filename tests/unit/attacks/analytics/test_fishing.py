@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 import gia
 from gia.attacks import fish
@@ -67,6 +70,24 @@ def test_equal_labels_are_separated_by_a_bisection_over_the_client_s_answers(see
     assert norms.max() == pytest.approx(1, rel=0.01)
     assert cosines[norms.argmax()] >= 0.99
     assert (norms > 0.01).sum() == 1
+
+
+def test_two_images_counted_in_part_do_not_pass_for_one():
+    """Gray images whose feature is their brightness, two of them so close to the first cut-off, twice the mean, that
+    they count .73 and .27. If it fails, a mixture is returned as one image, since the parts add up to 1."""
+    shift = math.log(9) / 333  # where the decoy and nine other logits are even
+    levels = torch.tensor([0.5 - 2 / 3 * (0.6 + shift)] * 3 + [0.6 + shift - 0.003, 0.6 + shift + 0.003]).double()
+    images, labels = levels.view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE), torch.full((5,), 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 1), nn.Linear(1, CLASSES)).double()
+    with torch.no_grad():
+        model[1].weight.fill_(1 / (3 * SIZE**2))
+        model[1].bias.zero_()
+    client = Client(images, labels)
+    sent, observation = fish(model, client, target=4, generator=seeded())
+    norms = isolated(sent, images, labels, observation)[1]
+    assert client.queries > 2
+    assert norms[4] == pytest.approx(1, abs=1e-3)
+    assert norms[:4].max() < 1e-3
 
 
 def test_what_cannot_be_isolated_is_named():
