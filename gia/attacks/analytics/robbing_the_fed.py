@@ -49,7 +49,7 @@ def robbing_the_fed(
     Returns a reconstruction per observation: raw, unclamped images (N, C, H, W), one per bin whose signal is above the
     rounding of the sums that it is a difference of, the lowest bin first. `exact` is the attack's own belief that a
     bin held one image, recovered to 1e-9 in float64 and 1e-3 in float32: that rounding allows it, the image lies in
-    [0, 1] and in its bin, and under some label it explains the bin's signal all by itself (to 1e-9 and 3e-5 of the
+    [0, 1], and under some label it explains the bin's signal all by itself (to 1e-9 and 3e-5 of the
     largest label's). Averages explain it by coincidence alone, and so with a probability of about that tolerance times
     the number of labels. It is cautious: after several local steps, with unknown `local`, or where batch statistics tie
     the images together, `exact` is False. Raises ValueError where no linear layer with a bias sees the image, or no
@@ -88,8 +88,6 @@ def robbing_the_fed(
         evaluations = 0
         if (scale := signal_scale(observation.local, observation.batch_size)) and bool(exact.any()):
             few = exact.nonzero().flatten()
-            slack = errors[few] * weight[bins[few]].abs().sum(1)
-            exact[few] = _in_bin(inputs[few] @ weight.T + bias, bins[few], slack, sparse)
             alone = _signals(model, name, images[few], bins[few], loss) * scale
             evaluations = len(alone)
             apart = (alone - signals[bins[few]]).abs().amin(0)
@@ -107,15 +105,6 @@ def _is_sparse(weight: Tensor) -> bool:
     return bool(((shape - shape[0]).abs() <= 1e-4 * shape[0].abs().max()).all()) and not bool(
         ((size - size[0]).abs() <= 1e-4 * size[0]).all()
     )
-
-
-def _in_bin(measured: Tensor, bins: Tensor, slack: Tensor, sparse: bool) -> Tensor:
-    """Whether each image, by its row of `measured` (N, k), lies in its bin, give or take `slack` (N,)."""
-    own = measured.gather(1, bins[:, None])[:, 0]
-    if sparse:
-        return (own > -slack) & (own < 1 + slack)
-    above = measured.gather(1, (bins + 1).clamp_max(measured.shape[1] - 1)[:, None])[:, 0]
-    return (own > -slack) & ((above <= slack) | (bins == measured.shape[1] - 1))
 
 
 def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Loss) -> Tensor:

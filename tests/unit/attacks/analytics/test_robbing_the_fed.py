@@ -165,16 +165,20 @@ def test_the_sparse_block_survives_several_local_steps_and_the_other_one_does_no
     assert shares[True] == 1
 
 
-def test_one_full_local_step_is_as_good_as_a_gradient():
-    """If it fails, an update after one step is not believed, or its scale is another."""
-    model, images, labels = scene(batch_size=8, bins=100, sparse=True)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_one_full_local_step_is_as_good_as_a_gradient(sparse):
+    """If it fails, an update after one step is not believed, its scale is another, or the rounding of the weights that
+    it is a difference of passes for images."""
+    model, images, labels = scene(batch_size=8, bins=100, sparse=sparse)
     local = gia.LocalTraining(epochs=1, batch_size=8, lr=1e4)
     observation = gia.share_update(model, images, labels, local=local, reveal=("local",))
     found = robbing_the_fed(model, observation, generator=seeded())
     seen, true = recovered(found, images, 1e-9)
-    assert seen.equal(alone(model, images, sparse=True))
+    single = alone(model, images, sparse=sparse)
+    assert seen.equal(single)
     assert found.exact.any()
     assert not (found.exact & ~true).any()
+    assert int(single.sum()) <= len(found.images) <= (8 + int(single.sum())) // 2
 
 
 def test_images_tied_by_batch_statistics_are_recovered_but_not_believed():
@@ -209,3 +213,23 @@ def test_a_layer_that_does_not_see_the_image_is_refused():
         robbing_the_fed(model, observation, generator=seeded(), layer="imprint.spread")
     with pytest.raises(ValueError, match="layer: no linear layer with shared weight and bias sees the image"):
         attacked(model.model, images, labels)
+
+
+def test_an_image_whose_signal_drowns_in_rounding_is_not_believed():
+    """A linear victim on which label 0 moves the loss a ten-thousandth as much as the others do, in float32. If it
+    fails, belief rests on the signal's size alone, and what is believed is wrong by more than it says."""
+    model, images, _ = scene(bins=400, dtype=torch.float32, batch_size=16)
+    victim = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+    with torch.no_grad():
+        victim[1].weight.copy_(torch.tensor([0.0, 1.0, -1.0])[:, None] / 256 * 1e-4)
+        victim[1].bias.zero_()
+    sent = nn.Sequential(OrderedDict(imprint=model.imprint, model=victim))
+    single = alone(sent, images)
+    for weak in single.nonzero().flatten().tolist():
+        labels = torch.arange(16) % 2 + 1
+        labels[weak] = 0
+        found = attacked(sent, images, labels)
+        seen, true = recovered(found, images, 1e-3)
+        assert not (found.exact & ~true).any()
+        assert seen.equal(single & (torch.arange(16) != weak)) or seen.equal(single)
+        assert found.exact.sum() == single.sum() - 1
