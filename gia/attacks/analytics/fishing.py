@@ -86,7 +86,7 @@ def fishing(
 def fish(
     model: nn.Module, client: Client, *, target: int, queries: int = 32, generator: torch.Generator
 ) -> tuple[nn.Module, Observation]:
-    """Isolate one image of a class with as few questions to the client as it takes (Wen et al., 2022, Sec. 4).
+    """Isolate one image of a class with as few questions to the client as it takes (Wen et al., 2022).
 
     The first question fishes for the class; the classifier's bias gradient tells how many images have each label. If
     several have the target's, the next ones fish for the largest feature: its cut-off is bisected until one image is

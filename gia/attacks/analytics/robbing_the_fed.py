@@ -34,7 +34,7 @@ def robbing_the_fed(
     layer: str | None = None,
     loss: Loss = cross_entropy,
 ) -> list[Reconstruction]:
-    """x = (gW_i - gW_{i+1}) / (gb_i - gb_{i+1}) for each bin i of an imprint block (Fowl et al., 2022, Eq. 5 and 6).
+    """x = (gW_i - gW_{i+1}) / (gb_i - gb_{i+1}) for each bin i of an imprint block (Fowl et al., 2022).
 
     The block is the linear layer that sees the image itself, made by `gia.federated.server.imprint` or rebuilt under
     other names. The highest bin has no neighbour and uses its own row; where the rows are one probe at several scales,

@@ -32,7 +32,7 @@ def trap_weights(
     agreement: float | None = None,
     loss: Loss = cross_entropy,
 ) -> list[Reconstruction]:
-    """x = gW_i / gb_i on a model made by `gia.federated.server.trap_weights` (Boenisch et al., 2023, Sec. V).
+    """x = gW_i / gb_i on a model made by `gia.federated.server.trap_weights` (Boenisch et al., 2023).
 
     The inversion is that of `linear_layer`, with its arguments, results and errors; what the trap adds is in the model.
     """

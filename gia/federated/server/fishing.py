@@ -17,7 +17,7 @@ def classifier(model: nn.Module) -> str:
 
 
 def fish_class(model: nn.Module, *, target: int, row: float = 0.5, bias: float = 1000.0) -> nn.Module:
-    """A copy of `model` in which only images of one class have a gradient before the classifier (Wen et al., Sec. 4.1).
+    """A copy of `model` in which only images of one class have a gradient before the classifier (Wen et al., 2022).
 
     The target's row becomes the constant `row`, the other rows 0, the other biases `bias`: images of other classes are
     sure of not being the target, and what else they are unsure of meets rows of zeros. An image of the target class
@@ -40,13 +40,13 @@ def fish_class(model: nn.Module, *, target: int, row: float = 0.5, bias: float =
 
 
 def fish_feature(model: nn.Module, *, decoy: int, cutoff: float, row: float = 0.5, sharpness: float = 1e4) -> nn.Module:
-    """A copy of `model` in which only images with large features have a gradient before the classifier (Sec. 4.2).
+    """A copy of `model` in which only images with large features have a gradient before the classifier.
 
     For equal labels, which `fish_class` cannot separate. The feature is the sum of the classifier's inputs times
     `row`. The decoy's logit is `sharpness` * (feature - `cutoff`), all others are 0, so images above the cut-off are
     taken for the decoy and all others surely not. A linear classifier gives every label but the decoy's the same
-    gradient: the labels do not matter, as long as no image has the decoy's. The decoy is a departure: the authors put
-    the cut-off into the target's own row, where images of other classes answer on the other side of it.
+    gradient: the labels do not matter, as long as no image has the decoy's. The decoy is a departure: with the
+    cut-off in the target's own row, images of other classes would answer on the other side of it.
 
     B times the gradient of the decoy's bias is the number of images above the cut-off.
 

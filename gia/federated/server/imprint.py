@@ -105,7 +105,7 @@ def imprint(
     draws: int = 8,
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """An imprint block in front of a copy of `model` (Fowl et al., ICLR 2022, Sec. 4; arXiv 2503.11514, Fig. 2).
+    """An imprint block in front of a copy of `model` (Fowl et al., ICLR 2022; arXiv 2503.11514, Sec. II-C).
 
     Each of the k rows measures h(x) = <probe, x>; their biases are minus the cut-offs c_0 < ... < c_{k-1}, of which c_0
     lies below every image in [0, 1] and the others at the quantiles 1/k, ..., (k-1)/k. Row i is active for images above
@@ -126,8 +126,8 @@ def imprint(
         strength: largest brightness of what `model` sees, for an image in the middle of the highest bin.
         draws: how many patterns are drawn. `model` sees the pattern, brighter or darker, in place of an image, so dL/dz
             depends on brightness and label only. Kept is the pattern whose smallest |dL/dz| over labels is the largest
-            part of the largest, from dark images to bright ones: rounding loses least there. The authors take one
-            constant.
+            part of the largest, from dark images to bright ones: rounding loses least there. The choice is a
+            departure; any pattern does in exact arithmetic.
         generator: for the patterns.
 
     Returns Sequential(imprint=Imprint, model=copy), in the dtype, device and mode of `model`.

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 def trap_weights(
     model: nn.Module, *, layer: str | None = None, scale: float = 0.95, generator: torch.Generator
 ) -> nn.Module:
-    """A copy of `model` with trap weights in a linear layer (Boenisch et al., 2023, Sec. V; arXiv 2503.11514, II-C).
+    """A copy of `model` with trap weights in a linear layer (Boenisch et al., 2023).
 
     In each row a random half of the weights is negative, minus the size of a normal number; the other half is positive,
     `scale` times the same numbers in another order. The row's sum is a little below 0, so few images activate it. The
-    standard deviation is that of the layer's own weights. Biases are 0, where the authors leave them.
+    standard deviation is that of the layer's own weights. Biases become 0.
 
     Args:
         model: has a linear layer with a bias that sees the image; it is not changed.
