@@ -1,17 +1,43 @@
 """How each attack type is run, at each scale. A factor module changes one thing in one of these.
 
-Attack types are the paper's: op (Inverting Gradients); others join as their attacks land.
+Attack types are the paper's: op (Inverting Gradients), ana_arch (Robbing the Fed); others join as their attacks land.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
 
 from gia.federated import LocalTraining
+from gia.federated.server import Gaussian, imprint
 from gia.harness.run import Fitting, Protocol, beats_blind_guess
 
 #: CIFAR's channel means and deviations, as the paper's code standardizes.
 CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+
+
+@dataclass(frozen=True)
+class Imprinted:
+    """The server's edit of ana_arch: an imprint block with its cut-offs at the quantiles of a normal distribution.
+
+    Args:
+        image_shape, bins, sparse: of the block.
+        mean, std: of the brightness of the data set's images: all that the server knows of the data.
+    """
+
+    image_shape: tuple[int, int, int]
+    mean: float
+    std: float
+    bins: int = 1000
+    sparse: bool = False
+
+    def __call__(self, model: nn.Module, *, generator: torch.Generator) -> nn.Module:
+        quantiles = Gaussian(self.mean, self.std)
+        settings = {"bins": self.bins, "quantiles": quantiles, "sparse": self.sparse}
+        return imprint(model, image_shape=self.image_shape, **settings, generator=generator)
+
 
 PROTOCOLS = {
     "reduced": {
@@ -34,6 +60,20 @@ PROTOCOLS = {
                 "victim.activation": ("relu", "leaky_relu"),
             },
         ),
+        # 64 pictures of faces stand in for 64 of CIFAR-10, of which only twenty are to be had.
+        "ana_arch": Protocol(
+            attack="robbing_the_fed",
+            victim={"name": "convnet", "width": 16},
+            data="faces",
+            image_size=32,
+            images=64,
+            edit=Imprinted(image_shape=(1, 32, 32), mean=0.463, std=0.058),
+            reveal=(),
+            score=("exact_share", "psnr", "rmse"),
+            control=beats_blind_guess,
+            control_images=64,
+            vary={"victim.width": (16, 20, 24, 28, 32), "victim.activation": ("relu", "leaky_relu", "tanh", "gelu")},
+        ),
     },
     "paper": {
         "op": Protocol(
@@ -48,11 +88,25 @@ PROTOCOLS = {
             space="standardized",
             control=beats_blind_guess,
         ),
+        "ana_arch": Protocol(
+            attack="robbing_the_fed",
+            victim={"name": "resnet18", "stem": "3x3", "width": 64, "standardize": CIFAR},
+            data="cifar10",
+            image_size=32,
+            images=64,
+            edit=Imprinted(image_shape=(3, 32, 32), mean=0.473, std=0.122),
+            reveal=(),
+            score=("exact_share", "psnr", "rmse"),
+            control=beats_blind_guess,
+            control_images=64,
+        ),
     },
 }
 
 #: Levels of each factor: the paper's, and those that two cores can afford.
 BATCH_SIZES = {"reduced": (1, 2, 4, 8), "paper": (1, 4, 8, 16, 32, 64)}
+EXACT_BATCH_SIZES = (1, 8, 32, 64)
+BINS = (50, 100, 200, 400, 800)
 RESOLUTIONS = {"reduced": (16, 24, 32), "paper": (32, 64, 128, 224)}
 
 #: The training behind the states of a victim. A small net learns forty faces in seconds.

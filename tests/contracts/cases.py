@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gia
+from tests.contracts.fresh import edited
 
 SIZE = 8
 CLASSES = 10
@@ -27,6 +28,7 @@ class Case:
         reveal: what leaks.
         gain: decibels above the blind guess that images 0-3 must reach on average, about half of what was measured.
         largest: the most images that a batch of it may hold, None for any number.
+        edit: what a malicious server does to the victim, by name in `gia.federated.server` and its settings.
         exempt: contract -> the reason why this attack is excused from it.
     """
 
@@ -36,6 +38,7 @@ class Case:
     reveal: tuple[str, ...]
     gain: float
     largest: int | None = None
+    edit: Mapping[str, Any] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
 
     def batch(self, *chosen: int) -> tuple[int, ...]:
@@ -90,6 +93,42 @@ CASES = {
             "zero gradients": "reported as a layer without an active neuron",
         },
     ),
+    # Exact, as above.
+    "robbing_the_fed": Case(
+        victim={"name": "mlp", "width": 16},
+        settings={},
+        quick={},
+        reveal=(),
+        gain=80,
+        edit={"name": "imprint", "image_shape": (3, SIZE, SIZE), "bins": 32},
+        exempt={"labels out of range": "labels are not used", "zero gradients": "reported as bins without a signal"},
+    ),
+    "trap_weights": Case(
+        victim={"name": "mlp", "width": 16},
+        settings={},
+        quick={},
+        reveal=(),
+        gain=80,
+        edit={"name": "trap_weights"},
+        exempt={
+            "labels out of range": "labels are not used",
+            "zero gradients": "reported as a layer without an active neuron",
+        },
+    ),
+    # Measured: 6.7 and 8.6 dB above the blind guess (generators 0-3, 10-13), 4.0 dB for the worst image.
+    "fishing": Case(
+        victim={"name": "convnet", "width": 16, "activation": "sigmoid", "init": "dlg"},
+        settings={"steps": 40, "target": 0},
+        quick={"steps": 3},
+        reveal=(),
+        gain=3,
+        edit={"name": "fish_feature", "decoy": 9, "cutoff": -1e4},  # any image is above the cut-off
+        exempt={
+            "labels out of range": "labels are not used",
+            "an image for each": "the isolated image alone is reconstructed",
+            "simulated local training": "the target is alone in every step: an update is matched as its gradient",
+        },
+    ),
 }
 
 
@@ -106,10 +145,10 @@ def private(dtype: torch.dtype, *chosen: int) -> tuple[Tensor, Tensor]:
 
 
 def build(case: Case, dtype: torch.dtype) -> nn.Module:
-    """The victim of a case, in evaluation mode."""
+    """The victim of a case as its server sends it, in evaluation mode."""
     generator = torch.Generator().manual_seed(0)
     options = {"num_classes": CLASSES, "image_size": SIZE, **case.victim}
-    return gia.models.build(generator=generator, dtype=dtype, **options).eval()
+    return edited(gia.models.build(generator=generator, dtype=dtype, **options).eval(), case.edit)
 
 
 def share(case: Case, model: nn.Module, *chosen: int, **settings: Any) -> gia.Observation:

@@ -33,7 +33,8 @@ def there(tmp_path_factory):
         observation.save(folder / f"{number}.observation.safetensors")
         victim = {"num_classes": CLASSES, "image_size": SIZE, **case.victim}
         settings = {**case.settings, **case.quick}
-        jobs.append({"attack": name, "dtype": dtype, "victim": victim, "settings": settings, "seed": number})
+        job = {"attack": name, "dtype": dtype, "victim": victim, "edit": dict(case.edit)}
+        jobs.append({**job, "settings": settings, "seed": number})
         with gia.numerics.reproducible():
             here[name, dtype] = ATTACKS[name](
                 model, observation, generator=torch.Generator().manual_seed(number), **settings
