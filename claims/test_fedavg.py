@@ -52,7 +52,8 @@ def test_full_knowledge_of_local_steps_does_not_make_up_for_them(claims, attack_
 def test_quality_is_that_on_record(baseline, attack_type, knowledge):
     """The simulation of local steps, or the client's, changed: on purpose, or by a regression."""
     protocol = pinned(federated(PROTOCOLS["reduced"][attack_type], "reduced"))
-    protocol = knowing(replace(protocol, local=LocalTraining(epochs=2, batch_size=2, lr=0.02)), knowledge)
+    local = LocalTraining(epochs=2, batch_size=2, lr=0.02)
+    protocol = knowing(replace(protocol, local=local, score=("psnr", "ssim")), knowledge)
     baseline.check(
         f"{attack_type}/{knowledge}",
         sampled(protocol),
