@@ -180,11 +180,9 @@ def knowing(protocol: Protocol, knowledge: str) -> Protocol:
     return replace(protocol, **KNOWLEDGE[knowledge])
 
 
-def sharing(protocol: Protocol, shared: str | int) -> Protocol:
-    """The same images behind one update, fully known ("FedAvg"), or behind gradients of so many images each."""
-    if isinstance(shared, str):
-        return knowing(protocol, "strong")
-    return replace(protocol, local=None, batch_size=shared)
+def sharing(protocol: Protocol, images: int | None) -> Protocol:
+    """The same images behind gradients of so many each, or behind one update whose training is known (None)."""
+    return knowing(protocol, "strong") if images is None else replace(protocol, local=None, batch_size=images)
 
 
 def pinned(protocol: Protocol) -> Protocol:

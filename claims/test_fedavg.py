@@ -10,8 +10,11 @@ from claims.protocols import KNOWLEDGE, PROTOCOLS, federated, knowing, pinned, s
 from gia.federated import LocalTraining
 from gia.harness.run import sampled
 
-#: Images behind a gradient of FedSGD: first all those behind an update, then the paper's way, only a local batch.
-GRADIENTS = {"reduced": (4, 2, 1), "paper": (64, 16, 8, 1)}
+#: Images behind each gradient of FedSGD: first all those behind an update, then the paper's way, only a local batch.
+SHARED = {
+    "reduced": {"FedSGD of 4": 4, "FedAvg of 4": None, "FedSGD of 2": 2, "FedSGD of 1": 1},
+    "paper": {"FedSGD of 64": 64, "FedAvg of 64": None, "FedSGD of 16": 16, "FedSGD of 8": 8, "FedSGD of 1": 1},
+}
 
 
 @pytest.mark.parametrize("attack_type", [pytest.param("op", marks=pytest.mark.claim("op.fedavg"))])
@@ -34,12 +37,12 @@ def test_full_knowledge_of_local_steps_does_not_make_up_for_them(claims, attack_
 
     The paper compares with a gradient of as many images as a local batch holds: those stand beside the pair.
     """
-    whole, *parts = GRADIENTS[claims.scale]
+    shared = SHARED[claims.scale]
     claims.paired(
         f"{attack_type}.fedavg_strong",
         federated(PROTOCOLS[claims.scale][attack_type], claims.scale),
-        levels=(whole, "FedAvg", *parts),
-        change=sharing,
+        levels=tuple(shared),
+        change=lambda protocol, level: sharing(protocol, shared[level]),
     )
 
 
@@ -49,7 +52,8 @@ def test_full_knowledge_of_local_steps_does_not_make_up_for_them(claims, attack_
 def test_quality_is_that_on_record(baseline, attack_type, knowledge):
     """The simulation of local steps, or the client's, changed: on purpose, or by a regression."""
     protocol = pinned(federated(PROTOCOLS["reduced"][attack_type], "reduced"))
-    protocol = knowing(replace(protocol, local=LocalTraining(epochs=2, batch_size=2, lr=0.02)), knowledge)
+    local = LocalTraining(epochs=2, batch_size=2, lr=0.02)
+    protocol = knowing(replace(protocol, local=local, score=("psnr", "ssim")), knowledge)
     baseline.check(
         f"{attack_type}/{knowledge}",
         sampled(protocol),
