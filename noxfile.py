@@ -117,7 +117,7 @@ def regress(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
-    """Time the attack cores, as ratios within one run."""
+    """Time the attack cores, as ratios within one run; `-- --base REF` times this working tree against a commit."""
     run(session, "-m", "pytest", "tests", "claims", "-m", "timing", *session.posargs)
 
 

@@ -8,14 +8,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from gia.attacks.analytics import linear_layer
-from gia.attacks.optimization import dlg, inverting_gradients
+from gia.attacks import labels
+from gia.attacks.analytics import fish, fishing, linear_layer, robbing_the_fed, trap_weights
+from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card
 from gia.federated import Observation
 
 #: Name -> attack: (model, observation, *, generator, **settings) -> Reconstruction.
-ATTACKS: dict[str, Attack] = {attack.__name__: attack for attack in (dlg, inverting_gradients, linear_layer)}
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack
+    for attack in (
+        dlg,
+        gradinversion,
+        idlg,
+        inverting_gradients,
+        linear_layer,
+        robbing_the_fed,
+        trap_weights,
+        fishing,
+    )
+}
 
 #: Name -> what the attack is and what it needs.
 CARDS: dict[str, Card] = {name: attack.card for name, attack in ATTACKS.items()}
@@ -47,4 +60,4 @@ def run_many(
     return attack.many(model, observations, generators=generators, **settings)
 
 
-__all__ = ["ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "run_many"]
+__all__ = ["ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "fish", "labels", "run_many"]

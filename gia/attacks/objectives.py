@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -92,14 +92,26 @@ def _root(squared: Tensor) -> Tensor:
 
 
 def _factors(agreement: Agreement, weights: Mapping[str, float] | None, layers: Collection[str] | None) -> Tensor:
-    names = agreement.names
     if isinstance(layers, str):
         raise TypeError(f"layers: expected a collection of prefixes such as ({layers!r},), got a string")
+    sums = agreement.target_squared
+    chosen = None if layers is None else tuple(layers)
+    return _tensor_of_factors(agreement.names, tuple((weights or {}).items()), chosen, sums.dtype, sums.device)
+
+
+@lru_cache(maxsize=64)  # made once, not at every step: an accelerator would wait for the copy
+def _tensor_of_factors(
+    names: tuple[str, ...],
+    weights: tuple[tuple[str, float], ...],
+    layers: tuple[str, ...] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     chosen = [layers is None or any(name.startswith(prefix) for prefix in layers) for name in names]
     if not any(chosen):
         raise ValueError(f"layers: no shared parameter starts with any of {layers}; there are {names}")
-    if weights is not None and (unknown := [name for name in weights if name not in names]):
+    given = dict(weights)
+    if unknown := [name for name in given if name not in names]:
         raise ValueError(f"weights: {unknown[0]!r} is not a shared parameter; there are {names}")
-    given = weights or {}
-    sums = agreement.target_squared
-    return sums.new_tensor([given.get(name, 1.0) if take else 0.0 for name, take in zip(names, chosen, strict=True)])
+    factors = [given.get(name, 1.0) if take else 0.0 for name, take in zip(names, chosen, strict=True)]
+    return torch.tensor(factors, dtype=dtype, device=device)

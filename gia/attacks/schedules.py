@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 #: (step from 0, steps in all) -> factor.
@@ -20,3 +21,16 @@ def step_decay(step: int, steps: int) -> float:
     [1.0, 0.1, 0.01, 0.001]
     """
     return float(f"1e-{sum(8 * step >= eighths * steps for eighths in (3, 5, 7))}")  # integers: no milestone at 14999.0
+
+
+def cosine_decay(step: int, steps: int, *, warmup: int = 50) -> float:
+    """Up in equal parts over the first `warmup` steps, then down half a cosine (Yin et al., 2021, implementation).
+
+    A search of at most `warmup` steps never leaves the slope.
+
+    >>> [round(cosine_decay(step, 20_000), 6) for step in (0, 24, 49, 50, 10_025, 19_999)]
+    [0.02, 0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2

@@ -15,11 +15,14 @@ from hypothesis import settings
 from gia.harness import report
 from gia.harness.baseline import Baseline, Baselines
 from gia.harness.baseline_file import BaselineError
+from gia.harness.bench import Timings
+from gia.harness.bench_run import BenchRun
 from gia.harness.executor import Pool
 from gia.harness.live import Live
 from gia.harness.register import SCALES, Claim, load_register
 from gia.harness.selection import Selection, claim_ids
 from gia.harness.session import Claims, Context
+from gia.harness.sides import commit_of
 from gia.harness.store import Store
 from gia.numerics import REPEATABLE
 
@@ -38,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--junit", action="store_true", help="write junit.xml beside the reports")
     group.addoption("--rebaseline", action="store_true", help="move the stored baselines that fail; needs --reason")
     group.addoption("--reason", metavar="TEXT", help="why the baselines move; stored with them")
+    group.addoption("--base", metavar="REF", help="time this working tree against that commit, in place of the goals")
+    group.addoption("--repeats", type=int, default=1, metavar="N", help="planted slowdowns that --base has to tell")
     parser.addini("claims_register", "the register of claims, relative to the root", default="claims/claims.toml")
 
 
@@ -53,6 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--workers: expected 0 or more, got {option.workers}")
     if option.reason is not None and not option.rebaseline:
         raise pytest.UsageError("--reason: expected together with --rebaseline")
+    if option.repeats < 1:
+        raise pytest.UsageError(f"--repeats: expected at least 1, got {option.repeats}")
+    if option.base is not None:
+        try:
+            commit_of(config.rootpath, option.base)
+        except ValueError as error:
+            raise pytest.UsageError(f"--base: {error}") from error
     run = ClaimRun(config)
     if option.junit and not option.xmlpath:
         option.xmlpath = str(run.folder / "junit.xml")
@@ -61,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RUN] = run
     config.pluginmanager.register(run, "gia-claims")
     config.pluginmanager.register(run.selection, "gia-selection")
+    config.pluginmanager.register(run.bench, "gia-bench")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -89,6 +102,12 @@ def baseline(request: pytest.FixtureRequest) -> Baseline:
     return request.config.stash[_RUN].open_baselines().open(request.path.stem.removeprefix("test_"))
 
 
+@pytest.fixture(scope="session")
+def timings(request: pytest.FixtureRequest) -> Timings:
+    """Records what was timed and holds it to its goals: see `gia.harness.bench.Timings`."""
+    return request.config.stash[_RUN].bench.timings
+
+
 class ClaimRun:
     """What one pytest session knows of its claims, and the hooks that need it."""
 
@@ -105,6 +124,7 @@ class ClaimRun:
         }
         self.notices: list[str] = []
         self.selection = Selection(config, self.register_path.parent)
+        self.bench = BenchRun(config, self.folder, self.environment)
         self._live = Live(config)
         self._register: dict[str, Claim] | None = None
         self._claims: Claims | None = None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from gia import metrics
@@ -25,6 +26,12 @@ def rmse(reconstruction: Tensor, reference: Tensor) -> Tensor:
     return (reconstruction.clamp(0, 1) - reference).square().flatten(1).mean(1).sqrt()
 
 
+def exact_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """1 for each image whose every pixel is within 1e-9 in float64, 1e-3 in float32, unclamped; else 0; shape (B,)."""
+    limit = 1e-9 if reconstruction.dtype == torch.float64 else 1e-3
+    return ((reconstruction - reference).abs().flatten(1).amax(1) <= limit).to(reference.dtype)
+
+
 METRICS: Mapping[str, Metric] = {
     "psnr": Metric(metrics.psnr),
     "ssim": Metric(metrics.ssim, minimum=11),
@@ -32,6 +39,7 @@ METRICS: Mapping[str, Metric] = {
     "lpips": Metric(metrics.lpips, minimum=32),
     "lpips_vgg": Metric(partial(metrics.lpips, net="vgg"), minimum=32),
     "rmse": Metric(rmse),
+    "exact_share": Metric(exact_share),
 }
 
 

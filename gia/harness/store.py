@@ -61,7 +61,7 @@ class Store:
         return {
             "format": _FORMAT,
             "source": self._sources,
-            "callables": {plain(call, "measure, edit or control"): _code_of(call.__module__) for call in callables},
+            "callables": {_named(call): _code_of(call.__module__) for call in callables},
             "machine": _machine(),
             "devices": {name: _device(name) for name in sorted(devices)},
             "experiment": experiment.id,
@@ -106,6 +106,12 @@ def source_digest(paths: Iterable[Path]) -> str:
     base = _GIA.parent
     names = {path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name: path for path in paths}
     return digest_of({name: _sha256(names[name]) for name in sorted(names)})
+
+
+def _named(call: Callable[..., object]) -> str:
+    """A function by module and name; an instance by its class, since its settings stand in the levels."""
+    described = plain(call, "measure, edit or control")
+    return str(described["class"] if isinstance(described, dict) else described)
 
 
 class _DamagedError(ValueError):

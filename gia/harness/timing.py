@@ -1,8 +1,11 @@
-"""Cost ratios that hold on a busy machine: two callables timed in turn, an interval for their ratio, FLOP counts.
+"""Cost ratios that hold on a busy machine: two callables timed in turn, and an interval for their ratio.
 
     cost = ratio(attack_step, training_step)
     benchmark.extra_info["cost"] = cost.row()
     cost.at_most(3.4)                         # TimingFailed beyond the goal and its slack
+
+What is timed is a callable, a search that runs itself (`ratio_of_steps`), or blocks of calls in another process
+(`ratio_of_blocks`); the rounds and the interval are the same.
 
 A round in which the machine changed its speed is measured again, a limited number of times. A ratio without enough
 steady rounds decides nothing: `TimingInconclusive` is a `unittest.SkipTest`, which pytest reports as a skip with the
@@ -12,31 +15,35 @@ numbers as its reason, so that it stands as neither passed nor failed.
 from __future__ import annotations
 
 import gc
-import math
 import time
 import unittest
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from gia.harness.rounds import (
+    ROUNDS,
+    STEADY,
+    Block,
+    Clock,
+    Held,
+    Measured,
+    Rounds,
+    Steps,
+    Work,
+    follow,
+    measuring,
+)
 from gia.numerics import reproducible
 
-MINIMUM_ROUNDS = 9
-ROUNDS = 13  # the bootstrap interval of a median of 9 covers 83 %, of 13 the 90 % that it claims
-MOST = 3  # times the rounds asked for, before an unsteady machine is given up
-STEADY = 0.10  # variation of the machine's state above which nothing is decided
 COVERAGE = 0.90
 RESAMPLES = 4000
-
-Work = Callable[[], object]
-Clock = Callable[[], float]
+WARMUP = 2  # calls of each side before anything is timed
 
 
 class TimingFailed(AssertionError):
@@ -79,6 +86,16 @@ class Ratio:
         """Plain numbers for `benchmark.extra_info`."""
         return asdict(self)
 
+    def scaled(self, factor: float) -> Ratio:
+        """This ratio times a positive factor, such as the cost of one of R trials, times 1 / R."""
+        median, low, high = (value * factor for value in (self.median, self.low, self.high))
+        return replace(self, median=median, low=low, high=high)
+
+    def inverted(self) -> Ratio:
+        """How many times cheaper a is than b."""
+        median, low, high = (1 / value for value in (self.median, self.high, self.low))
+        return replace(self, median=median, low=low, high=high, seconds=self.seconds[::-1])
+
     def at_most(self, goal: float, *, slack: float = 0.2) -> Ratio:
         """This ratio, if its upper end is at most goal / (1 - slack); raises TimingFailed or TimingInconclusive."""
         limit = goal / (1 - slack)
@@ -115,7 +132,7 @@ def ratio(
     b: Work,
     *,
     rounds: int = ROUNDS,
-    warmup: int = 2,
+    warmup: int = WARMUP,
     block_seconds: float = 0.1,
     clock: Clock = time.process_time,
     probe: Work | None = None,
@@ -135,46 +152,50 @@ def ratio(
 
     Raises ValueError for fewer than 9 rounds.
     """
-    if rounds < MINIMUM_ROUNDS:
-        raise ValueError(f"rounds: expected at least {MINIMUM_ROUNDS}, got {rounds}")
-    probe = _product() if probe is None else probe
-    with reproducible(threads=1), _collection_off():
-        for work in (a, b, probe) * warmup:
-            work()
-        block_a, block_b = ((work, _calls(work, block_seconds, clock)) for work in (a, b))
-        costs: list[tuple[float, float]] = []
-        states = [_state(probe, clock)]
-        while len(counting := _steady(states)) < rounds and len(costs) < MOST * rounds:
-            costs.append(_round(block_a, block_b, clock))
-            states.append(_state(probe, clock))
-    conclusive = len(counting) >= rounds
-    chosen = counting if conclusive else range(len(costs))
-    beside = [state for index in chosen for state in states[index : index + 2]]
-    values = np.array([costs[index][0] / costs[index][1] for index in chosen])
-    low, high = _interval(values)
-    return Ratio(
-        median=float(np.median(values)),
-        low=low,
-        high=high,
-        rounds=len(values),
-        dropped=len(costs) - len(values),
-        state=max(beside) / min(beside) - 1,
-        conclusive=conclusive,
-        seconds=(median(costs[index][0] for index in chosen), median(costs[index][1] for index in chosen)),
-    )
+    with _quiet():
+        blocks = {side: _block(work, clock) for side, work in (("a", a), ("b", b), ("probe", probe or _product()))}
+        return _summary(follow(measuring(rounds, warmup, block_seconds), blocks))
 
 
-def count_flops(work: Work) -> int:
-    """The floating point operations of one call of `work`, by torch's own formulas, forward and backward alike.
+def ratio_of_steps(
+    a: Steps,
+    b: Work,
+    *,
+    rounds: int = ROUNDS,
+    block_seconds: float = 0.1,
+    clock: Clock = time.process_time,
+    probe: Work | None = None,
+) -> Ratio:
+    """`ratio` where `a` is one step of work that runs itself: it is held before a step while `b` is timed.
 
-    Counted where operators are dispatched, so also inside a double backward, where `FlopCounterMode` raises. A multiply
-    and an add are two; only products and convolutions have a formula, elementwise work counts as nothing; the weight
-    gradient of a grouped convolution is counted as if it were not grouped (torch's formula).
+    Raises RuntimeError if `a` ends by itself before the rounds are done.
     """
-    counter = _Counter()
-    with counter:
-        work()
-    return counter.flops
+    with _quiet():
+        blocks = {"b": _block(b, clock), "probe": _block(probe or _product(), clock)}
+        held = Held(measuring(rounds, WARMUP, block_seconds), blocks, clock)
+        try:
+            a(held.between)
+        except Measured as measured:
+            return _summary(measured.found)
+    raise RuntimeError(f"a: its steps ended before {rounds} rounds were measured")
+
+
+def ratio_of_blocks(
+    a: Block,
+    b: Block,
+    *,
+    rounds: int = ROUNDS,
+    block_seconds: float = 0.1,
+    clock: Clock = time.process_time,
+    probe: Work | None = None,
+) -> Ratio:
+    """`ratio` where `a` and `b` run and time so many calls themselves, such as in processes of their own.
+
+    `clock` is for the probe, which runs here.
+    """
+    with _quiet():
+        blocks = {"a": a, "b": b, "probe": _block(probe or _product(), clock)}
+        return _summary(follow(measuring(rounds, WARMUP, block_seconds), blocks))
 
 
 def compare_names(base: Collection[str], head: Collection[str]) -> list[str]:
@@ -189,56 +210,26 @@ def compare_names(base: Collection[str], head: Collection[str]) -> list[str]:
     return new
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += int(formula(*args, **kwargs, out_val=out))
-        return out
-
-
 @contextmanager
-def _collection_off() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with reproducible(threads=1):
+            yield
     finally:
         if enabled:
             gc.enable()
 
 
-def _time(work: Work, calls: int, clock: Clock) -> float:
-    start = clock()
-    for _ in range(calls):
-        work()
-    return clock() - start
+def _block(work: Work, clock: Clock) -> Block:
+    def run(calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
+            work()
+        return clock() - start
 
-
-def _calls(work: Work, seconds: float, clock: Clock) -> int:
-    """How many calls take at least `seconds`, with a tenth to spare."""
-    calls = 1
-    while (took := _time(work, calls, clock)) < seconds:
-        calls = max(calls + 1, math.ceil(calls * min(10.0, 1.1 * seconds / took))) if took > 0 else calls * 10
-    return calls
-
-
-def _round(a: tuple[Work, int], b: tuple[Work, int], clock: Clock) -> tuple[float, float]:
-    """Seconds of one call of a and of b, from the blocks A B B A."""
-    first, second, third, fourth = (_time(*block, clock) for block in (a, b, b, a))
-    return (first + fourth) / (2 * a[1]), (second + third) / (2 * b[1])
-
-
-def _steady(states: Sequence[float]) -> list[int]:
-    """The rounds that count; round i lies between the states i and i + 1."""
-    limit = min(states) * (1 + STEADY)
-    return [index for index in range(len(states) - 1) if max(states[index : index + 2]) <= limit]
+    return run
 
 
 def _product() -> Work:
@@ -246,9 +237,19 @@ def _product() -> Work:
     return lambda: matrix @ matrix
 
 
-def _state(probe: Work, clock: Clock) -> float:
-    """The faster of two, since one interruption is not a change of the machine."""
-    return min(_time(probe, 1, clock), _time(probe, 1, clock))
+def _summary(found: Rounds) -> Ratio:
+    values = np.array([a / b for a, b in found.costs])
+    low, high = _interval(values)
+    return Ratio(
+        median=float(np.median(values)),
+        low=low,
+        high=high,
+        rounds=len(values),
+        dropped=found.dropped,
+        state=found.state,
+        conclusive=found.conclusive,
+        seconds=(median(a for a, _ in found.costs), median(b for _, b in found.costs)),
+    )
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

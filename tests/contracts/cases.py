@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gia
+from tests.contracts.fresh import edited
 
 SIZE = 8
 CLASSES = 10
@@ -26,6 +27,8 @@ class Case:
         quick: settings that replace some of them where success does not matter.
         reveal: what leaks.
         gain: decibels above the blind guess that images 0-3 must reach on average, about half of what was measured.
+        largest: the most images that a batch of it may hold, None for any number.
+        edit: what a malicious server does to the victim, by name in `gia.federated.server` and its settings.
         exempt: contract -> the reason why this attack is excused from it.
     """
 
@@ -34,7 +37,13 @@ class Case:
     quick: Mapping[str, Any]
     reveal: tuple[str, ...]
     gain: float
+    largest: int | None = None
+    edit: Mapping[str, Any] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
+
+    def batch(self, *chosen: int) -> tuple[int, ...]:
+        """As many of the chosen images as it may hold."""
+        return chosen[: self.largest]
 
 
 CASES = {
@@ -46,6 +55,14 @@ CASES = {
         reveal=("labels",),
         gain=3,
     ),
+    # Measured: 4.6 and 5.3 dB above the blind guess (generators 0-3, 10-13), 2.4 dB for the worst image.
+    "gradinversion": Case(
+        victim={"name": "convnet", "width": 16, "activation": "sigmoid", "init": "dlg"},
+        settings={"steps": 40},
+        quick={"steps": 3},
+        reveal=("labels",),
+        gain=2.5,
+    ),
     # Measured: 21 and 19 dB above the blind guess, 4.4 dB for the worst image, with the labels found on the way.
     "dlg": Case(
         victim={"name": "lenet", "width": 8, "activation": "sigmoid", "init": "dlg"},
@@ -53,6 +70,16 @@ CASES = {
         quick={"steps": 1},
         reveal=(),
         gain=9,
+    ),
+    # Measured: 32 and 30 dB above the blind guess, 18 dB for the worst image.
+    "idlg": Case(
+        victim={"name": "lenet", "width": 8, "activation": "sigmoid", "init": "dlg"},
+        settings={"steps": 3},
+        quick={"steps": 1},
+        reveal=(),
+        gain=15,
+        largest=1,
+        exempt={"labels out of range": "labels that leaked are not read"},
     ),
     # Exact; PSNR is capped at 100 dB, which is 86 dB above the blind guess.
     "linear_layer": Case(
@@ -64,6 +91,42 @@ CASES = {
         exempt={
             "labels out of range": "labels are not used",
             "zero gradients": "reported as a layer without an active neuron",
+        },
+    ),
+    # Exact, as above.
+    "robbing_the_fed": Case(
+        victim={"name": "mlp", "width": 16},
+        settings={},
+        quick={},
+        reveal=(),
+        gain=80,
+        edit={"name": "imprint", "image_shape": (3, SIZE, SIZE), "bins": 32},
+        exempt={"labels out of range": "labels are not used", "zero gradients": "reported as bins without a signal"},
+    ),
+    "trap_weights": Case(
+        victim={"name": "mlp", "width": 16},
+        settings={},
+        quick={},
+        reveal=(),
+        gain=80,
+        edit={"name": "trap_weights"},
+        exempt={
+            "labels out of range": "labels are not used",
+            "zero gradients": "reported as a layer without an active neuron",
+        },
+    ),
+    # Measured: 6.7 and 8.6 dB above the blind guess (generators 0-3, 10-13), 4.0 dB for the worst image.
+    "fishing": Case(
+        victim={"name": "convnet", "width": 16, "activation": "sigmoid", "init": "dlg"},
+        settings={"steps": 40, "target": 0},
+        quick={"steps": 3},
+        reveal=(),
+        gain=3,
+        edit={"name": "fish_feature", "decoy": 9, "cutoff": -1e4},  # any image is above the cut-off
+        exempt={
+            "labels out of range": "labels are not used",
+            "an image for each": "the isolated image alone is reconstructed",
+            "simulated local training": "the target is alone in every step: an update is matched as its gradient",
         },
     ),
 }
@@ -82,10 +145,10 @@ def private(dtype: torch.dtype, *chosen: int) -> tuple[Tensor, Tensor]:
 
 
 def build(case: Case, dtype: torch.dtype) -> nn.Module:
-    """The victim of a case, in evaluation mode."""
+    """The victim of a case as its server sends it, in evaluation mode."""
     generator = torch.Generator().manual_seed(0)
     options = {"num_classes": CLASSES, "image_size": SIZE, **case.victim}
-    return gia.models.build(generator=generator, dtype=dtype, **options).eval()
+    return edited(gia.models.build(generator=generator, dtype=dtype, **options).eval(), case.edit)
 
 
 def share(case: Case, model: nn.Module, *chosen: int, **settings: Any) -> gia.Observation:

@@ -8,16 +8,31 @@ seed).
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import gia
+
+
+def edited(model: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
+    """What a malicious server sends in place of a model: `edit` names the function and holds its settings."""
+    if not edit:
+        return model
+    settings = dict(edit)
+    function = getattr(gia.federated.server, settings.pop("name"))
+    if "generator" in inspect.signature(function).parameters:
+        settings["generator"] = torch.Generator().manual_seed(0)
+    return function(model, **settings)
 
 
 def main(folder: Path) -> None:
@@ -30,6 +45,7 @@ def main(folder: Path) -> None:
     for number, job in enumerate(json.loads((folder / "job.json").read_text())):
         generator = torch.Generator().manual_seed(1)  # of weights that the file replaces
         model = gia.models.build(generator=generator, dtype=getattr(torch, job["dtype"]), **job["victim"])
+        model = edited(model, job["edit"])
         model.load_state_dict(load_file(folder / f"{number}.model.safetensors"))
         observation = gia.Observation.load(folder / f"{number}.observation.safetensors")
         with gia.numerics.reproducible():

@@ -16,6 +16,7 @@ from gia.attacks import ATTACKS, CARDS, run_many
 from gia.attacks.matching import Interrupted
 from gia.attacks.trials import LEAVES
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
+from tests.contracts.fresh import edited
 from tests.contracts.snapshots import global_state, model_state, observation_state, same_reconstruction
 
 FLOATS = (torch.float32, torch.float64)
@@ -89,8 +90,10 @@ def test_the_generator_alone_decides(name):
 def test_nothing_outside_an_attack_is_touched(name):
     """If it fails, an attack moves global random states, modes, flags, threads or the environment, or changes the
     model, down to modes, `.grad` and hooks, or the observation."""
-    model, (images, labels) = tangled(), private(torch.float32, 0, 1)
-    observation = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"), training=True)
+    model, batch = edited(tangled(), CASES[name].edit), CASES[name].batch(0, 1)
+    # A single image has no batch statistics at a layer without places.
+    several, (images, labels) = len(batch) > 1, private(torch.float32, *batch)
+    observation = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"), training=several)
     before = model_state(model), observation_state(observation), global_state()
     ATTACKS[name](model, observation, generator=seeded(), **quick(name))
     assert (model_state(model), observation_state(observation), global_state()) == before
@@ -100,8 +103,9 @@ def test_nothing_outside_an_attack_is_touched(name):
 @pytest.mark.parametrize("where", ["callback", "loss"])
 def test_nothing_is_left_behind_by_an_attack_that_breaks_off(name, where):
     """If it fails, an error in the middle of a search leaves a changed model, observation, mode or flag behind."""
-    model, (images, labels) = tangled(), private(torch.float32, 0, 1)
-    observation = gia.share_gradient(model, images, labels, reveal=("labels",), training=True)
+    model, batch = edited(tangled(), CASES[name].edit), CASES[name].batch(0, 1)
+    several, (images, labels) = len(batch) > 1, private(torch.float32, *batch)
+    observation = gia.share_gradient(model, images, labels, reveal=("labels",), training=several)
     before = model_state(model), observation_state(observation), global_state()
     calls = iter(range(3))
 
@@ -119,12 +123,13 @@ def test_nothing_is_left_behind_by_an_attack_that_breaks_off(name, where):
 def test_images_and_labels_have_the_promised_form(name, dtype):
     """If it fails, a score would meet another shape, dtype or range than the documentation promises."""
     model = build(CASES[name], dtype)
-    found = ATTACKS[name](model, share(CASES[name], model, 0, 1), generator=seeded(), **quick(name))
+    batch = CASES[name].batch(0, 1)
+    found = ATTACKS[name](model, share(CASES[name], model, *batch), generator=seeded(), **quick(name))
     assert found.images.shape[1:] == (3, SIZE, SIZE)
     assert found.images.dtype == dtype
     assert not found.images.requires_grad
     if CARDS[name].iterative:
-        assert len(found.images) == 2
+        assert len(found.images) == (1 if "an image for each" in CASES[name].exempt else len(batch))
         assert 0 <= found.images.min() <= found.images.max() <= 1
         assert isinstance(found.objective, float)
     if found.labels is not None:
@@ -137,13 +142,13 @@ def test_images_and_labels_have_the_promised_form(name, dtype):
 
 
 @each_attack
-def test_the_easy_case_beats_the_blind_guess(name):
+def test_the_easy_case_beats_the_blind_guess(name, dtype):
     """If it fails, the attack is dead: it shows no more of images 0-3 than their best constant colors do."""
     case = CASES[name]
-    model = build(case, torch.float32)
+    model = build(case, dtype)
     observations = [share(case, model, i) for i in range(4)]
     found = run_many(name, model, observations, generators=[seeded(i) for i in range(4)], **case.settings)
-    images, labels = private(torch.float32, 0, 1, 2, 3)
+    images, labels = private(dtype, 0, 1, 2, 3)
     blind = gia.metrics.psnr(gia.metrics.blind_guess(images), images)
     seen = gia.metrics.psnr(torch.cat([each.images for each in found]), images)
     assert (seen - blind).min() > 0
@@ -164,7 +169,11 @@ def test_gradient_evaluations_are_the_calls_of_the_loss(name, count):
         return cross_entropy(logits, labels)
 
     found = ATTACKS[name](
-        model, share(CASES[name], model, *range(count)), generator=seeded(), loss=counted, **quick(name)
+        model,
+        share(CASES[name], model, *CASES[name].batch(*range(count))),
+        generator=seeded(),
+        loss=counted,
+        **quick(name),
     )
     assert found.gradient_evaluations == len(calls)
     assert not CARDS[name].iterative or len(calls) > quick(name)["steps"]
@@ -177,7 +186,8 @@ def test_trials_together_give_what_they_give_alone(name):
     In float64, to 1e-9: trials that run together are summed in another order than one that runs alone.
     """
     model = build(CASES[name], torch.float64)
-    observations = [share(CASES[name], model, *batch) for batch in ((0, 1), (5, 6), (2, 3))]
+    batches = [CASES[name].batch(*pair) for pair in ((0, 1), (5, 6), (2, 3))]
+    observations = [share(CASES[name], model, *batch) for batch in batches]
     alone = [ATTACKS[name](model, each, generator=seeded(i), **quick(name)) for i, each in enumerate(observations)]
     together = run_many(name, model, observations, generators=[seeded(i) for i in range(3)], **quick(name))
     backwards = run_many(name, model, observations[::-1], generators=[seeded(i) for i in (2, 1, 0)], **quick(name))
@@ -190,15 +200,14 @@ def test_trials_together_give_what_they_give_alone(name):
 
 
 @each_search
-def test_zero_steps_return_the_start(name):
+def test_zero_steps_return_the_start(name, dtype):
     """If it fails, a search cannot be told from its start, and the start is not what the callback sees."""
-    model = build(CASES[name], torch.float32)
+    model = build(CASES[name], dtype)
     observation = share(CASES[name], model, 0)
     seen = []
-    ATTACKS[name](
-        model, observation, generator=seeded(), callback=lambda p: seen.append(p.variables[0].clone()), steps=1
-    )
-    none = ATTACKS[name](model, observation, generator=seeded(), steps=0)
+    watched = quick(name) | {"steps": 1, "callback": lambda progress: seen.append(progress.variables[0].clone())}
+    ATTACKS[name](model, observation, generator=seeded(), **watched)
+    none = ATTACKS[name](model, observation, generator=seeded(), **quick(name) | {"steps": 0})
     assert none.images.equal(seen[0][0].clamp(0, 1))
     assert none.gradient_evaluations == 1
 
@@ -257,8 +266,11 @@ def test_an_objective_that_is_not_finite_ends_the_search_and_names_the_step(name
 @each_search
 def test_simulated_local_training_is_counted_step_by_step(name):
     """If it fails, an attack on federated averaging looks as cheap as one on a single gradient."""
+    if "simulated local training" in CASES[name].exempt:
+        pytest.skip(CASES[name].exempt["simulated local training"])
     model = build(CASES[name], torch.float32)
-    images, labels = private(torch.float32, 0, 1, 2)
+    batch = CASES[name].batch(0, 1, 2)
+    images, labels = private(torch.float32, *batch)
     local = gia.LocalTraining(epochs=2, batch_size=2, lr=0.1)
     observation = gia.share_update(model, images, labels, local=local, reveal=("labels", "local"))
     calls = []
@@ -269,7 +281,7 @@ def test_simulated_local_training_is_counted_step_by_step(name):
 
     found = ATTACKS[name](model, observation, generator=seeded(), loss=counted, steps=1)
     assert found.gradient_evaluations == len(calls)
-    assert calls[:4] == [2, 1, 2, 1]
+    assert calls[:4] == ([2, 1, 2, 1] if len(batch) == 3 else [1, 1, 1, 1])
 
 
 @each_attack
@@ -296,13 +308,13 @@ def test_trials_must_be_alike_and_have_a_generator_each(name):
     model = build(CASES[name], torch.float32)
     one, two = share(CASES[name], model, 0), share(CASES[name], model, 0, 1)
     with pytest.raises(ValueError, match="observations: expected at least one"):
-        run_many(name, model, [], generators=[])
+        run_many(name, model, [], generators=[], **quick(name))
     with pytest.raises(ValueError, match="generators: expected 2, one per observation, got 1"):
-        run_many(name, model, [one, one], generators=[seeded()])
+        run_many(name, model, [one, one], generators=[seeded()], **quick(name))
     with pytest.raises(ValueError, match="observations: trials must agree in batch_size"):
-        run_many(name, model, [one, two], generators=[seeded(), seeded()])
+        run_many(name, model, [one, two], generators=[seeded(), seeded()], **quick(name))
     with pytest.raises(ValueError, match="observations: trials must agree in training"):
-        run_many(name, model, [one, replace(one, training=True)], generators=[seeded(), seeded()])
+        run_many(name, model, [one, replace(one, training=True)], generators=[seeded(), seeded()], **quick(name))
     labelled = replace(one, labels=torch.tensor([3])), replace(one, labels=None)
     with pytest.raises(ValueError, match="observations: either all trials have labels or none"):
-        run_many(name, model, labelled, generators=[seeded(), seeded()])
+        run_many(name, model, labelled, generators=[seeded(), seeded()], **quick(name))

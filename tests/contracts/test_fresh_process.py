@@ -28,12 +28,13 @@ def there(tmp_path_factory):
     for number, (name, dtype) in enumerate(JOBS):
         case = CASES[name]
         model = build(case, getattr(torch, dtype))
-        observation = share(case, model, 0, 1)
+        observation = share(case, model, *case.batch(0, 1))
         save_file(model.state_dict(), folder / f"{number}.model.safetensors")
         observation.save(folder / f"{number}.observation.safetensors")
         victim = {"num_classes": CLASSES, "image_size": SIZE, **case.victim}
         settings = {**case.settings, **case.quick}
-        jobs.append({"attack": name, "dtype": dtype, "victim": victim, "settings": settings, "seed": number})
+        job = {"attack": name, "dtype": dtype, "victim": victim, "edit": dict(case.edit)}
+        jobs.append({**job, "settings": settings, "seed": number})
         with gia.numerics.reproducible():
             here[name, dtype] = ATTACKS[name](
                 model, observation, generator=torch.Generator().manual_seed(number), **settings

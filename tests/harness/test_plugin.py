@@ -109,6 +109,25 @@ def test_kind(claims):
     assert inner.verdicts["toy.kind"]["kind"] == kind
 
 
+@pytest.mark.parametrize("kind", ["paired", "affected"])
+def test_levels_beside_a_pair_are_measured_and_decide_nothing(inner: Inner, kind: str) -> None:
+    """A third condition would be refused, or would take the place of the second in the verdict."""
+    inner.write(
+        row("toy.beside", "supported", kind),
+        tests=f"""
+@pytest.mark.claim("toy.beside")
+def test_beside(claims):
+    base = with_slope(2.0, images=8)
+    claims.{kind}("toy.beside", base, levels=(2, 4, 1), change=batch, measure=planted)
+""",
+    )
+    inner.run().assert_outcomes(passed=1)
+    verdict = inner.verdicts["toy.beside"]
+    (table,) = verdict["tables"]
+    assert table["levels"] == ["2", "4", "1"]
+    assert verdict["effect"] == pytest.approx(2.0 if kind == "paired" else -2.0, abs=0.1)
+
+
 def test_a_crash_inside_a_claim_is_a_failure_without_a_verdict(inner: Inner) -> None:
     """A bug would count as evidence."""
     inner.write(

@@ -283,6 +283,15 @@ def test_each_metric_is_defined_from_its_smallest_size_on() -> None:
                 metric.function(small, small)
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
+def test_exact_is_every_pixel_within_the_limit_of_its_dtype_unclamped(dtype: torch.dtype, limit: float) -> None:
+    """One wrong pixel, or one beyond [0, 1] that clamping would hide, would count as an exact image."""
+    images = torch.ones(4, 3, 8, 8, dtype=dtype)
+    off = images.clone()
+    off[:, 0, 0, 0] += torch.tensor([0, 0.5, 2, -2]).to(dtype) * limit
+    assert scores.score("exact_share", off, images) == [1, 1, 0, 0]
+
+
 def test_a_real_attack_measures_the_same_twice_in_either_precision() -> None:
     """A resumed table would differ from an uninterrupted one."""
     for dtype in ("float32", "float64"):

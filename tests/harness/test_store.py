@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,23 @@ def test_another_block_measure_or_order_of_levels_is_another_key(store: Store) -
     assert key != store.key(experiment, BLOCK, measured_otherwise)
     assert key != store.key(turned, BLOCK, measured)
     assert key == store.key(an_experiment(), BLOCK, measured)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """An edit with a setting."""
+
+    by: float
+
+    def __call__(self, model, *, generator):
+        return model
+
+
+def test_an_edit_with_settings_is_keyed_by_its_class_and_its_settings(store: Store) -> None:
+    """A server's edit of another strength would be answered with an old result, or have no key at all."""
+    keys = [store.key(an_experiment(edit=Shifted(by)), BLOCK, measured) for by in (1.0, 1.0, 2.0)]
+    assert keys[0] == keys[1] != keys[2]
+    assert any(name.endswith(":Shifted") for name in keys[0]["callables"])
 
 
 def test_any_changed_source_line_is_another_key(tmp_path: Path) -> None:

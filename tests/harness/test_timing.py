@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from gia.harness.flops import count_flops
 from gia.harness.timing import (
     ROUNDS,
     Ratio,
@@ -24,8 +26,9 @@ from gia.harness.timing import (
     TimingInconclusive,
     _interval,
     compare_names,
-    count_flops,
     ratio,
+    ratio_of_blocks,
+    ratio_of_steps,
 )
 
 pytest_plugins = ["pytester"]
@@ -216,6 +219,65 @@ def test_real_work_of_three_times_the_cost_is_seen_as_such() -> None:
     assert 2 < found.median < 4.5
 
 
+def test_a_search_that_runs_itself_is_timed_step_by_step_without_its_set_up() -> None:
+    """Set-up would be counted as steps, or the other side would run on the search's clock."""
+    machine = Machine()
+    step = machine.work("a", 0.03)
+
+    def search(between: Callable[[], None]) -> None:
+        machine.now += 60
+        while True:
+            between()
+            step()
+
+    found = ratio_of_steps(search, machine.work("b", 0.02), clock=machine.clock, probe=machine.work("probe", 0.05))
+    assert found.median == pytest.approx(1.5)
+    assert found.seconds == pytest.approx((0.03, 0.02))
+    assert found.rounds == 13
+    ran = [(name, len(list(calls))) for name, calls in groupby(machine.ran)]
+    assert ran[-4:] == [("a", 4), ("b", 12), ("a", 4), ("probe", 2)]
+
+
+def test_a_search_that_ends_too_early_is_an_error() -> None:
+    """A ratio from a part of the rounds would claim a coverage that it does not have."""
+    machine = Machine()
+
+    def search(between: Callable[[], None]) -> None:
+        for _ in range(20):
+            between()
+            machine.work("a", 0.03)()
+
+    with pytest.raises(RuntimeError, match="its steps ended before 13 rounds"):
+        ratio_of_steps(search, machine.work("b", 0.02), clock=machine.clock, probe=machine.work("probe", 0.05))
+
+
+def test_blocks_that_time_themselves_give_the_same_ratio() -> None:
+    """Another process times its own calls; seconds of a block are not those of one call."""
+    machine = Machine()
+    asked = []
+
+    def block(seconds: float) -> Callable[[int], float]:
+        def run(calls: int) -> float:
+            asked.append(calls)
+            return calls * seconds
+
+        return run
+
+    found = ratio_of_blocks(block(0.03), block(0.02), clock=machine.clock, probe=machine.work("probe", 0.05))
+    assert found.median == pytest.approx(1.5)
+    assert found.seconds == pytest.approx((0.03, 0.02))
+    assert asked[-4:] == [4, 6, 6, 4]
+
+
+def test_a_ratio_can_be_taken_per_trial_and_the_other_way_round() -> None:
+    """A gain with the ends of its interval swapped is judged by the favourable one."""
+    per_trial = planted().scaled(1 / 4)
+    assert (per_trial.median, per_trial.low, per_trial.high) == (0.5, 1.9 / 4, 2.1 / 4)
+    gain = per_trial.inverted()
+    assert (gain.median, gain.low, gain.high) == (2.0, 4 / 2.1, 4 / 1.9)
+    assert gain.seconds == (0.1, 0.2)
+
+
 def test_flops_of_a_convolution_follow_from_its_shape() -> None:
     """Two per multiply-add: 2 * 8 outputs * 3 inputs * 3 * 3 * 16 * 16, and a linear layer's 2 * 10 * 2048."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16 * 16, 10))
@@ -233,6 +295,25 @@ def test_flops_of_a_training_step_agree_with_torchs_own_counter() -> None:
     with FlopCounterMode(display=False) as counter:
         step()
     assert count_flops(step) == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_flops_of_a_grouped_convolution_backward_are_those_of_its_groups(groups: int, transposed: bool) -> None:
+    """A kernel per trial is a group per trial: counted as one group, R trials would cost R times what they do.
+
+    By hand: 3 images, 16 channels to 8 (or 8 to 16), a kernel of 3 x 3 with stride 2 that slides over 4 x 4 places:
+    16 * 8 / groups kernels of 9 entries, each used at 3 * 16 places, two operations each; once for each gradient.
+    """
+    layer = (nn.ConvTranspose2d if transposed else nn.Conv2d)(16, 8, 3, stride=2, groups=groups, bias=False)
+    images = torch.zeros(3, 16, *((4, 4) if transposed else (9, 9)), requires_grad=True)
+    product = 2 * (16 * 8 // groups) * 9 * 3 * 16
+    outputs = layer(images)
+    assert outputs.shape[2:] == ((9, 9) if transposed else (4, 4))
+    for wanted in ([layer.weight], [images], [layer.weight, images]):
+        backward = partial(torch.autograd.grad, outputs.sum(), wanted, retain_graph=True)
+        assert count_flops(backward) == len(wanted) * product
+    assert count_flops(lambda: layer(images)) == product
 
 
 def test_flops_are_counted_through_a_double_backward() -> None:

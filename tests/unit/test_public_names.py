@@ -31,17 +31,19 @@ PUBLIC = {
         "share_update",
         "theory",
     },
-    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "run_many"},
+    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "fish", "labels", "run_many"},
     gia.data: {"Images", "load", "sample"},
     gia.federated: {
         "Client",
         "LocalTraining",
         "Observation",
         "RefusedModel",
+        "server",
         "set_mode",
         "share_gradient",
         "share_update",
     },
+    gia.federated.server: {"Imprint", "fish_class", "fish_feature", "imprint", "trap_weights"},
     gia.metrics: {
         "align",
         "blind_guess",
@@ -54,7 +56,7 @@ PUBLIC = {
         "ssim",
     },
     gia.models: {"build", "pretrained", "standardization", "standardize"},
-    gia.theory: {"corrected_bound", "theorem1_bound"},
+    gia.theory: {"corrected_bound", "expected_exact_recoveries", "theorem1_bound"},
 }
 
 #: Function -> its positional parameters, and keywords that must stay. Keyword-only ones may be added freely.
@@ -70,6 +72,12 @@ SIGNATURES = {
     "share_update": ("model images labels", "local reveal order loss training"),
     "federated.Client": ("images labels", "local reveal defenses validate loss training"),
     "federated.Client.answer": ("self model", ""),
+    "attacks.labels.restore": ("model observation", "rule"),
+    "federated.server.imprint": ("model", "image_shape bins probe quantiles sparse generator"),
+    "federated.server.fish_class": ("model", "target"),
+    "federated.server.fish_feature": ("model", "decoy cutoff"),
+    "federated.server.trap_weights": ("model", "scale generator"),
+    "attacks.fish": ("model client", "target queries generator"),
     "attacks.run_many": ("attack model observations", "generators"),
     "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
     "models.standardize": ("net", "mean std"),
@@ -81,14 +89,23 @@ SIGNATURES = {
     "metrics.lpips": ("reconstruction reference", "net"),
     "metrics.match": ("reconstruction reference", "by"),
     "theory.theorem1_bound": ("", "mu smoothness iterations initial_error kappa batch_size image_shape"),
+    "theory.expected_exact_recoveries": ("batch_size bins", "model"),
     "theory.corrected_bound": ("", "mu smoothness step_size iterations initial_error kappa"),
     "numerics.reproducible": ("", "threads"),
 }
 
 ATTACK_SETTINGS = {
     "dlg": "steps lr history objective init loss callback",
+    "idlg": "steps lr history objective init loss callback",
+    "gradinversion": (
+        "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
+        "loss callback"
+    ),
     "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
     "linear_layer": "layer agreement loss",
+    "robbing_the_fed": "layer loss",
+    "trap_weights": "layer agreement loss",
+    "fishing": "target steps total_variation restarts space loss callback",
 }
 
 

@@ -1,5 +1,8 @@
-"""Analytics-based attacks (ANA-GIA): inputs in closed form."""
+"""Analytics-based attacks (ANA-GIA): inputs in closed form, or one isolated by a malicious server."""
 
+from gia.attacks.analytics.fishing import fish, fishing
 from gia.attacks.analytics.linear_layer import linear_layer
+from gia.attacks.analytics.robbing_the_fed import robbing_the_fed
+from gia.attacks.analytics.trap_weights import trap_weights
 
-__all__ = ["linear_layer"]
+__all__ = ["fish", "fishing", "linear_layer", "robbing_the_fed", "trap_weights"]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gia.attacks.analytics.layers import input_layer, signal_scale
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
-from gia.federated import LocalTraining, Observation, set_mode
+from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 from gia.models import standardization
 
@@ -59,7 +60,7 @@ def linear_layer(
     """
     check_trials(model, observations, generators)
     first = observations[0]
-    name = _input_layer(model, first, layer)
+    name = input_layer(model, first, layer)
     mean, std = (value.to(first.gradients[f"{name}.weight"]).view(-1, 1, 1) for value in standardization(model))
     found = []
     for observation in observations:
@@ -74,7 +75,7 @@ def linear_layer(
         images = quotients[[rows[0] for rows in agreeing]].view(-1, *observation.image_shape) * std + mean
         exact = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         evaluations = 0
-        if scale := _scale(observation.local, observation.batch_size):
+        if scale := signal_scale(observation.local, observation.batch_size):
             if observation.batch_size == 1:
                 exact[0] = True
             elif several := [i for i, rows in enumerate(agreeing) if len(rows) > 1]:
@@ -86,13 +87,6 @@ def linear_layer(
                     exact[i] = close.all(1).any()
         found.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
     return found
-
-
-def _scale(local: LocalTraining | None, batch_size: int) -> float:
-    """What the signal of a single image is multiplied by in the observed gradient; 0 after several local steps."""
-    if local is None:
-        return 1 / batch_size
-    return local.lr / batch_size if local.epochs == 1 and local.batch_size >= batch_size else 0.0
 
 
 def _agreeing(candidates: Tensor, limit: float) -> list[list[int]]:
@@ -118,31 +112,3 @@ def _signals(model: nn.Module, name: str, images: Tensor, loss: Loss) -> Tensor:
     # The loss is a mean over images, so its gradient times their number is each one's own.
     signals = [torch.autograd.grad(loss(logits, same), outputs, retain_graph=True)[0] * len(images) for same in labels]
     return torch.stack(signals)
-
-
-def _input_layer(model: nn.Module, observation: Observation, wanted: str | None) -> str:
-    """Name of a shared linear layer with a bias that is fed the image itself, tried on a made-up image."""
-    victim = set_mode(copy.deepcopy(model), False)
-    like = next(iter(observation.gradients.values()))
-    size = int(torch.Size(observation.image_shape).numel())
-    image = torch.linspace(0, 1, size, dtype=like.dtype, device=like.device).view(1, *observation.image_shape)
-    mean, std = (value.to(like).view(-1, 1, 1) for value in standardization(model))
-    expected = ((image - mean) / std).flatten()
-    seen: list[str] = []
-
-    def note(name: str, inputs: Tensor) -> None:
-        if inputs.numel() == size and torch.allclose(inputs.flatten(), expected):
-            seen.append(name)
-
-    for name, module in victim.named_modules():
-        if isinstance(module, nn.Linear) and {f"{name}.weight", f"{name}.bias"} <= set(observation.gradients):
-            module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-    try:
-        with torch.no_grad():
-            victim(image)
-    except RuntimeError as error:
-        raise ValueError(f"image_shape: the model does not take {observation.image_shape}: {error}") from error
-    if not seen or (wanted is not None and wanted not in seen):
-        which = "no linear layer" if wanted is None else f"no linear layer named {wanted!r}"
-        raise ValueError(f"layer: {which} with shared weight and bias sees the image itself; those that do: {seen}")
-    return seen[0] if wanted is None else wanted

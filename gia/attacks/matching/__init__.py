@@ -6,7 +6,7 @@ rule, a schedule and a constraint; `minimize` does the rest for all trials at on
 
 from gia.attacks.matching.loop import Found, Interrupted, Progress, minimize
 from gia.attacks.matching.problem import Evaluation, Matching
-from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Point, UpdateRule
+from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Langevin, Point, UpdateRule
 
 __all__ = [
     "LBFGS",
@@ -15,6 +15,7 @@ __all__ = [
     "Evaluation",
     "Found",
     "Interrupted",
+    "Langevin",
     "Matching",
     "Point",
     "Progress",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gia.attacks.matching.gradients import Target
 from gia.attacks.matching.memory import peak_bytes
 from gia.attacks.matching.plain import matching_gradient
 from gia.attacks.matching.tapped import Unknown
@@ -66,6 +67,7 @@ class Engine:
             self._taps = Taps(victim, names, objective=objective, loss=loss)
             distinct = targets[:1] if all(target is targets[0] for target in targets) else targets
             self._stacked = [torch.stack([target[name] for target in distinct]) for name in names]
+            self._cut: dict[range, list[Target]] = {}
 
     def __call__(self, images: Tensor, labels: Tensor, trials: range) -> Found:
         """At images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities of the chosen trials."""
@@ -86,9 +88,12 @@ class Engine:
         values, to_images = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         return values, to_images, None
 
-    def _chosen(self, trials: range) -> list[Tensor]:
-        chosen = slice(trials.start, trials.stop, trials.step)
-        return [one if len(one) == 1 else one[chosen] for one in self._stacked]
+    def _chosen(self, trials: range) -> list[Target]:
+        """Kept, since a search asks for the same trials at every step."""
+        if trials not in self._cut:
+            chosen = slice(trials.start, trials.stop, trials.step)
+            self._cut[trials] = [Target(one if len(one) == 1 else one[chosen]) for one in self._stacked]
+        return self._cut[trials]
 
     def _fitting(self, taps: Taps, images: Tensor, labels: Tensor, memory: int) -> int:
         """How many trials fit: the peak grows by the same amount with each."""
@@ -100,6 +105,7 @@ class Engine:
             return peak_bytes(lambda: taps(targets, images[:count], labels[:count]))
 
         one, two = step(1), step(len(trials))
+        self._cut.clear()  # no search asks for these trials
         if one > memory:
             raise ValueError(f"memory: expected at least {one} bytes, which one trial needs, got {memory}")
         return 1 + (memory - one) // (two - one) if two > one else 0
@@ -140,6 +146,7 @@ class Engine:
         except (Unknown, RuntimeError, ValueError, TypeError, IndexError) as error:  # a victim may mind in many ways
             self._drop(f"{type(error).__name__}: {error}")
             return
+        self._cut.clear()  # no search asks for these trials
         apart = (found - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
         if not apart <= 3e-2:  # float32 may honestly differ by 3e-3 at a kink of ReLU; mixed trials differ by about 1
             self._drop(f"{apart:.1e} apart on a made-up batch")

@@ -12,9 +12,32 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gia.attacks.matching.tapped import Tap
 from gia.attacks.objectives import Agreement
+
+
+class Target:
+    """t of one parameter, (R, *shape) or (1, *shape) for all trials, and what is computed from it but once."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    @cached_property
+    def squared(self) -> Tensor:
+        """(R,) or (1,), in float64."""
+        return _dot(self.value, self.value)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(R, O, K)."""
+        return self.value.flatten(2)
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        """(R, K, O), row by row."""
+        return self.matrix.mT.contiguous()
 
 
 class Gradient(Protocol):
@@ -26,10 +49,10 @@ class Gradient(Protocol):
 
 
 class Full:
-    """g (R, *shape), with t (R, *shape) or (1, *shape)."""
+    """g (R, *shape), formed."""
 
-    def __init__(self, value: Tensor, target: Tensor) -> None:
-        self._value, self._target = value, target
+    def __init__(self, value: Tensor, target: Target) -> None:
+        self._value, self._target = value, target.value
 
     def inner(self) -> Tensor:
         return _dot(self._value, self._target)
@@ -48,12 +71,12 @@ class Full:
 
 
 class Factored:
-    """g = D C' of a single tap, with C (R, K, M) and D (R, O, M), and t as in `Full`."""
+    """g = D C' of a single tap, with C (R, K, M) and D (R, O, M)."""
 
-    def __init__(self, tap: Tap, factors: tuple[Tensor, Tensor], target: Tensor) -> None:
-        self._tap, self._target = tap, target.flatten(2)
+    def __init__(self, tap: Tap, factors: tuple[Tensor, Tensor], target: Target) -> None:
+        self._tap, self._target = tap, target
         self._c, self._d = factors
-        self._tc = _each(self._target, self._c)
+        self._tc = _each(target.matrix, self._c)
         # In float64, since <D'D, C'C> cancels where g is small against its terms.
         c, d = self._c.double(), self._d.double()
         self._cc, self._dd = c.mT @ c, d.mT @ d
@@ -67,31 +90,56 @@ class Factored:
         return (self._cc * self._dd).sum((1, 2))
 
     def difference(self) -> Tensor:
-        return Full(self._d @ self._c.mT, self._target).difference()
+        apart = self._d @ self._c.mT - self._target.matrix
+        return _dot(apart, apart)
 
     def seeds(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """V * x from V C = a D (C'C) + b (t C), and V' * d from V' D = a C (D'D) + b (t' D), where V = a D C' + b t."""
         (layer, inputs, outputs), dtype = self._tap, self._c.dtype
         a, b = a.view(-1, 1, 1), b.view(-1, 1, 1)
         along = torch.addcmul(self._d @ (a * self._cc).to(dtype), self._tc, b)
-        back = torch.addcmul(self._c @ (a * self._dd).to(dtype), _each(self._target.mT, self._d), b)
+        back = torch.addcmul(self._c @ (a * self._dd).to(dtype), _each(self._target.transposed, self._d), b)
         return layer.to_outputs(along, outputs.shape), layer.to_inputs(back, inputs.shape)
 
 
 def _each(matrices: Tensor, columns: Tensor) -> Tensor:
     """A matrix (R, n, k), or (1, n, k) for all, times columns (R, k, M)."""
     if len(matrices) < len(columns):  # one product: a batched one would copy the matrix for each trial
-        together = matrices[0] @ columns.transpose(0, 1).flatten(1)
+        together = _product(matrices[0], columns.transpose(0, 1).flatten(1))
         return together.view(len(together), len(columns), -1).transpose(0, 1)
-    return matrices @ columns
+    if not _by_convolution(matrices[0]):
+        return matrices @ columns
+    return torch.stack([_product(*pair) for pair in zip(matrices, columns, strict=True)])
+
+
+#: Images below which torch, on one thread, hands a convolution with a 1x1 kernel to MKL.
+_IMAGES = 16
+
+
+def _by_convolution(matrix: Tensor) -> bool:
+    """Whether it pays to multiply a matrix (n, k) by oneDNN.
+
+    MKL held to one result on every processor (MKL_CBWR=COMPATIBLE) takes 2.5 to 4 times as long for large ones.
+    """
+    large = len(matrix) % _IMAGES == 0 and matrix.numel() >= 2**16
+    return large and matrix.dtype == torch.float32 and matrix.device.type == "cpu"
+
+
+def _product(matrix: Tensor, columns: Tensor) -> Tensor:
+    """(n, k) times (k, M); as a convolution whose pixels are the rows, k channels each."""
+    if not _by_convolution(matrix):
+        return matrix @ columns
+    pixels = matrix.view(_IMAGES, -1, 1, matrix.shape[1]).permute(0, 3, 1, 2)
+    found = F.conv2d(pixels, columns.mT[:, :, None, None])
+    return found.permute(0, 2, 3, 1).reshape(len(matrix), -1)
 
 
 class Sums(Agreement):
     """`Agreement` of all trials, with sums (R, P) in float64, which notes the sums that an objective asks for."""
 
-    def __init__(self, gradients: dict[str, Gradient], targets: Sequence[Tensor], trials: int) -> None:
-        super().__init__(list(gradients), [], targets)
-        self._all, self._trials = list(gradients.values()), trials
+    def __init__(self, gradients: dict[str, Gradient], targets: Sequence[Target], trials: int) -> None:
+        super().__init__(list(gradients), [], [])
+        self._all, self._observed, self._trials = list(gradients.values()), targets, trials
 
     @cached_property
     def inner(self) -> Tensor:
@@ -103,8 +151,7 @@ class Sums(Agreement):
 
     @cached_property
     def target_squared(self) -> Tensor:
-        sums = torch.stack([_dot(target, target) for target in self._targets], -1)
-        return sums.expand(self._trials, -1)
+        return torch.stack([target.squared for target in self._observed], -1).expand(self._trials, -1)
 
     @cached_property
     def difference(self) -> Tensor:

@@ -94,7 +94,7 @@ class Layer(ABC):
         return values.reshape(-1, self.trials, *values.shape[1:])
 
 
-#: Fewer input channels than this are slow in oneDNN, which works on blocks of eight.
+#: Backwards to fewer channels than this, with a stride, oneDNN is slow: it works on blocks of eight.
 _NARROW = 8
 #: dL/dW is kept in factors if they have at most this share of its rows.
 _THIN = 1 / 4
@@ -118,9 +118,6 @@ class Convolution(Layer):
         return Pair(weight, self.apart(outputs.sum((2, 3))).sum(0) if names[1] else None)
 
     def _to_weight(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        if self._narrow:
-            each = outputs.flatten(2) @ self._columns(inputs).mT
-            return self.apart(each).sum(0).view(self.trials, *self.weight.shape)
         sides = self.side_by_side(outputs), self.side_by_side(inputs)
         kernels = outputs.new_empty(self.trials * len(self.weight), *self.weight.shape[1:])  # for its shape only
         return self._backward(*sides, kernels, self.trials, 1).view(self.trials, *self.weight.shape)
@@ -136,10 +133,11 @@ class Convolution(Layer):
         return found.view(shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
-        if self._narrow:
+        if self._by_columns:
             kernels = direction.flatten(2).mT
-            each = kernels if len(kernels) == 1 else kernels.repeat(len(outputs) // len(kernels), 1, 1)
-            return self._fold(each @ outputs.flatten(2), shape)
+            if len(kernels) == 1:
+                return self._fold(F.conv2d(outputs, kernels[0, :, :, None, None]).flatten(2), shape)
+            return self._fold(kernels.repeat(len(outputs) // len(kernels), 1, 1) @ outputs.flatten(2), shape)
         sides = self.side_by_side(outputs, len(direction))
         inputs = outputs.new_empty(shape[0] // len(direction), len(direction) * shape[1], *shape[2:])  # for its shape
         return self._backward(sides, inputs, direction.flatten(0, 1), len(direction), 0).view(shape)
@@ -165,8 +163,9 @@ class Convolution(Layer):
         return cut.permute(2, 0, 1, 3).reshape(images, together.shape[1], -1)
 
     @property
-    def _narrow(self) -> bool:
-        return self.groups == 1 and self.weight.shape[1] < _NARROW and self.weight.device.type == "cpu"
+    def _by_columns(self) -> bool:
+        narrow = self.groups == 1 and self.weight.shape[1] < _NARROW
+        return narrow and max(self.stride) > 1 and self.weight.device.type == "cpu"
 
     def _columns(self, inputs: Tensor) -> Tensor:
         """(N, C*kernel, positions) as F.unfold has it, in a third of its time: one strided copy."""

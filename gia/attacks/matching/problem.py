@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gia.attacks.matching.engines import Engine
 from gia.attacks.objectives import Objective
+from gia.attacks.probe import logits_of
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 
@@ -96,11 +97,4 @@ class Matching:
 def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:
     """Number of logits, by a forward pass in evaluation mode, which also proves that the model takes such images."""
     probe = set_mode(copy.deepcopy(model), False)
-    try:
-        with torch.no_grad():
-            logits = probe(reference.new_zeros(1, *image_shape))
-    except RuntimeError as error:
-        raise ValueError(f"image_shape: the model does not take {image_shape}: {error}") from error
-    if logits.dim() != 2:
-        raise ValueError(f"model: expected logits (N, classes), got {tuple(logits.shape)}")
-    return int(logits.shape[1])
+    return logits_of(probe, reference.new_zeros(1, *image_shape)).shape[1]

@@ -16,8 +16,10 @@ What each trick bought, in processor time on one AVX2 core, float32, images of 3
     trials at once instead of one by one        ConvNet, B=1: R=16 costs 3.8 ms a trial, R=1 14.8 (`engines` knows)
     convolution and its transpose as a pair     8.1F -> 6.8F (ResNet-18, B=4)
     interleaved trials                          no copy of any image on the way to a grouped convolution
-    narrow inputs by columns (`layers`)         the first layer of the ConvNet 11 -> 6 of 66 ms at R=16
+    to narrow inputs by columns (`layers`)      the ConvNet's images 1.3 -> 0.8 ms, twice in a step of 20 at R=16
     factored gradients (`gradients`)            the 512-channel layers of ResNet-18, B=1: 143 -> 31 ms at R=4
+    their products by oneDNN                    148 -> 57 ms of a ResNet-18 step at B=4, R=2
+    targets' own sums and transposes kept       0.5 ms of the ConvNet's step
     sums by rows, then float64                  a float64 cast of all gradients, a tenth of the ConvNet's step
     aten's convolution_backward, not torch.nn.grad    one copy of each input
 
@@ -34,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching.gradients import Factored, Full, Gradient, Sums
+from gia.attacks.matching.gradients import Factored, Full, Gradient, Sums, Target
 from gia.attacks.matching.layers import Pair
 from gia.attacks.matching.tapped import Tap, Tape, tapped
 from gia.attacks.objectives import Objective
@@ -56,11 +58,11 @@ class Taps:
         self._victim = tapped(victim, names, self._tape)
         self._objective, self._loss = objective, loss
 
-    def __call__(self, targets: Sequence[Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The objective (R,) and its gradient to images (R, B, C, H, W).
 
         Args:
-            targets: (R, *shape) for each name, or (1, *shape) where all trials share them.
+            targets: for each name, of each trial or of all.
             labels: (R, B) int64.
 
         Raises `Unknown` where a matched parameter is used in a way that has no rule.
@@ -92,7 +94,7 @@ class Taps:
                 loss = torch.stack([self._loss(*pair) for pair in zip(apart, labels, strict=True)]).sum()
             return tape.listen(loss)
 
-    def _gradients(self, taps: Sequence[Tap], targets: dict[str, Tensor], trials: int) -> dict[str, Gradient]:
+    def _gradients(self, taps: Sequence[Tap], targets: dict[str, Target], trials: int) -> dict[str, Gradient]:
         uses = Counter(name for tap in taps for name in tap.layer.names)
         found: dict[str, Gradient] = {}
         sums: dict[str, Tensor] = {}
@@ -107,7 +109,8 @@ class Taps:
                     sums[name] = sums[name] + value if name in sums else value
         for name in self._names:
             if name not in found:
-                value = sums[name] if name in sums else targets[name].new_zeros(trials, *targets[name].shape[1:])
+                target = targets[name].value
+                value = sums[name] if name in sums else target.new_zeros(trials, *target.shape[1:])
                 found[name] = Full(value, targets[name])
         return {name: found[name] for name in self._names}
 

@@ -1,4 +1,4 @@
-"""Update rules: how a search moves. Each is torch's own optimizer, told apart only by what it is fed."""
+"""Update rules: how a search moves. Each is torch's own optimizer, told apart by what it is fed, or noise on top."""
 
 from __future__ import annotations
 
@@ -44,6 +44,36 @@ class Adam:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * factor
             optimizer.step()
+
+        return step
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """A rule, and noise after each of its steps (Yin et al., 2021, the final update): x += step size * noise * N(0, 1).
+
+    Args:
+        rule: moves first.
+        deviation: standard deviation of the noise where the schedule's factor is 1; it shrinks with the step size.
+        generators: one per trial.
+    """
+
+    rule: UpdateRule
+    deviation: float
+    generators: Sequence[torch.Generator]
+
+    def __call__(self, variables: Sequence[Tensor]) -> Step:
+        move = self.rule(variables)
+
+        def step(evaluate: Evaluate, factor: float) -> None:
+            move(evaluate, factor)
+            for variable in variables:
+                # In float32 where the generator lives, then moved: the same noise on every device and in every dtype.
+                drawn = [
+                    torch.randn(variable.shape[1:], generator=g, device=g.device, dtype=torch.float32)
+                    for g in self.generators
+                ]
+                variable.add_(torch.stack(drawn).to(variable), alpha=factor * self.deviation)
 
         return step
 

@@ -105,15 +105,4 @@ def inverting_gradients(
         constraint=pixels.clamp if box else None,
         callback=callback,
     )
-    images = pixels.images(found.variables[0]).clamp(0, 1)
-    first = torch.arange(len(observations), device=images.device) * restarts
-    chosen = first + found.values.view(-1, restarts).argmin(1)
-    return [
-        Reconstruction(
-            images=images[best],
-            labels=labels[best],
-            objective=float(found.values[best]),
-            gradient_evaluations=sum(problem.evaluations[r * restarts : (r + 1) * restarts]),
-        )
-        for r, best in enumerate(chosen.tolist())
-    ]
+    return pixels.best(found, problem, restarts)

@@ -1,4 +1,4 @@
-"""The space that a pixel attack moves in: its start, its box, its priors, and the way to images in [0, 1]."""
+"""The space that a pixel attack moves in: its start, its box, its priors, and the way to reconstructions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gia.attacks.matching import Found, Matching
 from gia.attacks.priors import Prior, TotalVariation
+from gia.attacks.reconstruction import Reconstruction
 from gia.models import standardization
 
 Space = Literal["pixels", "standardized"]
@@ -55,6 +57,21 @@ class Pixels:
         """Put the first variable back, in place, into the box of images in [0, 1]."""
         low, high = -self._mean / self._std, (1 - self._mean) / self._std
         variables[0].copy_(torch.maximum(torch.minimum(variables[0], high), low))
+
+    def best(self, found: Found, problem: Matching, restarts: int) -> list[Reconstruction]:
+        """Of each `restarts` trials that follow each other, the one that the attack's own objective likes best."""
+        images, labels = self.images(found.variables[0]).clamp(0, 1), problem.labels
+        first = torch.arange(len(images) // restarts, device=images.device) * restarts
+        chosen = first + found.values.view(-1, restarts).argmin(1)
+        return [
+            Reconstruction(
+                images=images[best],
+                labels=None if labels is None else labels[best],
+                objective=float(found.values[best]),
+                gradient_evaluations=sum(problem.evaluations[r * restarts : (r + 1) * restarts]),
+            )
+            for r, best in enumerate(chosen.tolist())
+        ]
 
 
 def penalty(priors: Sequence[Prior], variable: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Total variation, written out pixel by pixel."""
+"""Priors, written out by other means: pixel by pixel, layer by layer, trial by trial."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gia
 from gia.attacks.optimization.pixels import penalty
-from gia.attacks.priors import TotalVariation
+from gia.attacks.priors import BatchNormStatistics, GroupConsistency, L2Norm, TotalVariation, known_statistics
+from gia.attacks.registration import shift
+from gia.federated.client import BatchStatistics
 from tests.contracts.cases import private
 
 SHAPES = st.tuples(*[st.integers(1, 3)] * 3, *[st.integers(1, 6)] * 2)
@@ -98,3 +101,141 @@ def test_its_gradient_is_that_of_each_trial_alone():
         torch.testing.assert_close(along[trial], gradient[0])
     assert not values.requires_grad
     assert not along.requires_grad
+
+
+def test_the_l2_norm_is_that_of_a_trial_and_flat_at_black():
+    """If it fails, images of a trial are normed one by one, or a black start has a gradient that is not a number."""
+    images = torch.rand(2, 3, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values, along = penalty([L2Norm(0.5)], images)
+    assert values.tolist() == pytest.approx(
+        [0.5 * sum(x**2 for x in trial.flatten().tolist()) ** 0.5 for trial in images]
+    )
+    torch.testing.assert_close(along, 0.25 * images / values.view(-1, 1, 1, 1, 1))
+    assert penalty([L2Norm(0.5)], torch.zeros_like(images))[1].equal(torch.zeros_like(images))
+
+
+def trained(dtype=torch.float64):
+    """The trained CIFAR-10 network."""
+    return gia.models.pretrained("cifar10-cnn").to(dtype)
+
+
+def pixels():
+    """Its test images, in full size, and their labels."""
+    data = gia.data.load("cifar10-samples")
+    return data.images.double(), data.labels
+
+
+def small(training=False):
+    """A small net whose batch normalizations, 2D and 1D, have seen data: two batches of photos."""
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, dtype=torch.float64),
+        torch.nn.BatchNorm2d(4, dtype=torch.float64),
+        torch.nn.Sigmoid(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 6 * 6, 5, dtype=torch.float64),
+        torch.nn.BatchNorm1d(5, dtype=torch.float64),
+        torch.nn.Linear(5, 10, dtype=torch.float64),
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) - 0.5)
+    net.train()
+    for batch in (range(10), range(10, 20)):
+        net(private(torch.float64, *batch)[0])
+    return net.train(training)
+
+
+@pytest.mark.parametrize("leaked", [False, True], ids=["running", "leaked"])
+def test_batch_statistics_are_compared_layer_by_layer_with_what_is_known(leaked):
+    """On the trained net, against a client's own record of one batch at a time and sums of squares: the first layer ten
+    times, means and variances by their norms, never squared. If it fails, trials share their statistics, the leaked
+    ones are passed over, or the first layer is not the first."""
+    model, images, labels = trained(), *pixels()
+    batches = images[:8].view(4, 2, 3, 32, 32)
+    reveal = ("labels", "batch_norm") if leaked else ("labels",)
+    observations = [
+        gia.share_gradient(model, images[i : i + 2], labels[i : i + 2], reveal=reveal) for i in (8, 10, 12, 14)
+    ]
+    prior = BatchNormStatistics(0.1, model, [known_statistics(model, o) for o in observations], training=False)
+    expected = []
+    for batch, observation in zip(batches, observations, strict=True):
+        with BatchStatistics(model) as here, torch.no_grad():
+            model(batch)
+        total = 0.0
+        for factor, (name, (mean, variance)) in zip([1.0] + [0.1] * 5, here.seen.items(), strict=True):
+            layer = model.get_submodule(name)
+            known = observation.batch_norm[name] if leaked else (layer.running_mean, layer.running_var)
+            total += factor * float(
+                (mean - known[0]).square().sum() ** 0.5 + (variance - known[1]).square().sum() ** 0.5
+            )
+        expected.append(total)
+    assert prior(batches).tolist() == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_private_batch_has_no_penalty_where_its_statistics_leaked():
+    """If it fails, the prior's variance is not the biased one that leaks, or pulls away from the truth."""
+    model, images, labels = trained(), *pixels()
+    observation = gia.share_gradient(model, images[:2], labels[:2], reveal=("batch_norm",))
+    prior = BatchNormStatistics(1.0, model, [known_statistics(model, observation)], training=False)
+    private_batch, other = images[None, :2], images[None, 2:4]
+    assert float(prior(private_batch)) < 1e-9 * float(prior(other))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_the_prior_s_gradient_is_its_derivative_and_trials_never_mix(training):
+    """If it fails, the search follows something else than the penalty, or, in training mode, a trial is normalized by
+    another one's images."""
+    model = small(training)
+    images, labels = private(torch.float64, *range(12))
+    observation = gia.share_gradient(model, images[8:11], labels[8:11], reveal=("labels",), training=training)
+    known = known_statistics(model, observation)
+    prior = BatchNormStatistics(0.3, model, [known] * 2, training=training)
+    batches = images[:6].view(2, 3, 3, 8, 8)
+    assert torch.autograd.gradcheck(prior, batches.clone().requires_grad_())
+    values, along = penalty([prior], batches)
+    for trial in (0, 1):
+        alone = penalty([BatchNormStatistics(0.3, model, [known], training=training)], batches[trial : trial + 1])
+        torch.testing.assert_close(values[trial], alone[0][0])
+        torch.testing.assert_close(along[trial], alone[1][0])
+
+
+def test_a_layer_that_has_seen_no_data_tells_nothing():
+    """If it fails, an untrained net's mean 0 and variance 1 are taken for those of natural images."""
+    model, (images, labels) = small(), private(torch.float64, 0, 1)
+    plain, leaky = (gia.share_gradient(model, images, labels, reveal=r) for r in ((), ("batch_norm",)))
+    assert list(known_statistics(model, plain)) == ["1", "5"]
+    model[1].reset_running_stats()
+    assert list(known_statistics(model, plain)) == ["5"]
+    model[5] = torch.nn.BatchNorm1d(5, track_running_stats=False)
+    assert known_statistics(model, plain) == {}
+    assert list(known_statistics(model, leaky)) == ["1", "5"]
+
+
+def test_what_is_known_survives_the_model_and_differs_by_trial_only_in_value():
+    """If it fails, the target moves with the model's buffers, or trials with other layers are compared wrongly."""
+    model, (images, labels) = small(), private(torch.float64, 0, 1)
+    observation = gia.share_gradient(model, images, labels)
+    known = known_statistics(model, observation)
+    before = {name: [value.clone() for value in pair] for name, pair in known.items()}
+    model.train()(images)
+    assert all(value.equal(kept) for name in known for value, kept in zip(known[name], before[name], strict=True))
+    with pytest.raises(ValueError, match="observations: trials must agree in the layers whose batch_norm leaked"):
+        BatchNormStatistics(1.0, model, [known, {"1": known["1"]}], training=False)
+
+
+def test_candidates_are_pulled_to_their_registered_mean_and_no_further():
+    """Two observations of three candidates each; one candidate is shifted. If it fails, the mean moves with the
+    derivative, an observation is pulled to another's mean, or the shift is not undone."""
+    images = gia.data.load("cifar10-samples").images.double()[:8].view(2, 1, 4, 3, 32, 32)
+    candidates = images.expand(2, 3, 4, 3, 32, 32).clone()
+    candidates[1, 2] = shift(images[1, 0], torch.tensor([[1, -2]] * 4))
+    labels = torch.arange(4).expand(6, 4)
+    prior = GroupConsistency(0.5, 3, labels, radius=2)
+    values, along = penalty([prior], candidates.flatten(0, 1))
+    assert values[:3].tolist() == [0, 0, 0]
+    assert along[:3].abs().max() == 0
+    apart = 0.5 * float((candidates[1, 2] - images[1, 0])[..., 4:-4, 4:-4].norm())
+    assert float(values[5]) > apart > 10 * float(values[3])
+    mean = candidates[1, 2] - along[5] * float(values[5]) / 0.25
+    assert (mean - images[1, 0])[..., 4:-4, 4:-4].abs().max() < 1e-9

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gia.attacks import schedules
-from gia.attacks.schedules import constant, step_decay
+from gia.attacks.schedules import constant, cosine_decay, step_decay
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,25 @@ def test_milestones_are_exact_for_any_number_of_steps(steps, data):
     assert constant(step, steps) == 1
 
 
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [(0, 1 / 50), (24, 0.5), (48, 49 / 50), (49, 1), (50, 1), (50 + 19_950 // 3, 0.75), (10_025, 0.5), (13_350, 0.25)],
+)
+def test_20000_steps_rise_for_50_and_fall_along_a_cosine(step, factor):
+    """Thirds of the way down, where the cosine is 1/2, 0 and -1/2. If it fails, "the paper's settings" are not."""
+    assert cosine_decay(step, 20_000) == pytest.approx(factor, rel=1e-12)
+
+
+@given(steps=st.integers(1, 10**5), warmup=st.integers(0, 200), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_cosine_rises_once_and_falls_once_and_stays_positive(steps, warmup, data):
+    """Also in searches shorter than the warm-up. If it fails, some number of steps divides by zero or steps back."""
+    step = data.draw(st.integers(0, steps - 1))
+    here, after = (cosine_decay(at, steps, warmup=warmup) for at in (step, min(step + 1, steps - 1)))
+    assert 0 < here <= 1
+    assert after >= here if step + 1 < warmup else after <= here
+
+
 def test_the_documented_example_is_true():
-    """If it fails, the docstring lies."""
+    """If it fails, a docstring lies."""
     assert doctest.testmod(schedules).failed == 0

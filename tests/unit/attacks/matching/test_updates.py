@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gia.attacks.matching import LBFGS, Adam, Point
+from gia.attacks.matching import LBFGS, Adam, Langevin, Point
 
 FACTORS = [1.0, 1.0, 0.1, 0.1, 0.01]
 
@@ -107,3 +107,48 @@ def test_lbfgs_asks_for_one_trial_at_a_time():
     LBFGS(inner_steps=4)(start(3))(evaluate, 1.0)
     assert set(asked) == {(0, 1, 1), (1, 2, 1), (2, 3, 1)}
     assert len(asked) == 12
+
+
+def seeded(*seeds):
+    """Generators."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def still(variables):
+    """A rule that moves nothing."""
+    return lambda evaluate, factor: None
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_langevin_noise_has_the_deviation_of_the_step_size(factor):
+    """x += lambda(t) * alpha_n * N(0, 1) (Yin et al., 2021, the final update): standard deviation 0.02 at factor 1, so
+    variance 4e-4, in 200,000 draws (whose own deviation is within 1 % beyond doubt: 6 sigma). If it fails, the noise's
+    variance is taken for its deviation (0.14 or 4e-4), or it does not shrink with the step size."""
+    noise = torch.zeros(2, 100_000, dtype=torch.float64)
+    Langevin(still, 0.02, seeded(0, 1))([noise])(slope, factor)
+    assert float(noise.std()) == pytest.approx(0.02 * factor, rel=0.01)
+    assert abs(float(noise.mean())) < 6 * 0.02 * factor / 200_000**0.5
+    assert abs(float((noise[0] * noise[1]).mean())) < 6 * (0.02 * factor) ** 2 / 100_000**0.5
+
+
+def test_langevin_moves_as_its_rule_and_then_adds_what_the_generators_give():
+    """If it fails, the noise replaces the step, enters the gradient, or is one draw for all trials and steps."""
+    variables, plain = start(), start()
+    noisy, step = Langevin(Adam(0.1, signed=False), 0.5, seeded(3, 4))(variables), Adam(0.1, signed=False)(plain)
+    noisy(slope, 0.5)
+    step(slope, 0.5)
+    generators = seeded(3, 4)
+    for variable, without in zip(variables, plain, strict=True):
+        drawn = torch.stack([torch.randn(3, generator=g) for g in generators]).double()
+        torch.testing.assert_close(variable, without + 0.25 * drawn, rtol=1e-12, atol=0)
+
+
+def test_each_trial_has_its_own_noise():
+    """If it fails, the noise of a trial depends on what runs beside it."""
+    together, alone = start(), [x[1:].clone() for x in start()]
+    for variables, generators in ((together, seeded(3, 4)), (alone, seeded(4))):
+        step = Langevin(still, 0.5, generators)(variables)
+        step(slope, 1.0)
+        step(slope, 1.0)
+    for one, two in zip(together, alone, strict=True):
+        assert one[1:].equal(two)

@@ -1,0 +1,197 @@
+"""The table of a timing run: what each benchmark found beside its goal, as text, JSON, Markdown and a plot.
+
+Nothing here measures. `Timings` is the fixture `timings`: it puts a number on record, in `benchmark.extra_info` too,
+and then holds it to its goal, so that a missed goal is in the table as well.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from gia.harness.timing import Ratio, TimingFailed
+from gia.numerics import environment
+
+Row = dict[str, Any]
+
+#: A regression is a head that costs more than the base by more than this, with the whole interval.
+BY = 0.1
+
+
+class Timings:
+    """The numbers of one session.
+
+    Attributes:
+        rows: measure, case, value, low, high, goal, verdict, and how it was measured.
+        points: axis, at, and the ratio there.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.points: list[Row] = []
+
+    def at_most(self, measure: str, case: str, cost: Ratio, goal: float, info: MutableMapping[str, Any]) -> None:
+        """Record a cost and hold it to its goal; raises as `Ratio.at_most` does."""
+        self._ratio(measure, case, cost, f"<= {goal:g}", _verdict(cost, goal, cost.high <= goal, cost.at_most), info)
+        cost.at_most(goal)
+
+    def at_least(self, measure: str, case: str, gain: Ratio, goal: float, info: MutableMapping[str, Any]) -> None:
+        """Record a gain and hold it to its goal; raises as `Ratio.at_least` does."""
+        self._ratio(measure, case, gain, f">= {goal:g}", _verdict(gain, goal, gain.low >= goal, gain.at_least), info)
+        gain.at_least(goal)
+
+    def counted(
+        self, measure: str, case: str, value: float, goal: float | None, info: MutableMapping[str, Any], unit: str = ""
+    ) -> None:
+        """Record what was counted and not timed. Raises TimingFailed above the goal, which has no slack."""
+        within = goal is None or value <= goal
+        told = "" if goal is None else f"<= {goal:g}"
+        verdict = "" if goal is None else "met" if within else "missed"
+        self._add(info, measure=measure, case=case, value=value, goal=told, verdict=verdict, unit=unit)
+        if not within:
+            raise TimingFailed(f"{measure}, {case}: {value:.3f}{unit} is above {goal:g}{unit}")
+
+    def point(self, axis: str, at: int, cost: Ratio, info: MutableMapping[str, Any]) -> None:
+        """Record one point of a curve: the core's cost, in training steps per trial, where the axis is `at`."""
+        self.points.append({"axis": axis, "at": at, **cost.row()})
+        info[f"{axis} {at}"] = cost.row()
+
+    def against(self, measure: str, case: str, cost: Ratio) -> None:
+        """Record head over base; raises TimingFailed where the head is slower by more than 10 %, with the interval."""
+        self._ratio(measure, case, cost, "", compared(cost), {})
+        if cost.slower(by=BY):
+            raise TimingFailed(f"{measure}, {case}: head over base {cost}; lower end above {1 + BY:g}")
+
+    def _ratio(
+        self, measure: str, case: str, cost: Ratio, goal: str, verdict: str, info: MutableMapping[str, Any]
+    ) -> None:
+        found = cost.row()
+        self._add(info, measure=measure, case=case, value=found.pop("median"), goal=goal, verdict=verdict, **found)
+
+    def _add(self, info: MutableMapping[str, Any], **row: Any) -> None:
+        self.rows.append(row)
+        info[row["measure"]] = {name: value for name, value in row.items() if name not in ("measure", "case")}
+
+
+def compared(cost: Ratio) -> str:
+    """What head over base says: "slower", "faster" and "same" need the whole interval, else it is "unclear"."""
+    if not cost.conclusive:
+        return "inconclusive"
+    if cost.low > 1 + BY:
+        return "slower"
+    if cost.high < 1 / (1 + BY):
+        return "faster"
+    return "same" if cost.low >= 1 / (1 + BY) and cost.high <= 1 + BY else "unclear"
+
+
+def facts() -> dict[str, str]:
+    """What a ratio may depend on: processor, versions, instruction set, threads."""
+    return {"processor": _processor(), **environment()}
+
+
+def terminal(timings: Timings) -> str:
+    """A row per measure, a column per case: the number with its interval, below it the goal and the verdict."""
+    cases, measures = _cases(timings.rows), _by_measure(timings.rows)
+    first = max(map(len, measures), default=0)
+    lines = [" " * first + "".join(f"  {case:<{_COLUMN}}" for case in cases)] if cases else []
+    for measure, found in measures.items():
+        for text in (_number, _judged):
+            cells = [text(found[case]) if case in found else "" for case in cases]
+            lines.append(f"{measure if text is _number else '':<{first}}" + "".join(f"  {c:<{_COLUMN}}" for c in cells))
+    lines = [line.rstrip() for line in (*lines, *_curves(timings.points), machine(timings))]
+    return "\n".join(line for line in lines if line)
+
+
+def markdown(timings: Timings, about: Mapping[str, str], pictures: Sequence[str] = ()) -> str:
+    """The same as a Markdown document."""
+    cases = _cases(timings.rows)
+    table = [["", *cases], ["---"] * (len(cases) + 1)]
+    for measure, found in _by_measure(timings.rows).items():
+        cells = [f"{_number(found[case])} {_judged(found[case])}".strip() if case in found else "" for case in cases]
+        table.append([measure, *cells])
+    parts = [
+        "# What things cost",
+        " · ".join(f"{name} {text}" for name, text in about.items() if text),
+        "\n".join("| " + " | ".join(cells) + " |" for cells in table),
+        *_curves(timings.points),
+        *(f"![{picture}]({picture})" for picture in pictures),
+        machine(timings),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(timings: Timings, about: Mapping[str, str]) -> str:
+    """{"facts", "rows", "points"}; a number that is not finite raises ValueError."""
+    found = {"facts": dict(about), "rows": timings.rows, "points": timings.points}
+    return json.dumps(found, indent=1, allow_nan=False) + "\n"
+
+
+def machine(timings: Timings) -> str:
+    """How steady the machine was, in a line."""
+    timed = [row for row in (*timings.rows, *timings.points) if "state" in row]
+    if not timed:
+        return "machine: nothing was timed"
+    dropped, kept = (sum(row[name] for row in timed) for name in ("dropped", "rounds"))
+    unsteady = sum(not row["conclusive"] for row in timed)
+    return (
+        f"machine: varied by at most {max(row['state'] for row in timed):.1%} within a timing, {kept} rounds; "
+        f"{dropped} more measured again; {unsteady} of {len(timed)} timings inconclusive"
+    )
+
+
+_COLUMN = 22
+
+
+def _cases(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["case"] for row in rows))
+
+
+def _curves(points: Sequence[Row]) -> list[str]:
+    """The curves in words, a line each."""
+    return [
+        f"core over a training step by {axis}: "
+        + ", ".join(
+            f"{point['at']}: {point['median']:.3g} [{point['low']:.3g}, {point['high']:.3g}]"
+            for point in points
+            if point["axis"] == axis
+        )
+        for axis in dict.fromkeys(point["axis"] for point in points)
+    ]
+
+
+def _by_measure(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row["measure"], {})[row["case"]] = row
+    return found
+
+
+def _number(row: Row) -> str:
+    interval = f" [{row['low']:.3g}, {row['high']:.3g}]" if "low" in row else row["unit"]
+    return f"{row['value']:.3g}{interval}"
+
+
+def _judged(row: Row) -> str:
+    return f"{row['goal']} {row['verdict']}".strip()
+
+
+def _verdict(cost: Ratio, goal: float, met: bool, hold: Any) -> str:
+    if not cost.conclusive:
+        return "inconclusive"
+    if met:
+        return "met"
+    try:
+        hold(goal)
+    except TimingFailed:
+        return "missed"
+    return "within slack"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
