@@ -175,6 +175,34 @@ def test_in_training_mode_what_the_images_add_is_the_batch_gradient():
         assert float(whole[key].norm()) <= float(norms.sum()) * (1 + 1e-9)
 
 
+def test_d_snr_and_transmit_snr_are_the_published_quotients():
+    """Garov et al., 2024, by hand: 3 / (1 + 1) and 4 / (1 + 1), each with 1e-6. If it fails, limits mean nothing."""
+    assert per_example.dominance(torch.tensor([1.0, 3.0, 1.0]).double()) == pytest.approx(3 / 2.000001, rel=1e-12)
+    kernels = torch.tensor([[1.0, 1.0, 1.0], [1.0, -4.0, 1.0]]).double()
+    assert per_example.transmit_snr(kernels) == pytest.approx(4 / 2.000001, rel=1e-12)
+
+
+def test_what_runs_on_the_model_s_own_weights_is_named_after_them():
+    """If it fails, findings point at a numbered operation, and each weight is judged twice."""
+    model = victim("mlp")
+    first = model.get_parameter("layers.0.weight")
+    uses, _ = per_example.norms(model, *BATCH, loss=cross_entropy, training=True)
+    assert uses[0].weight.data_ptr() == first.data_ptr()
+    sent = changed(model, "layers.0.weight", lambda w: w[0, 0].fill_(1e3))
+    report = validate_model(sent, batch=BATCH)
+    assert {finding.layer for finding in report.findings if finding.check == "transmit_snr"} == {"layers.0"}
+
+
+def test_rounds_are_compared_with_the_last_one_that_was_accepted():
+    """Small steps pass, also when they add up; one as large as their sum does not, and is not remembered."""
+    model = victim()
+    check = LastAccepted(model)
+    step = 0.6 * limits()["drift"]
+    once, twice, far = (changed(model, "fc.weight", lambda w, n=n: w.mul_(1 + n * step)) for n in (1, 2, 8))
+    assert [check(sent).ok for sent in (once, far, twice)] == [True, False, True]
+    assert not LastAccepted(model)(twice).ok
+
+
 def test_one_image_has_no_d_snr_and_the_report_says_so():
     """If it fails, a client of one image is told a number that means nothing."""
     report = validate_model(victim(), batch=(IMAGES[:1], LABELS[:1]))
