@@ -83,6 +83,8 @@ OWN_MARGINS = {
 }
 
 REFUTED = {"thm1.printed", "prop2.count", "detect.evasion", "defense.cost"}
+# Of these, what a scale is too small to refute.
+UNDECIDED = {"reduced": {"prop2.count"}, "paper": set()}
 
 
 def at(path: str):
@@ -180,7 +182,9 @@ def test_only_the_rows_known_to_fail_are_expected_refuted():
     """If this fails, an expectation moved: that is a reviewed commit with its evidence, and a change of this list."""
     for scale in SCALES:
         refuted = {name for name, claim in CLAIMS.items() if claim.expected[scale].outcome == "refuted"}
-        assert refuted == REFUTED
+        assert refuted == REFUTED - UNDECIDED[scale]
+        undecided = {name for name, claim in CLAIMS.items() if claim.expected[scale].outcome == "inconclusive"}
+        assert undecided >= UNDECIDED[scale]
 
 
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.reported])
