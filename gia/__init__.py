@@ -7,12 +7,13 @@
 
 from gia import attacks, data, federated, metrics, models, numerics, theory
 from gia.attacks import Reconstruction
-from gia.federated import LocalTraining, Observation, share_gradient, share_update
+from gia.federated import LocalTraining, Observation, ValidationReport, share_gradient, share_update, validate_model
 
 __all__ = [
     "LocalTraining",
     "Observation",
     "Reconstruction",
+    "ValidationReport",
     "attacks",
     "data",
     "federated",
@@ -22,4 +23,5 @@ __all__ = [
     "share_gradient",
     "share_update",
     "theory",
+    "validate_model",
 ]

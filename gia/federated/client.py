@@ -20,7 +20,9 @@ REVEALABLE = ("labels", "local", "batch_norm")
 class Report(Protocol):
     """What a client's check of a model says: `ok`, and why not."""
 
-    ok: bool
+    @property
+    def ok(self) -> bool:
+        """Whether the client will train on the model."""
 
 
 class RefusedModel(ValueError):

@@ -1,0 +1,312 @@
+"""What a client finds in a model: each check finds its own change, honest nets pass, malicious servers fail."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import gia
+from claims.honest import Trial, reports, trials, widened
+from gia import validate_model
+from gia.data import load
+from gia.federated import Client, LastAccepted, LocalTraining, RefusedModel, per_example, share_gradient
+from gia.federated.server import fish_class, fish_feature, imprint
+from gia.federated.validation import SENTENCES, limits
+from gia.harness.timing import ratio
+from gia.models import build
+from tests.contracts.cases import CLASSES, SIZE, private
+from tests.contracts.snapshots import global_state, model_state
+
+IMAGES, LABELS = private(torch.float32, *range(8))
+BATCH = (IMAGES, LABELS)
+
+
+def seeded(seed=0):
+    """A generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def victim(name="convnet", seed=0, **options):
+    """An honest model of the images."""
+    options = {"width": 16} | options
+    return build(name, num_classes=CLASSES, image_size=SIZE, generator=seeded(seed), **options).eval()
+
+
+def changed(model, name, change):
+    """A copy in which `change` was applied to one parameter, in place."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        change(copied.get_parameter(name))
+    return copied
+
+
+def found(*args, **settings):
+    """The checks that a report names."""
+    return {finding.check for finding in validate_model(*args, **settings).findings}
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet", "lenet", "resnet10", "resnet20"])
+@pytest.mark.parametrize("training", [False, True])
+def test_an_honest_model_passes_every_check(name, training):
+    """If it fails, clients refuse what they should train on."""
+    model = victim(name)
+    report = validate_model(model, copy.deepcopy(model), batch=BATCH, training=training)
+    assert report.ok, str(report)
+    assert not report.skipped
+    assert report.training == training
+
+
+def test_each_finding_says_what_where_and_how_much():
+    """If it fails, a person is told that something is wrong, and not what."""
+    model = victim("mlp")
+    report = validate_model(imprint(model, image_shape=(3, SIZE, SIZE), bins=100, generator=seeded()), model)
+    assert {"structure", "similar_rows", "ordered_biases", "outlier_biases"} <= {f.check for f in report.findings}
+    for finding in report.findings:
+        assert finding.check in SENTENCES
+        assert finding.value > finding.limit
+        assert finding.layer in str(finding)
+        assert str(finding).endswith(".")
+    assert str(report) == " ".join(map(str, report.findings))
+
+
+@pytest.mark.parametrize(
+    ("check", "parameter", "change"),
+    [
+        ("similar_rows", "layers.0.weight", lambda w: w[4:8].copy_(-3 * w[:4])),
+        ("ordered_biases", "layers.0.bias", lambda b: b.copy_(b.sort(descending=True).values)),
+        ("outlier_biases", "layers.2.bias", lambda b: b[3].fill_(20.0)),
+        ("zeroed_rows", "layers.2.weight", lambda w: w[1:].zero_()),
+        ("zeroed_rows", "layers.2.weight", lambda w: w[1:].copy_(w[:1] + 1)),
+        ("finite", "layers.0.weight", lambda w: w[0, 0].fill_(math.nan)),
+        ("transmit_snr", "layers.0.weight", lambda w: w[0, 0].fill_(1e3)),
+    ],
+    ids=["rows", "sorted", "outlier", "zeroed", "equal", "nan", "kernel"],
+)
+def test_each_check_finds_its_own_change(check, parameter, change):
+    """If it fails, a check is dead."""
+    model = victim("mlp", width=100)
+    assert check not in found(model, batch=BATCH)
+    assert check in found(changed(model, parameter, change), batch=BATCH)
+
+
+def test_a_change_since_the_last_round_is_found():
+    """If it fails, a server may exchange the model between rounds."""
+    model = victim()
+    moved = changed(model, "fc.weight", lambda w: w.add_(torch.randn(w.shape, generator=seeded()), alpha=1))
+    assert found(moved, model) == {"drift"}
+    assert validate_model(model, model).values["drift"] == 0
+    scaled = changed(model, "body.0.weight", lambda w: w.mul_(1 + 1e-3))
+    layer = [p.detach().flatten() for p in model.get_submodule("body.0").parameters()]
+    size = layer[0].norm() / torch.cat(layer).norm()
+    assert validate_model(scaled, model).values["drift"] == pytest.approx(1e-3 * float(size), rel=1e-3)
+
+
+def test_another_structure_is_found():
+    """If it fails, layers can be added, or the same weights used in other ways."""
+    model = victim()
+    assert "structure" in found(victim(width=17), model)
+    assert "structure" in found(victim(activation="tanh"), model, batch=BATCH)
+    assert "structure" not in found(victim(activation="tanh"), model)  # nothing to run it on
+    assert "structure" in found(changed(model, "fc.weight", lambda w: w.requires_grad_(False)), model)
+
+
+class Hidden(nn.Module):
+    """An imprint whose rows lie in a buffer, behind a parameter of small honest numbers."""
+
+    def __init__(self, block):
+        super().__init__()
+        honest = nn.Linear(*block.measure.weight.shape[::-1])
+        self.small = nn.Parameter(honest.weight.detach() * 1e-3)
+        self.register_buffer("rows", block.measure.weight.detach().clone())
+        self.register_buffer("cut", block.measure.bias.detach().clone())
+
+    def forward(self, images):
+        """(N, C, H, W) -> (N, bins)."""
+        return nn.functional.linear(images.flatten(1), self.small + self.rows, self.cut)
+
+
+def test_rows_that_are_no_parameter_are_found_where_they_are_used():
+    """If it fails, a server hides what it does in buffers."""
+    block = imprint(victim(), image_shape=(3, SIZE, SIZE), bins=64, generator=seeded()).imprint
+    model = nn.Sequential(Hidden(block), nn.ReLU(), nn.Linear(64, CLASSES))
+    assert not found(model) & {"similar_rows", "ordered_biases"}
+    assert {"similar_rows", "ordered_biases", "outlier_biases"} <= found(model, batch=BATCH)
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet10", "googlenet"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_norms_from_inputs_and_signals_are_those_of_one_image_at_a_time(name, grouped):
+    """Against a backward pass per image in float64. If it fails, D-SNR is that of something else."""
+    options = {"stem": "3x3"} if name == "googlenet" else {}
+    model = victim(name, width=16, dtype=torch.float64, **options)
+    if grouped:
+        g = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1, groups=3), nn.ReLU(inplace=True), nn.Flatten())
+        model = nn.Sequential(*g, nn.LazyLinear(CLASSES)).double()
+        model(IMAGES.double())
+    images = IMAGES[:3].double()
+    uses, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
+    each = [share_gradient(model, images[i : i + 1], LABELS[i : i + 1]).gradients for i in range(3)]
+    weights = [key for key, p in model.named_parameters() if p.dim() > 1]
+    assert len(uses) == len(weights)
+    expected = sorted(float(gradient[key].norm()) / 3 for key in weights for gradient in each)
+    torch.testing.assert_close(
+        torch.tensor(sorted(torch.cat(norms).tolist())), torch.tensor(expected), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_in_training_mode_what_the_images_add_is_the_batch_gradient():
+    """Batch statistics tie images together. If it fails, the mode is not the client's."""
+    model = victim("resnet10", dtype=torch.float64)
+    modes = [
+        per_example.norms(model, IMAGES.double(), LABELS, loss=cross_entropy, training=mode)[1]
+        for mode in (False, True)
+    ]
+    assert not any(torch.allclose(a, b) for a, b in zip(*modes, strict=True))
+    whole = share_gradient(model, IMAGES.double(), LABELS, training=True).gradients
+    weights = [key for key, p in model.named_parameters() if p.dim() > 1]
+    for key, norms in zip(weights, modes[1], strict=False):
+        assert float(whole[key].norm()) <= float(norms.sum()) * (1 + 1e-9)
+
+
+def test_d_snr_and_transmit_snr_are_the_published_quotients():
+    """Garov et al., 2024, by hand: 3 / (1 + 1) and 4 / (1 + 1), each with 1e-6. If it fails, limits mean nothing."""
+    assert per_example.dominance(torch.tensor([1.0, 3.0, 1.0]).double()) == pytest.approx(3 / 2.000001, rel=1e-12)
+    kernels = torch.tensor([[1.0, 1.0, 1.0], [1.0, -4.0, 1.0]]).double()
+    assert per_example.transmit_snr(kernels) == pytest.approx(4 / 2.000001, rel=1e-12)
+
+
+def test_what_runs_on_the_model_s_own_weights_is_named_after_them():
+    """If it fails, findings point at a numbered operation, and each weight is judged twice."""
+    model = victim("mlp")
+    first = model.get_parameter("layers.0.weight")
+    uses, _ = per_example.norms(model, *BATCH, loss=cross_entropy, training=True)
+    assert uses[0].weight.data_ptr() == first.data_ptr()
+    sent = changed(model, "layers.0.weight", lambda w: w[0, 0].fill_(1e3))
+    report = validate_model(sent, batch=BATCH)
+    assert {finding.layer for finding in report.findings if finding.check == "transmit_snr"} == {"layers.0"}
+
+
+def test_rounds_are_compared_with_the_last_one_that_was_accepted():
+    """Small steps pass, also when they add up; one as large as their sum does not, and is not remembered."""
+    model = victim()
+    check = LastAccepted(model)
+    step = 0.6 * limits()["drift"]
+    once, twice, far = (changed(model, "fc.weight", lambda w, n=n: w.mul_(1 + n * step)) for n in (1, 2, 8))
+    assert [check(sent).ok for sent in (once, far, twice)] == [True, False, True]
+    assert not LastAccepted(model)(twice).ok
+
+
+def test_one_image_has_no_d_snr_and_the_report_says_so():
+    """If it fails, a client of one image is told a number that means nothing."""
+    report = validate_model(victim(), batch=(IMAGES[:1], LABELS[:1]))
+    assert "dsnr" in report.skipped
+    assert "dsnr" not in report.values
+    assert set(validate_model(victim()).skipped) == {"structure", "drift", "dsnr", "transmit_snr"}
+
+
+def test_nothing_is_touched():
+    """If it fails, a check trains the model, moves batch statistics, or the global random state."""
+    model = victim("resnet10").train()
+    before = model_state(model), global_state()
+    validate_model(model, model, batch=BATCH, training=True)
+    assert (model_state(model), global_state()) == before
+
+
+def test_fished_models_are_found_without_their_names():
+    """If it fails, Fishing passes once its layers are called something else."""
+
+    def renamed(model):
+        layers = [*model.body, nn.Flatten(), model.fc]
+        return nn.Sequential(*copy.deepcopy(layers))
+
+    for sent in (fish_class(victim(), target=LABELS[0]), fish_feature(victim(), decoy=1, cutoff=3.0)):
+        for model in (sent, renamed(sent)):
+            assert {"zeroed_rows", "outlier_biases"} <= found(model)
+
+
+def test_static_checks_of_a_resnet18_take_a_tenth_of_a_second():
+    """If it fails, validation costs so much that clients leave it out. The fastest of five, in processor time."""
+    model = build("resnet18", num_classes=100, image_size=32, generator=seeded())
+    seconds = []
+    for _ in range(5):
+        began = time.process_time()
+        validate_model(model)
+        seconds.append(time.process_time() - began)
+    assert min(seconds) <= 0.1
+
+
+@pytest.mark.timing
+def test_d_snr_costs_a_training_step_and_a_half(benchmark):
+    """If it fails, checking costs more than training. A training step: forward and backward to the weights."""
+    model = build("resnet18", num_classes=CLASSES, image_size=SIZE, generator=seeded()).eval()
+
+    def check():
+        per_example.norms(model, *BATCH, loss=cross_entropy, training=False)
+
+    def train():
+        torch.autograd.grad(cross_entropy(model(IMAGES), LABELS), list(model.parameters()))
+
+    benchmark.pedantic(check, rounds=3, warmup_rounds=1)
+    cost = ratio(check, train)
+    benchmark.extra_info["D-SNR over training step"] = cost.row()
+    cost.at_most(1.5)
+
+
+def test_limits_are_refitted_from_models_that_false_alarms_are_not_counted_on():
+    """A refit of a few trials stays inside the stored limits. If it fails, limits are older than the checks, or the
+    halves share a trial."""
+    fit, held = set(trials("fit")), set(trials("held out"))
+    assert not fit & held
+    assert len(held) >= 299
+    for trial in (Trial("lenet", 0), Trial("resnet10", 2), Trial("federated-mlp", 4)):
+        assert trial in fit
+        for report in reports(trial):
+            for check, value in report.values.items():
+                assert widened(check, value) <= limits()[check] * (1 + 1e-3)
+
+
+def federated(server, validated):
+    """Three rounds with five clients on faces; what the server got, and the refusals."""
+    data = load("faces", image_size=16)
+    model = build("mlp", num_classes=40, image_size=16, channels=1, width=64, generator=seeded()).eval()
+    clients = []
+    for i in range(5):
+        own = (data.labels % 5 == i).nonzero()[:20, 0]
+        images, labels = data.images[own], data.labels[own]
+        check = LastAccepted(model, batch=(images, labels)) if validated else None
+        local = LocalTraining(epochs=1, batch_size=10, lr=0.1)
+        clients.append(Client(images, labels, local=local, validate=check))
+    refusals = []
+    for _ in range(3):
+        sent, updates = server(model), []
+        for client in clients:
+            try:
+                updates.append(client.answer(sent).gradients)
+            except RefusedModel as refused:
+                refusals.append(refused)
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if updates and key in updates[0]:
+                    parameter -= torch.stack([update[key] for update in updates]).mean(0)
+    return sum(client.queries for client in clients), refusals
+
+
+def test_five_clients_train_with_an_honest_server_and_refuse_a_malicious_one():
+    """If it fails, the hook does not refuse, refuses everybody, or an unaware client is no longer at risk."""
+    malicious = [partial(imprint, image_shape=(1, 16, 16), bins=50, generator=seeded()), partial(fish_class, target=0)]
+    assert federated(lambda model: model, validated=True) == (15, [])
+    for edit in malicious:
+        answered, refusals = federated(edit, validated=True)
+        assert answered == 0
+        assert len(refusals) == 15
+        assert all(refused.report.findings and str(refused.report) in str(refused) for refused in refusals)
+        assert federated(edit, validated=False) == (15, [])
+    assert gia.validate_model is validate_model
