@@ -23,8 +23,9 @@ What each trick bought, in processor time on one AVX2 core, float32, images of 3
     sums by rows, then float64                  a float64 cast of all gradients, a tenth of the ConvNet's step
     aten's convolution_backward, not torch.nn.grad    one copy of each input
 
-What is left is oneDNN: 69 % of a ResNet-18 step are its convolutions and 16 % matrix products; the core is within 1.15
-times seven forward passes there, and 1.4 to 1.6 for the ConvNet, whose kernels per trial are reordered at each call.
+What is left is oneDNN: 69 % of a ResNet-18 step are its convolutions and 16 % matrix products. `nox -s bench` finds the
+core at 1.14 to 1.22 times seven forward passes there, and at 1.6 (B=4) to 2.0 times (B=1) for the ConvNet, whose
+kernels per trial are reordered at each call and whose 400 operations a step each cost a call.
 """
 
 from __future__ import annotations
