@@ -12,7 +12,7 @@ import torch
 from claims.protocols import BATCH_SIZES, PROTOCOLS, batches_of, pinned
 from gia.attacks import run_many
 from gia.harness.blocks import Block
-from gia.harness.run import prepared, sampled
+from gia.harness.run import prepared
 
 REPORTED = json.loads((Path(__file__).parents[1] / "baselines" / "reported.json").read_text(encoding="utf-8"))
 
@@ -38,13 +38,7 @@ def test_larger_batches_are_harder_to_invert(claims, attack_type):
 def test_quality_is_that_on_record(baseline, attack_type, batch_size):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     protocol = batches_of(pinned(PROTOCOLS["reduced"][attack_type]), batch_size)
-    baseline.check(
-        f"{attack_type}/B={batch_size}",
-        sampled(protocol),
-        deciding="psnr",
-        protocol=protocol.digest(),
-        rerun=lambda: sampled(protocol),
-    )
+    baseline.check_attack(f"{attack_type}/B={batch_size}", protocol)
 
 
 @pytest.mark.timing

@@ -8,7 +8,6 @@ import pytest
 
 from claims.protocols import KNOWLEDGE, PROTOCOLS, federated, knowing, pinned, sharing
 from gia.federated import LocalTraining
-from gia.harness.run import sampled
 
 #: Images behind each gradient of FedSGD: first all those behind an update, then the paper's way, only a local batch.
 SHARED = {
@@ -54,10 +53,4 @@ def test_quality_is_that_on_record(baseline, attack_type, knowledge):
     protocol = pinned(federated(PROTOCOLS["reduced"][attack_type], "reduced"))
     local = LocalTraining(epochs=2, batch_size=2, lr=0.02)
     protocol = knowing(replace(protocol, local=local, score=("psnr", "ssim")), knowledge)
-    baseline.check(
-        f"{attack_type}/{knowledge}",
-        sampled(protocol),
-        deciding="psnr",
-        protocol=protocol.digest(),
-        rerun=lambda: sampled(protocol),
-    )
+    baseline.check_attack(f"{attack_type}/{knowledge}", protocol)

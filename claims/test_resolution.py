@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from claims.protocols import PROTOCOLS, pinned
-from gia.harness.run import sampled
 
 REPORTED = json.loads((Path(__file__).parents[1] / "baselines" / "reported.json").read_text(encoding="utf-8"))
 
@@ -88,10 +87,4 @@ def test_quality_is_that_on_record(baseline, side):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     pin = pinned(replace(sized("reduced"), data="photos"))
     protocol = resized(replace(pin, images=1, pattern_batch=None, score=("psnr", "ssim", "rmse")), side)
-    baseline.check(
-        f"op/side={side}",
-        sampled(protocol),
-        deciding="psnr",
-        protocol=protocol.digest(),
-        rerun=lambda: sampled(protocol),
-    )
+    baseline.check_attack(f"op/side={side}", protocol)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from claims.protocols import PROTOCOLS, pinned
-from gia.harness.run import sampled
 
 REPORTED = json.loads((Path(__file__).parents[1] / "baselines" / "reported.json").read_text(encoding="utf-8"))
 
@@ -57,10 +56,4 @@ def test_quality_is_that_on_record(baseline, attack_type, equal):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     protocol = replace(PROTOCOLS["reduced"][attack_type], **CHANGES["reduced"])
     protocol = with_equal_labels(pinned(protocol), equal)
-    baseline.check(
-        f"{attack_type}/equal={equal}",
-        sampled(protocol),
-        deciding="psnr",
-        protocol=protocol.digest(),
-        rerun=lambda: sampled(protocol),
-    )
+    baseline.check_attack(f"{attack_type}/equal={equal}", protocol)

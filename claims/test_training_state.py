@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from claims.protocols import PROTOCOLS, STATES, in_state, pinned, trainable
-from gia.harness.run import Fitting, sampled
+from gia.harness.run import Fitting
 
 
 @pytest.mark.parametrize("attack_type", [pytest.param("op", marks=pytest.mark.claim("op.training_state"))])
@@ -32,10 +32,4 @@ def test_quality_is_that_on_record(baseline, attack_type, state):
     protocol = pinned(trainable(PROTOCOLS["reduced"][attack_type], "reduced"))
     protocol = replace(protocol, image_size=16, images=2, pattern_batch=2, score=("psnr", "ssim"))  # each seed trains
     protocol = in_state(replace(protocol, fit=Fitting(epochs=6, half=3, accuracy=0.3)), state)
-    baseline.check(
-        f"{attack_type}/{state}",
-        sampled(protocol),
-        deciding="psnr",
-        protocol=protocol.digest(),
-        rerun=lambda: sampled(protocol),
-    )
+    baseline.check_attack(f"{attack_type}/{state}", protocol)

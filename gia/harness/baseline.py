@@ -43,6 +43,8 @@ from gia.harness.baseline_file import (
     load,
     write,
 )
+from gia.harness.protocol import Protocol
+from gia.harness.run import sampled
 
 MINIMUM_SEEDS = 4  # with fewer a prediction interval excludes next to nothing
 
@@ -130,6 +132,21 @@ class Baseline:
         self._machine = _this_machine() if machine is None else machine
         self._seen: set[str] = set()
         self._obtained: dict[str, Any] = {}
+
+    def check_attack(self, cell: str, protocol: Protocol) -> Comparison:
+        """`check` what a pinned protocol measures; PSNR decides between machines."""
+
+        def measured_anew() -> Values:
+            return sampled(protocol)
+
+        return self.check(
+            cell,
+            measured_anew(),
+            deciding="psnr",
+            protocol=protocol.digest(),
+            dtype=protocol.dtype,
+            rerun=measured_anew,
+        )
 
     def check(
         self,
