@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claims.protocols import PROTOCOLS, batches_of
+from claims.protocols import PROTOCOLS
+from claims.protocols.changes import batches_of
 from gia.harness import pictures
 from gia.harness.blocks import Block
 from gia.harness.run import Measurement, Protocol, measure

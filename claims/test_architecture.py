@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from claims.protocols import PROTOCOLS, pinned
-
-REPORTED = json.loads((Path(__file__).parents[1] / "baselines" / "reported.json").read_text(encoding="utf-8"))
-
-DEPTHS = {
-    "reduced": ("resnet10", "resnet18", "resnet34"),
-    "paper": ("resnet18", "resnet34", "resnet50", "resnet101"),
-}
-
-#: The paper's BN mode, eval: untrained, BN is then the identity. In train mode nothing comes back at any depth (7 to
-#: 8 dB at 150 and at 400 steps), which would support whatever says "worse".
-CHANGES = {
-    "reduced": {
-        "victim": {"name": "resnet10"},
-        "image_size": 16,
-        "images": 2,
-        "pattern": "any",
-        "pattern_batch": None,
-        "settings": {"steps": 100},
-        "vary": {
-            "data": ("cifar10-samples", "cifar100-samples"),
-            "victim.width": (14, 16, 18, 20),
-            "victim.activation": ("relu", "leaky_relu"),
-        },
-    },
-    "paper": {},
-}
+from claims.factors import attack_types, decide
+from claims.protocols import CELLS
+from claims.protocols.changes import on_network, pinned
 
 LARGE = {"reduced": 4, "paper": 64}
 DEEP = {"reduced": "resnet34", "paper": "resnet50"}
 AGAINST = ("shallow, large batch", "deep, one image", "shallow, one image")
 
 
-def residual(scale):
-    """The protocol whose depth is changed."""
-    return replace(PROTOCOLS[scale]["op"], **CHANGES[scale])
-
-
-def deepened(protocol, name):
-    """The same images, attacked one at a time in this network."""
-    return replace(protocol, victim={**protocol.victim, "name": name})
-
-
-@pytest.mark.claim("op.architecture")
-def test_deeper_networks_are_harder_to_invert(claims):
-    """PSNR falls from each residual network to the next deeper one; the paper's SSIM .766/.618/.423/.317."""
-    fig3b = REPORTED["fig3b_ig_cifar100_architecture_ssim"]
-    claims.trend(
-        "op.architecture",
-        residual(claims.scale),
-        levels=DEPTHS[claims.scale],
-        change=deepened,
-        x=DEPTHS[claims.scale].index,
-        reported={name: fig3b[name]["1"] for name in DEPTHS["paper"]},
-        reported_as="the paper's CW-SSIM, CIFAR-100",
-    )
+@pytest.mark.parametrize("attack_type", attack_types("architecture"))
+def test_architecture(claims, attack_type):
+    """The same images behind another network: OP-GIA's SSIM .766/.618/.423/.317 for ResNet-18/34/50/101."""
+    decide(claims, attack_type, "architecture", on_network)
 
 
 @pytest.mark.claim("op.depth_over_batch")
@@ -74,14 +29,10 @@ def test_depth_protects_one_image_better_than_a_large_batch_does(claims):
     def standing(protocol, what):
         if what == AGAINST[0]:
             return replace(protocol, batch_size=LARGE[scale], images=max(LARGE[scale], protocol.images))
-        return deepened(protocol, DEEP[scale]) if what == AGAINST[1] else protocol
+        return on_network(protocol, DEEP[scale]) if what == AGAINST[1] else protocol
 
-    claims.paired(
-        "op.depth_over_batch",
-        replace(residual(scale), control_images=LARGE[scale]),
-        levels=AGAINST,
-        change=standing,
-    )
+    protocol = replace(CELLS[scale]["architecture"]["op"].protocol, control_images=LARGE[scale])
+    claims.paired("op.depth_over_batch", protocol, levels=AGAINST, change=standing)
 
 
 @pytest.mark.baseline
@@ -89,10 +40,9 @@ def test_depth_protects_one_image_better_than_a_large_batch_does(claims):
 def test_quality_is_that_on_record(baseline, name):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     pin = replace(
-        pinned(residual("reduced").drawn({"victim.width": 16})),
+        pinned(CELLS["reduced"]["architecture"]["op"].protocol.drawn({"victim.width": 16})),
         images=1,
         pattern_batch=None,
         score=("psnr", "ssim", "rmse"),
     )
-    protocol = deepened(pin, name)
-    baseline.check_attack(f"op/{name}", protocol)
+    baseline.check_attack(f"op/{name}", on_network(pin, name))

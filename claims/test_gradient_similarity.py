@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from claims.protocols import PROTOCOLS
+from claims.protocols.changes import in_state
 from gia.data import load
 from gia.harness import verdicts
 from gia.harness.run import Fitting, Measurement, measure, prepared, shares_gradients
@@ -69,11 +70,6 @@ def similarity(scale, **changes):
 def with_equal_labels(protocol, equal):
     """The same victim on batches of four in which so many images share a label."""
     return replace(protocol, pattern=equal, pattern_batch=4)
-
-
-def in_state(protocol, state):
-    """The same images and victim, trained so far."""
-    return replace(protocol, fit=replace(protocol.fit, state=state))
 
 
 def single_against_batch(protocol, block):

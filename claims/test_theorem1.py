@@ -9,7 +9,9 @@ import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from claims.protocols import BATCH_SIZES, PROTOCOLS, RESOLUTIONS, batches_of
+from claims.protocols import PROTOCOLS
+from claims.protocols.changes import batches_of, resized
+from claims.protocols.op import BATCH_SIZES
 from gia.harness import verdicts
 from gia.harness.session import LOOKS
 from gia.harness.statistics import slopes
@@ -23,6 +25,9 @@ DRAWN = {"kind": st.sampled_from(["quadratic", "softened", "rounds"]), "seed": s
 #: setup.md's own: mu = 1, L = 10, eta = sqrt(2/11) on curvature 10; ten steps grow the error 1.4e5-fold.
 DIVERGES = {"mu": 1.0, "ratio": 10.0, "curvature": 1.0, "share": 1.0, "iterations": 10, "kappa": 0.0}
 ONE_PIXEL = {"batch_size": 1, "image_shape": (1, 1, 1)}
+
+#: Sides in pixels: the paper's, and those that two cores can afford.
+RESOLUTIONS = {"reduced": (16, 24, 32), "paper": (32, 64, 128, 224)}
 
 #: What changes where the resolution is the factor: two images a block are enough here, and CIFAR has no 224 pixels.
 RESIZED = {"reduced": {"images": 2, "pattern_batch": 2}, "paper": {"data": "imagenet"}}
@@ -100,11 +105,6 @@ def looked(claim, table_of, x):
         if not verdicts.needs_second_look(verdict):
             break
     return verdict, table
-
-
-def resized(protocol, side):
-    """The same protocol on images of this side."""
-    return replace(protocol, image_size=side)
 
 
 def grown(claim, table, x, look):

@@ -109,6 +109,16 @@ class Claims:
         )
         return Table(experiment, results)
 
+    def cell(self, id: str, protocol: Protocol, *, x: Callable[[Any], float] = float, **experiment: Any) -> Verdict:
+        """A cell of the matrix: a trend, a pair, an effect or none, whichever the register says; `x` is for a trend."""
+        kind = self.claim(id).kind
+        decide = {"paired": self.paired, "affected": self.affected, "equivalence": self.equivalence}
+        if kind == "trend":
+            return self.trend(id, protocol, x=x, **experiment)
+        if kind not in decide:
+            raise ValueError(f"id: {id!r} is of kind {kind!r} in the register, which compares no levels")
+        return decide[kind](id, protocol, **experiment)
+
     def trend(self, id: str, protocol: Protocol, *, x: Callable[[Any], float] = float, **experiment: Any) -> Verdict:
         """A trend over ordered levels; `x` places them, in the register's unit (`math.log2` for "per doubling").
 
