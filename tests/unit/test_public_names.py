@@ -103,8 +103,8 @@ SIGNATURES = {
 }
 
 ATTACK_SETTINGS = {
-    "dlg": "steps lr history objective init loss callback",
-    "idlg": "steps lr history objective init loss callback",
+    "dlg": "steps lr history objective restarts init loss callback",
+    "idlg": "steps lr history objective restarts init loss callback",
     "gradinversion": (
         "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
         "loss callback"
