@@ -8,26 +8,27 @@ import pytest
 import torch
 
 import gia
+from gia.attacks.objectives import Cosine
+from gia.federated import fit
 from gia.harness import pictures
 
 SHOWN = Path(__file__).parents[2] / ".gia" / "quality"
 
 
-def attacked(attack, victim, count, *, steps):
+def attacked(attack, victim, count, *, steps, data="cifar10-samples", reveal=("labels",), **settings):
     """PSNR of the first `count` CIFAR-10 test images, each alone in its batch, and a picture of all of them."""
-    data = gia.data.load("cifar10-samples")
+    data = gia.data.load(data) if isinstance(data, str) else data
     images = data.images[:count]
     observations = [
-        gia.share_gradient(victim, images[i : i + 1], data.labels[i : i + 1], reveal=("labels",)) for i in range(count)
+        gia.share_gradient(victim, images[i : i + 1], data.labels[i : i + 1], reveal=reveal) for i in range(count)
     ]
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    found = gia.attacks.run_many(attack, victim, observations, generators=generators, steps=steps)
+    found = gia.attacks.run_many(attack, victim, observations, generators=generators, steps=steps, **settings)
     reconstructions = torch.cat([reconstruction.images for reconstruction in found])
     SHOWN.mkdir(parents=True, exist_ok=True)
     rows = {"private": images, attack: reconstructions}
-    pictures.grid(
-        SHOWN / f"{attack}-{steps}-steps.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()}
-    )
+    name = "-".join([attack, *reveal[1:], f"{steps}-steps"])
+    pictures.grid(SHOWN / f"{name}.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()})
     return gia.metrics.psnr(reconstructions, images)
 
 
@@ -48,6 +49,29 @@ def test_dlg_sees_single_images_of_the_sigmoid_lenet():
         "lenet", num_classes=10, image_size=32, activation="sigmoid", init="dlg", generator=generator
     )
     assert attacked("dlg", victim, 4, steps=100).median() >= 35
+
+
+def test_gradinversion_sees_single_faces_through_leaked_batch_statistics():
+    """At least 19 dB on average over four faces in 200 steps on a trained ResNet-10, where it has 10 to 11 dB without
+    the statistics and the blind guess about 19; XX dB (XX to XX) were seen.
+
+    If it fails, the prior on batch statistics no longer acts, or acts on statistics that are not the private batch's.
+    """
+    data = gia.data.load("faces", image_size=16)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    private, others = data.take(order[:4]), data.take(order[4:])
+    victim = gia.models.build(
+        "resnet10", num_classes=40, image_size=16, channels=1, width=16, generator=torch.Generator().manual_seed(0)
+    )
+    trained = fit(victim, others, epochs=8, batch_size=32, lr=1e-3, generator=torch.Generator().manual_seed(0))
+    assert trained.accuracy >= 0.7
+    settings = {"steps": 200, "data": private, "objective": Cosine(), "total_variation": 0.1, "noise": 0.01}
+    seen, unseen = (
+        attacked("gradinversion", trained.model, 4, reveal=("labels", *leaked), **settings)
+        for leaked in (("batch_norm",), ())
+    )
+    assert seen.mean() >= 19
+    assert unseen.mean() < 14
 
 
 @pytest.mark.parametrize("attack", ["inverting_gradients", "dlg"])
