@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Literal
 
@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gia.attacks.matching.gradients import Target
 from gia.attacks.matching.memory import peak_bytes
-from gia.attacks.matching.plain import matching_gradient
+from gia.attacks.matching.plain import matching_gradient, simulated
 from gia.attacks.matching.tapped import Unknown
 from gia.attacks.matching.taps import Taps
-from gia.attacks.objectives import Objective
+from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
 from gia.federated.client import Loss
 
@@ -78,6 +78,26 @@ class Engine:
                 if self._taps is not None:
                     return self._by_taps(self._taps, images, labels, trials)
             return self._by_plain(images, labels, trials)
+
+    def values(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        trials: range,
+        mirrored: Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]] | None,
+    ) -> Tensor:
+        """The objective (R,) alone, trial by trial; `mirrored` changes what a trial simulates before it is compared."""
+        found = []
+        for i, trial in enumerate(trials):
+            target = self._targets[trial]
+            gradients: Mapping[str, Tensor] = simulated(
+                self._victim, target, images[i], labels[i], loss=self._loss, local=self._local
+            )
+            if mirrored is not None:
+                gradients = mirrored(trial, gradients)
+            pairs = [(gradients[name], target[name]) for name in gradients]
+            found.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
+        return torch.stack(found)
 
     def _by_taps(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> Found:
         if self._memory is not None and not self._at_once:
