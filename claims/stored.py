@@ -17,7 +17,9 @@ from claims.protocols import PROTOCOLS
 from claims.protocols.changes import batches_of
 from gia.harness import pictures
 from gia.harness.blocks import Block
-from gia.harness.run import Measurement, Protocol, measure
+from gia.harness.protocol import Protocol
+from gia.harness.run import measure
+from gia.harness.scene import Measurement
 from gia.numerics import environment, fingerprint, reproducible
 
 FOLDER = Path(__file__).parents[1] / "baselines" / "stored"

@@ -21,7 +21,8 @@ from gia.data import load
 from gia.federated import validate_model
 from gia.federated.server import Empirical, Laplace, classifier, fish_class, imprint, probed
 from gia.harness import pictures, verdicts
-from gia.harness.run import Measurement, Protocol
+from gia.harness.protocol import Protocol
+from gia.harness.scene import Measurement
 from gia.harness.table import LOOKS
 from gia.harness.universal import universal
 from gia.models import build

@@ -15,7 +15,10 @@ from claims.protocols import PROTOCOLS
 from claims.protocols.changes import in_state
 from gia.data import load
 from gia.harness import verdicts
-from gia.harness.run import Fitting, Measurement, measure, prepared, shares_gradients
+from gia.harness.controls import shares_gradients
+from gia.harness.protocol import Fitting
+from gia.harness.run import measure, prepared
+from gia.harness.scene import Measurement
 from gia.harness.session import LOOKS
 from gia.theory import as_rows, cosines, neighbours, sample_gradients
 

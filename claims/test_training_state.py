@@ -9,7 +9,7 @@ import pytest
 from claims.factors import attack_types, decide
 from claims.protocols import CELLS
 from claims.protocols.changes import in_state, pinned
-from gia.harness.run import Fitting
+from gia.harness.protocol import Fitting
 
 
 @pytest.mark.parametrize("attack_type", attack_types("training_state"))

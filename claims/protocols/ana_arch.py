@@ -10,8 +10,8 @@ from torch import nn
 from claims.protocols.cell import Cell
 from claims.protocols.changes import CIFAR
 from gia.federated.server import Gaussian, imprint
+from gia.harness.controls import beats_blind_guess
 from gia.harness.protocol import Protocol
-from gia.harness.run import beats_blind_guess
 
 
 @dataclass(frozen=True)

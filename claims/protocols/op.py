@@ -7,8 +7,8 @@ from dataclasses import replace
 from claims.protocols.cell import Cell
 from claims.protocols.changes import CIFAR, KNOWLEDGE, REPORTED, STATES, knowing
 from gia.federated import LocalTraining
+from gia.harness.controls import beats_blind_guess
 from gia.harness.protocol import Fitting, Protocol
-from gia.harness.run import beats_blind_guess
 
 REDUCED = Protocol(
     attack="inverting_gradients",

@@ -20,8 +20,10 @@ import numpy as np
 import torch
 
 from gia.harness.blocks import Block
+from gia.harness.casting import keeping_fits
+from gia.harness.controls import Control
 from gia.harness.protocol import Experiment
-from gia.harness.run import Control, Measure, keeping_fits, measure
+from gia.harness.run import Measure, measure
 from gia.numerics import reproducible
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import nn
 
 from gia.data import Pattern
 from gia.federated import LocalTraining
-from gia.harness.scores import METRICS
+from gia.harness.scores import CONTEXTUAL, METRICS
 
 if TYPE_CHECKING:
     from gia.harness.blocks import Block
-    from gia.harness.run import Control
+    from gia.harness.controls import Control
 
     ControlCheck = Callable[["Protocol", Block], Control]
 
@@ -54,6 +54,29 @@ class Fitting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fished:
+    """How a malicious server fishes for single images; each is then attacked and scored alone.
+
+    Args:
+        kind: "class" sends `gia.federated.server.fish_class` for the target's label, whoever else has it; "feature"
+            asks the client again until one image of that label is left (`gia.attacks.fish`).
+        targets: the first so many images of a block are fished for, each from a batch of its own: itself and the next
+            ones, so that targets stay the same whatever the batch size.
+        queries: how many questions "feature" may ask of a client.
+    """
+
+    kind: Literal["class", "feature"] = "class"
+    targets: int = 4
+    queries: int = 32
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("class", "feature"):
+            raise ValueError(f"kind: expected 'class' or 'feature', got {self.kind!r}")
+        if self.targets < 1:
+            raise ValueError(f"targets: expected at least 1, got {self.targets}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Everything that is set in one measurement. Levels are made with `dataclasses.replace`, in the parent process.
 
@@ -62,6 +85,7 @@ class Protocol:
         victim: `name` and further arguments of `gia.models.build`; `standardize` may hold its `mean` and `std`.
         data: a name that `gia.data.load` knows; `root` is where the user's own data sets lie.
         image_size: side of the images in pixels.
+        channels: 3 repeats gray images in three equal channels; None takes them as they are.
         images: private images of a block, attacked in batches of `batch_size`.
         pattern: condition on the labels of each `pattern_batch` consecutive images (default: each batch), as in
             `gia.data.sample`. Where the batch size is the factor, name the largest: all levels see the same images.
@@ -73,7 +97,17 @@ class Protocol:
         assumed: the local training that the attacker takes for the client's, right or wrong, where "local" is not
             revealed. Without either it takes the update for one gradient.
         edit: what a malicious server does to the victim, a module-level callable (model, *, generator) -> model.
-        score: names in `METRICS`; the deciding metric among them.
+        fish: how a malicious server fishes for single images with an edit of its own for each.
+        equip: what the attacker makes before anybody shares anything, such as a trained generator: a module-level
+            callable (protocol, model, public, *, generator, cache) -> further settings of the attack. `model` is the
+            victim as sent, `cache` a folder for trained nets, or None.
+        public: name of the data that the attacker holds, at this size; None takes what is left of `data` without the
+            attacked and the control images.
+        disjoint: what must not occur in both, where `public` is None: the "images", or their "labels", where these are
+            people.
+        judge: a module-level callable (images, *, generator, cache) -> classifier, made from what is left of `data`,
+            for the score "label_agreement".
+        score: names in `METRICS` and `CONTEXTUAL`; the deciding metric among them.
         control: a module-level callable (protocol, block) -> Control, run on `control_images` other images.
         dtype, device: of victim and attack.
         vary: dotted key ("data", "victim.width", "settings.steps") -> values that Hypothesis draws from, per block.
@@ -83,6 +117,7 @@ class Protocol:
     victim: Mapping[str, Any]
     data: str
     image_size: int
+    channels: int | None = None
     images: int = 8
     batch_size: int = 1
     pattern: Pattern = "any"
@@ -95,6 +130,11 @@ class Protocol:
     assumed: LocalTraining | None = None
     fit: Fitting | None = None
     edit: Callable[..., nn.Module] | None = None
+    fish: Fished | None = None
+    equip: Callable[..., Mapping[str, Any]] | None = None
+    public: str | None = None
+    disjoint: Literal["images", "labels"] = "images"
+    judge: Callable[..., nn.Module] | None = None
     score: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
     control: ControlCheck | None = None
     control_images: int = 2
@@ -104,7 +144,10 @@ class Protocol:
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.images < 1 or self.images % self.batch_size:
+        if self.fish is not None:
+            if (least := max(self.batch_size, self.fish.targets)) > self.images:
+                raise ValueError(f"images: expected at least {least} to fish in, got {self.images}")
+        elif self.batch_size < 1 or self.images < 1 or self.images % self.batch_size:
             raise ValueError(f"images: expected a positive multiple of batch_size={self.batch_size}, got {self.images}")
         if self.assumed is not None and "local" in self.reveal:
             raise ValueError("assumed: expected None where 'local' is revealed, since nothing is left to assume")
@@ -114,8 +157,12 @@ class Protocol:
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {self.dtype!r}")
         if "name" not in self.victim:
             raise ValueError(f"victim: expected a 'name' that gia.models.build knows, got {dict(self.victim)}")
-        if unknown := sorted(set(self.score) - set(METRICS)):
-            raise ValueError(f"score: expected names among {sorted(METRICS)}, got {unknown[0]!r}")
+        if self.disjoint not in ("images", "labels"):
+            raise ValueError(f"disjoint: expected 'images' or 'labels', got {self.disjoint!r}")
+        if unknown := sorted(set(self.score) - set(METRICS) - CONTEXTUAL):
+            raise ValueError(f"score: expected names among {sorted({*METRICS, *CONTEXTUAL})}, got {unknown[0]!r}")
+        if "label_agreement" in self.score and self.judge is None:
+            raise ValueError("judge: expected a classifier's maker, which 'label_agreement' asks, got None")
 
     def drawn(self, setting: Mapping[str, Any]) -> Protocol:
         """This protocol with the dotted keys of a block's setting put in. Raises ValueError for an unknown field.
@@ -140,23 +187,35 @@ class Protocol:
         return replace(self, **changes)
 
     def described(self) -> dict[str, Any]:
-        """Every field as plain JSON; a callable by its module and name. Raises TypeError for anything else."""
-        return {f.name: plain(getattr(self, f.name), f.name) for f in fields(self)}
+        """Every field that is not as it is by default, as plain JSON; a callable by its module and name.
+
+        So a new field changes no old digest. Raises TypeError for a value that is no plain JSON.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: plain(value, name) for name, value in values.items() if not _is_default(self, name, value)}
 
     def digest(self) -> str:
         """Sixteen hex digits that change with any setting, and with nothing else (a callable's code is not in it)."""
         return digest_of(self.described())
 
 
+def _is_default(protocol: Protocol, name: str, value: Any) -> bool:
+    field = next(f for f in fields(protocol) if f.name == name)
+    if field.default_factory is not MISSING:
+        return bool(value == field.default_factory())
+    return field.default is not MISSING and type(value) is type(field.default) and bool(value == field.default)
+
+
 #: Fields whose keys may be drawn although some levels have None there.
-_OPTIONAL = ("local", "fit")
+_OPTIONAL = ("local", "fit", "fish")
 
 
 @dataclass(frozen=True)
 class Experiment:
     """The levels that are compared inside each block, label -> protocol; the first one's control decides validity.
 
-    Raises ValueError without levels, or where a level changes what `vary` draws (the draw would overwrite it).
+    Raises ValueError without levels, or where a level changes what `vary` draws (the draw would overwrite it), and
+    TypeError for a setting that is no plain JSON.
     """
 
     id: str
@@ -165,10 +224,12 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.levels:
             raise ValueError("levels: expected at least one, got none")
-        described = [level.described() for level in self.levels.values()]
+        for level in self.levels.values():
+            level.described()  # raises for what cannot cross to a worker
         for key in self.first.vary:
             name, _, inner = key.partition(".")
-            parts = [d[name].get(inner) if inner else d[name] for d in described if not inner or d[name] is not None]
+            wholes = [plain(getattr(level, name), name) for level in self.levels.values()]
+            parts = [whole.get(inner) if inner else whole for whole in wholes if not inner or whole is not None]
             seen = {json.dumps(part, sort_keys=True) for part in parts}
             if len(seen) > 1:
                 raise ValueError(f"levels: they differ in {key!r}, which is also drawn per block")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gia import metrics
+from gia.metrics.perceptual import pairwise
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,30 @@ METRICS: Mapping[str, Metric] = {
     "rmse": Metric(rmse),
     "exact_share": Metric(exact_share),
 }
+
+
+#: Scores that take more than a reconstruction and its original (`gia.harness.scene`): "psnr_other", PSNR to another
+#: image of the same label; "label_agreement", 1 where the protocol's judge sees the original's label; "lpips_nearest",
+#: LPIPS with VGG to the nearest of real images that nobody attacked.
+CONTEXTUAL = frozenset({"psnr_other", "label_agreement", "lpips_nearest"})
+
+#: Real images among which "lpips_nearest" looks, at least and at most.
+NEAREST_OF = (100, 200)
+
+
+def lpips_nearest(result: Tensor, real: Tensor) -> list[float] | None:
+    """LPIPS-VGG of each image (B, C, H, W) to the nearest of `real` (N, C, H, W), both in [0, 1]; None below 32 pixels.
+
+    Raises ValueError for fewer real images than `NEAREST_OF` asks.
+    """
+    if len(real) < NEAREST_OF[0]:
+        raise ValueError(f"lpips_nearest: expected at least {NEAREST_OF[0]} real images, got {len(real)}")
+    if min(real.shape[-2:]) < METRICS["lpips_vgg"].minimum:
+        return None
+    real = real[: NEAREST_OF[1]].to(result.dtype)
+    with torch.no_grad():
+        distances = pairwise(2 * result.clamp(0, 1) - 1, 2 * real - 1, net="vgg")
+    return [float(value) for value in distances.amin(1)]
 
 
 def score(name: str, result: Tensor, reference: Tensor) -> list[float] | None:

@@ -21,9 +21,10 @@ import torch
 
 from gia import numerics
 from gia.harness.blocks import Block
+from gia.harness.controls import Control
 from gia.harness.executor import Arrays, BlockResult
 from gia.harness.protocol import Experiment, digest_of, plain
-from gia.harness.run import Control, Measure
+from gia.harness.run import Measure
 
 _FORMAT = 1
 _GIA = Path(__file__).parents[1]
@@ -56,7 +57,10 @@ class Store:
     def key(self, experiment: Experiment, block: Block, measure: Measure) -> dict[str, Any]:
         """Everything that the result of this block depends on, as plain JSON."""
         levels = {str(label): protocol.described() for label, protocol in experiment.levels.items()}
-        callables = [measure, *(call for p in experiment.levels.values() for call in (p.edit, p.control) if call)]
+        callables = [
+            measure,
+            *(call for p in experiment.levels.values() for call in (p.edit, p.equip, p.judge, p.control) if call),
+        ]
         devices = {protocol.device for protocol in experiment.levels.values()}
         return {
             "format": _FORMAT,

@@ -1,13 +1,23 @@
-"""Fixtures of the tests that run an inner pytest."""
+"""Fixtures of several modules: an inner pytest, an attack that is watched instead of run."""
 
 from __future__ import annotations
 
 import pytest
 
+from gia.harness import scene
 from tests.harness.inner_project import Inner
+from tests.harness.toy import Spy, black
 
 
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
     """An empty inner project, away from any CI around this run."""
     return Inner(pytester, monkeypatch)
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    """No attack is run; what it would have been given is noted."""
+    spy = Spy(black)
+    monkeypatch.setattr(scene.attacks, "run_many", spy)
+    return spy

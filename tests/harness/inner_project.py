@@ -37,7 +37,8 @@ from pathlib import Path
 import torch
 
 from gia.harness.protocol import Protocol
-from gia.harness.run import Control, Measurement
+from gia.harness.controls import Control
+from gia.harness.scene import Measurement
 
 PROTOCOL = Protocol(
     attack="dlg", victim={"name": "mlp"}, data="digits", image_size=8, settings={"slope": 2.0, "void": 0}

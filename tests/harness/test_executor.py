@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from gia.harness.blocks import Block, draw_blocks
+from gia.harness.controls import Control
 from gia.harness.executor import BlockError, Pool, run_blocks
 from gia.harness.protocol import Experiment, Protocol
-from gia.harness.run import Control, Measurement
+from gia.harness.scene import Measurement
 from gia.harness.store import Store, load_pictures
 
 PROTOCOL = Protocol(attack="inverting_gradients", victim={"name": "mlp"}, data="digits", image_size=8)

@@ -13,9 +13,10 @@ import torch
 
 from gia.harness import store as store_module
 from gia.harness.blocks import Block
+from gia.harness.controls import Control
 from gia.harness.executor import BlockResult
 from gia.harness.protocol import Experiment, Protocol
-from gia.harness.run import Control, Measurement
+from gia.harness.scene import Measurement
 from gia.harness.store import Store, load_pictures, source_digest
 
 BLOCK = Block("toy.claim", 3, {"victim.width": 16})

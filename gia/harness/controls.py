@@ -1,0 +1,73 @@
+"""Controls: whether a block can say anything, seen on images that enter no statistic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from gia import attacks
+from gia.data import Images
+from gia.harness.blocks import Block
+from gia.harness.casting import fitted, images_of, others
+from gia.harness.protocol import Protocol
+from gia.harness.scene import Scene
+
+
+@dataclass(frozen=True)
+class Control:
+    """Whether a block can say anything: `reason` tells what was seen either way."""
+
+    passed: bool
+    reason: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
+    """The control of pixel attacks, on other images of the same victim: the attack is alive.
+
+    The shared gradients are finite and not zero, the attack's objective fell, and its mean PSNR is above that of the
+    blind guess (for each image the better of its best constant colour and the mean image). Where the protocol has a
+    `fit`, whatever its state, the trained victim must have reached the accuracy that it states.
+    """
+    protocol = replace(protocol.drawn(block.setting), score=("psnr",))
+    data = images_of(protocol)
+    scene = Scene(protocol, block, data, others(protocol, block, data))
+    if (norm := scene.gradient_norm) == 0:
+        return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
+    best: list[float] = []  # before each step; infinite until the start is evaluated
+    watch = {"callback": lambda progress: best.append(float(progress.best.mean()))}
+    iterative = attacks.CARDS[protocol.attack].iterative
+    seen = scene.attacked("control start", **(watch if iterative else {}))
+    psnr, blind = float(seen.values["psnr"] or 0.0), seen.blind["psnr"]
+    checks = {f"PSNR {psnr:.2f} dB against {blind:.2f} dB blind": psnr > blind}
+    values = {"psnr": psnr, "blind_psnr": blind, "gradient_norm": norm}
+    if iterative:
+        first, last = next(filter(math.isfinite, best), -math.inf), seen.objective
+        checks[f"objective {first:.4g} to {last:.4g}"] = last < first
+    return _control(protocol, block, data, checks, values)
+
+
+def shares_gradients(protocol: Protocol, block: Block) -> Control:
+    """The control where gradients are compared and nothing is attacked, on other images of the same victim.
+
+    The shared gradients are finite and not zero. Where the protocol has a `fit`, whatever its state, the trained victim
+    must have reached the accuracy that it states.
+    """
+    protocol = protocol.drawn(block.setting)
+    data = images_of(protocol)
+    norm = Scene(protocol, block, data, others(protocol, block, data)).gradient_norm
+    return _control(protocol, block, data, {f"gradient norm {norm:.3g}": norm > 0}, {"gradient_norm": norm})
+
+
+def _control(
+    protocol: Protocol, block: Block, data: Images, checks: dict[str, bool], values: dict[str, float]
+) -> Control:
+    """Passed where all checks are fine and a victim to be trained has learned."""
+    if protocol.fit is not None:
+        learned, least = fitted(protocol, protocol.fit, block, data).accuracy, protocol.fit.accuracy
+        text = f"held-out accuracy {learned:.3f} of the trained victim, at least {least:g} asked"
+        checks, values = {**checks, text: learned >= least}, {**values, "held_out_accuracy": learned}
+    failed = [text for text, fine in checks.items() if not fine]
+    reason = "failed: " + "; ".join(failed) if failed else "; ".join(checks)
+    return Control(not failed, reason, values)

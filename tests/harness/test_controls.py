@@ -1,0 +1,92 @@
+"""Controls tell a dead attack and a victim that has learned nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gia.harness import scene
+from gia.harness.casting import keeping_fits
+from gia.harness.controls import beats_blind_guess, shares_gradients
+from gia.harness.run import measure
+from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Spy, black, silence, with_state
+
+
+@pytest.mark.parametrize("state", ["untrained", "trained"])
+def test_the_control_voids_a_block_whose_training_taught_nothing(state: Any, tmp_path: Path) -> None:
+    """A "trained" net that is as good as untrained would stand for what training does."""
+    alive = replace(PROTOCOL, settings={"steps": 50, "total_variation": 0.0})
+    with keeping_fits(tmp_path):
+        taught = beats_blind_guess(replace(alive, fit=replace(FITTING, state=state, accuracy=0.5)), BLOCK)
+        control = beats_blind_guess(replace(alive, fit=replace(FITTING, state=state, accuracy=1.0)), BLOCK)
+    assert taught.passed, taught.reason
+    assert "held-out accuracy 0." in taught.reason
+    assert not control.passed
+    assert control.reason.startswith("failed: held-out accuracy 0.")
+    assert control.values["held_out_accuracy"] > 0.5
+
+
+def test_the_control_passes_a_living_attack() -> None:
+    """Every block would be void."""
+    control = beats_blind_guess(replace(PROTOCOL, settings={"steps": 50, "total_variation": 0.0}), BLOCK)
+    assert control.passed, control.reason
+    assert control.values["psnr"] > control.values["blind_psnr"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [({"steps": 0}, "objective"), ({"steps": 10, "lr": 1e-6}, "PSNR")],
+    ids=["no step", "steps that lead nowhere"],
+)
+def test_the_control_fails_a_dead_attack(settings: dict[str, Any], why: str) -> None:
+    """A dead attack "supports" every claim that says worse."""
+    control = beats_blind_guess(replace(PROTOCOL, settings=settings), BLOCK)
+    assert not control.passed
+    assert why in control.reason
+
+
+def test_the_control_fails_a_gradient_that_is_zero() -> None:
+    """Zero gradients would count as evidence that an attack is weak."""
+    control = beats_blind_guess(replace(PROTOCOL, edit=silence), BLOCK)
+    assert not control.passed
+    assert "gradient is zero" in control.reason
+
+
+def test_the_control_without_an_attack_asks_for_gradients_and_for_a_victim_that_has_learned(tmp_path: Path) -> None:
+    """Cosines of zero gradients, or of a net called trained that has learned nothing, would be evidence."""
+    with keeping_fits(tmp_path):
+        asked = {accuracy: shares_gradients(with_state("untrained", accuracy=accuracy), BLOCK) for accuracy in (0.4, 1)}
+    assert asked[0.4].passed, asked[0.4].reason
+    assert not asked[1].passed
+    assert f"{asked[1].values['held_out_accuracy']:.3f}" in asked[1].reason
+    assert shares_gradients(PROTOCOL, BLOCK).passed
+    assert not shares_gradients(replace(PROTOCOL, edit=silence), BLOCK).passed
+
+
+def test_control_images_are_not_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks with a lucky first level would select themselves."""
+    batches: list[Tensor] = []
+
+    class Watched(scene.Client):
+        def __init__(self, images: Tensor, *rest: Any, **options: Any) -> None:
+            batches.append(images)
+            super().__init__(images, *rest, **options)
+
+    monkeypatch.setattr(scene, "Client", Watched)
+    protocol = replace(PROTOCOL, data="cifar10-samples", image_size=32, images=8, pattern_batch=8, control_images=12)
+    monkeypatch.setattr(scene.attacks, "run_many", Spy(black))
+    measure(protocol, BLOCK)
+    private, batches = batches, []
+    monkeypatch.setattr(
+        scene.attacks, "CARDS", {"inverting_gradients": replace(scene.attacks.CARDS["dlg"], iterative=False)}
+    )
+    beats_blind_guess(protocol, BLOCK)
+    assert (len(private), len(batches)) == (8, 12)
+    assert not any(torch.equal(one, other) for one in private for other in batches)
+    with pytest.raises(ValueError, match=r"control_images: .*at most the 12 images"):
+        beats_blind_guess(replace(protocol, control_images=13), BLOCK)

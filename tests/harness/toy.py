@@ -1,0 +1,80 @@
+"""A toy protocol, and attacks that are watched instead of run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gia.attacks import Reconstruction
+from gia.federated import Observation
+from gia.harness.blocks import Block
+from gia.harness.controls import beats_blind_guess
+from gia.harness.protocol import Fitting, Protocol
+
+BLOCK = Block("toy.run", 0, {})
+PROTOCOL = Protocol(
+    attack="inverting_gradients",
+    victim={"name": "mlp", "width": 32},
+    data="digits",
+    image_size=8,
+    images=4,
+    pattern="distinct",
+    pattern_batch=4,
+    settings={"steps": 5, "total_variation": 0.0},
+    score=("psnr", "rmse"),
+    control=beats_blind_guess,
+)
+FITTING = Fitting(epochs=2, half=1, lr=1e-2, accuracy=0.8)
+
+
+class Spy:
+    """Stands in for `run_many`: notes what every attack is given, and answers with `answer(observation)`."""
+
+    def __init__(self, answer: Callable[[Observation], Tensor]) -> None:
+        self.answer = answer
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(
+        self,
+        attack: str,
+        model: nn.Module,
+        observations: Sequence[Observation],
+        *,
+        generators: Sequence[torch.Generator],
+        **settings: Any,
+    ) -> list[Reconstruction]:
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        seeds = [generator.initial_seed() for generator in generators]
+        self.calls.append({"state": state, "observations": observations, "seeds": seeds, "settings": settings})
+        return [Reconstruction(images=self.answer(o), gradient_evaluations=7, objective=0.5) for o in observations]
+
+
+def black(observation: Observation) -> Tensor:
+    """A black image for each private one."""
+    return torch.zeros(observation.batch_size, *observation.image_shape)
+
+
+def with_state(state: Any, **changes: Any) -> Protocol:
+    """The protocol on a victim in this state."""
+    return replace(PROTOCOL, fit=replace(FITTING, state=state, **changes))
+
+
+class Silent(nn.Module):
+    """A net whose output does not depend on its weights."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Zeros."""
+        return self.net(images) * 0
+
+
+def silence(model: nn.Module, *, generator: torch.Generator) -> nn.Module:
+    """An edit after which no gradient is left."""
+    return Silent(model)
