@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -9,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.generation.decoding import Decoding
+from gia.attacks.generation.decoding import as_images, decoder_for
 from gia.attacks.matching import CMA, Adam, Matching, Mirror, Point, Progress, UpdateRule, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
-from gia.federated import Observation
+from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
-from gia.models import pretrained
 
 Optimizer = Literal["cma", "adam"]
 
@@ -56,8 +56,7 @@ def ggl(
         generators: one per observation: the start, and all that CMA-ES draws.
         decoder: G, a module with `.latent_shape` that is called as decoder(z) or decoder(z, labels) and makes images in
             [0, 1]; None takes `gia.models.pretrained("face-decoder")`. A copy runs in evaluation mode. Images of other
-            than the client's shape are fitted to it: gray by luma or repeated, then resized
-            (`gia.attacks.generation.decoding`).
+            than the client's shape are fitted to it (`gia.attacks.generation.decoding.as_images`).
         optimizer: "cma" evolves z by the objective alone; "adam" follows the gradient through G.
         steps: evaluations of the objective after that of the start, which is the first sample: the budget is
             steps + 1. The published one is 500 generations of 50; the released notebooks spend a budget of 1, which is
@@ -83,22 +82,18 @@ def ggl(
     labels = problem.labels
     if labels is None:
         raise ValueError("labels: ggl needs them; share with reveal=('labels',) or set them")
-    decoding = Decoding(
-        pretrained("face-decoder") if decoder is None else decoder,
-        image_shape=problem.image_shape,
-        labels=labels,
-        like=problem.reference,
-    )
-    shape = (problem.batch_size, *decoding.latent_shape)
+    decode = _Decode(decoder_for(decoder, problem.reference), labels, problem.image_shape)
+    decode.check(problem.reference)
+    shape = (problem.batch_size, *decode.latent_shape)
 
     def descend(variables: Sequence[Tensor], trials: slice) -> Point:
         latents = variables[0].detach().requires_grad_()
-        images = decoding(latents, trials)
+        images = decode(latents, trials)
         values, to_images, _ = problem(images.detach(), labels[trials], trials=trials)
         return Point(values, torch.autograd.grad(images, latents, to_images))
 
     def compare(variables: Sequence[Tensor], trials: slice) -> Point:
-        images = decoding(variables[0], trials)
+        images = decode(variables[0], trials)
         return Point(problem.values(images, labels[trials], trials=trials, mirror=mirror), [])
 
     def clamp(variables: Sequence[Tensor]) -> None:
@@ -122,7 +117,7 @@ def ggl(
         callback=callback,
     )
     with torch.no_grad():
-        images = decoding(found.variables[0]).clamp(0, 1)
+        images = decode(found.variables[0]).clamp(0, 1)
     return [
         Reconstruction(
             images=images[trial],
@@ -147,3 +142,51 @@ def _check(optimizer: str, population: int, lr: float, bound: float | None, mirr
         raise TypeError(f"mirror: expected a sequence of callables Observation -> Observation, got {mirror!r}")
     if mirror and optimizer == "adam":
         raise ValueError("mirror: expected optimizer='cma', since a defence has no derivative to follow")
+
+
+class _Decode:
+    """z (R, B, *latent_shape) -> images (R, B, C, H, W) of the client's shape.
+
+    Args:
+        decoder: a copy, put into evaluation mode, in which trials do not mix.
+        labels: (R, B) int64 of every trial, handed to a decoder whose `forward` takes two arguments.
+        image_shape: (C, H, W) of the client.
+
+    Raises ValueError where it does not take the latents and labels, or makes images outside [0, 1] or of no use.
+    """
+
+    def __init__(self, decoder: nn.Module, labels: Tensor, image_shape: tuple[int, int, int]) -> None:
+        self.latent_shape: tuple[int, ...] = tuple(decoder.latent_shape)  # type: ignore[arg-type]  # checked before
+        self._decoder, self._labels, self._image_shape = set_mode(decoder, False), labels, image_shape
+        self._conditional = _takes_two(decoder)
+
+    def __call__(self, latents: Tensor, trials: slice = slice(None)) -> Tensor:
+        made = self._made(latents.flatten(0, 1), self._labels[trials].flatten())
+        return as_images(made, self._image_shape).view(*latents.shape[:2], *self._image_shape)
+
+    def _made(self, latents: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self._decoder(latents, labels) if self._conditional else self._decoder(latents)
+        return images
+
+    @torch.no_grad()
+    def check(self, like: Tensor) -> None:
+        labels = self._labels.flatten().unique()
+        latents = like.new_zeros(len(labels), *self.latent_shape)
+        try:
+            images = self._made(latents, labels)
+        except (RuntimeError, IndexError, ValueError) as error:
+            given = f"latents {tuple(latents.shape)}" + (f" and labels {labels.tolist()}" if self._conditional else "")
+            raise ValueError(f"decoder: it does not take {given}: {error}") from error
+        if len(as_images(images, self._image_shape)) != len(labels):
+            raise ValueError(f"decoder: expected {len(labels)} images, got {len(images)}")
+        if not bool(((images >= 0) & (images <= 1)).all()):  # also for NaN
+            low, high = float(images.min()), float(images.max())
+            raise ValueError(f"decoder: expected images in [0, 1], got {low:.3g} to {high:.3g}")
+
+
+def _takes_two(decoder: nn.Module) -> bool:
+    try:
+        inspect.signature(decoder.forward).bind(None, None)
+    except TypeError:
+        return False
+    return True
