@@ -1,4 +1,4 @@
-"""Generative attacks (GEN-GIA): images come out of a decoder, whose latents or weights are searched, or of an inverter."""
+"""Generative attacks (GEN-GIA): images come out of a decoder, whose latents or weights are searched, or an inverter."""
 
 from gia.attacks.generation.latent import ggl
 

@@ -170,7 +170,7 @@ class _Decode:
 
     @torch.no_grad()
     def check(self, like: Tensor) -> None:
-        labels = self._labels.flatten().unique()
+        labels = torch.unique(self._labels)
         latents = like.new_zeros(len(labels), *self.latent_shape)
         try:
             images = self._made(latents, labels)
