@@ -58,7 +58,7 @@ class OverParameterized(nn.Module):
                     nn.ConvTranspose2d(self.width, after, 4, stride=2, padding=1),
                 ]
             self.body = nn.Sequential(*layers, nn.Sigmoid())
-        self.to_empty(device=generator.device)
+        self.float().to_empty(device=generator.device)  # drawn in float32, whatever the default is
         initialize(self, "torch", generator)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from gia.attacks.schedules import Schedule, constant
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
-from gia.models.overparameterized import OverParameterized
+from gia.models import OverParameterized
 
 
 @attack(
