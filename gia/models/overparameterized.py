@@ -41,7 +41,7 @@ class OverParameterized(nn.Module):
         self.latent_shape = (128,)
         self.sides = (height, width)
         stages = max(1, math.ceil(math.log2(max(height, width) / _SEED)))
-        first = [math.ceil(side / 2**stages) for side in self.sides]
+        first = [max(2, math.ceil(side / 2**stages)) for side in self.sides]  # one place has no batch statistics
         self.width = 32
         while _weights(self.width, first, stages, channels) <= 4 * batch_size * height * width:
             self.width *= 2
