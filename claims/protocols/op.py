@@ -132,6 +132,19 @@ FEDERATED = {
     ),
 }
 
+#: Single images of which another one of the same class is to be had: ORL has ten pictures of each of its people.
+ORIGINAL = {
+    "reduced": replace(
+        REDUCED,
+        data="faces",
+        images=4,
+        pattern_batch=4,
+        score=("psnr", "psnr_other", "ssim"),
+        vary={key: REDUCED.vary[key] for key in ("victim.width", "victim.activation")},
+    ),
+    "paper": replace(PAPER, score=("psnr", "psnr_other", "ssim")),
+}
+
 #: Levels: the paper's, and those that two cores can afford.
 BATCH_SIZES = {"reduced": (1, 2, 4, 8), "paper": (1, 4, 8, 16, 32, 64)}
 SIDES = {"reduced": (16, 32, 64), "paper": (32, 64, 128, 224)}
@@ -173,6 +186,7 @@ CELLS = {
             reported_as="the paper's CW-SSIM, CIFAR-100",
         ),
         # Beside the register's pair stands the paper's weak attacker, who simulates the wrong local training.
+        "original": Cell(protocol=ORIGINAL[scale], levels=("attacked",)),
         "fedavg": Cell(protocol=FEDERATED[scale], levels=tuple(KNOWLEDGE), change=knowing),
     }
     for scale in ("reduced", "paper")

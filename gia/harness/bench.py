@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from gia.harness.timing import Ratio, TimingFailed
@@ -32,15 +32,56 @@ class Timings:
         self.rows: list[Row] = []
         self.points: list[Row] = []
 
-    def at_most(self, measure: str, case: str, cost: Ratio, goal: float, info: MutableMapping[str, Any]) -> None:
-        """Record a cost and hold it to its goal; raises as `Ratio.at_most` does."""
-        self._ratio(measure, case, cost, f"<= {goal:g}", _verdict(cost, goal, cost.high <= goal, cost.at_most), info)
-        cost.at_most(goal)
+    def at_most(
+        self,
+        measure: str,
+        case: str,
+        cost: Ratio,
+        goal: float,
+        info: MutableMapping[str, Any],
+        *,
+        bound: Callable[[], Ratio] | None = None,
+    ) -> None:
+        """Record a cost and hold it to its goal; raises as `Ratio.at_most` does.
 
-    def at_least(self, measure: str, case: str, gain: Ratio, goal: float, info: MutableMapping[str, Any]) -> None:
-        """Record a gain and hold it to its goal; raises as `Ratio.at_least` does."""
-        self._ratio(measure, case, gain, f">= {goal:g}", _verdict(gain, goal, gain.low >= goal, gain.at_least), info)
-        gain.at_least(goal)
+        `bound` measures what the cost could be at best, and is asked where the goal is missed: a goal that lies beyond
+        it on this machine is not to be had, and the cost is held to the bound instead, with the same slack.
+        """
+        self._hold(measure, case, cost, goal, info, bound, upper=True)
+
+    def at_least(
+        self,
+        measure: str,
+        case: str,
+        gain: Ratio,
+        goal: float,
+        info: MutableMapping[str, Any],
+        *,
+        bound: Callable[[], Ratio] | None = None,
+    ) -> None:
+        """Record a gain and hold it to its goal, or to `bound`; raises as `Ratio.at_least` does."""
+        self._hold(measure, case, gain, goal, info, bound, upper=False)
+
+    def _hold(
+        self,
+        measure: str,
+        case: str,
+        found: Ratio,
+        goal: float,
+        info: MutableMapping[str, Any],
+        bound: Callable[[], Ratio] | None,
+        *,
+        upper: bool,
+    ) -> None:
+        sign, held, told, off = ("<=" if upper else ">="), goal, "", ""
+        verdict = _verdict(found, goal, upper)
+        if verdict == "missed" and bound is not None:
+            best = bound().median
+            if best > goal if upper else best < goal:
+                verdict, held = _verdict(found, best, upper), best
+                told, off = f" (at best {best:.3g})", " by the bound"
+        self._ratio(measure, case, found, f"{sign} {goal:g}{told}", verdict + off, info)
+        (found.at_most if upper else found.at_least)(held)
 
     def counted(
         self, measure: str, case: str, value: float, goal: float | None, info: MutableMapping[str, Any], unit: str = ""
@@ -177,13 +218,13 @@ def _judged(row: Row) -> str:
     return f"{row['goal']} {row['verdict']}".strip()
 
 
-def _verdict(cost: Ratio, goal: float, met: bool, hold: Any) -> str:
+def _verdict(cost: Ratio, goal: float, upper: bool) -> str:
     if not cost.conclusive:
         return "inconclusive"
-    if met:
+    if cost.high <= goal if upper else cost.low >= goal:
         return "met"
     try:
-        hold(goal)
+        (cost.at_most if upper else cost.at_least)(goal)
     except TimingFailed:
         return "missed"
     return "within slack"

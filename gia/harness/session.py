@@ -123,7 +123,8 @@ class Claims:
         """A trend over ordered levels; `x` places them, in the register's unit (`math.log2` for "per doubling").
 
         This and the methods below take what `table` does, and:
-            value: the metric that decides, or a function of a level's metrics; the claim's own metric by default.
+            value: the metric that decides, or a function of a level's metrics; the claim's own metric by default. A
+                tuple compares several metrics of one level as if they were levels.
             reported: level -> the paper's number, shown in the picture beside ours; `reported_as` says what it is.
         """
         places = [x(level) for level in experiment["levels"]]
@@ -218,7 +219,7 @@ class Claims:
         kind: str,
         decide: Callable[..., Verdict],
         *,
-        value: str | Value | None = None,
+        value: str | Value | tuple[str, ...] | None = None,
         reported: Mapping[Any, float] | None = None,
         reported_as: str = "the paper",
         **experiment: Any,
@@ -239,7 +240,7 @@ class Claims:
         self,
         claim: Claim,
         table: Table,
-        value: str | Value,
+        value: str | Value | tuple[str, ...],
         reported: Mapping[Any, float] | None,
         reported_as: str,
     ) -> list[Path]:
@@ -250,7 +251,7 @@ class Claims:
         pictures.curves(
             paths[0],
             table.values(value),
-            levels=table.levels,
+            levels=list(value) if isinstance(value, tuple) else table.levels,
             metric=claim.metric,
             title=f"{claim.id}, {self.scale} scale",
             blind=_blind(table, claim.metric),

@@ -45,11 +45,16 @@ class Table:
         """How many blocks an earlier run computed."""
         return sum(result.cached for result in self.results)
 
-    def values(self, value: str | Value) -> np.ndarray:
+    def values(self, value: str | Value | tuple[str, ...]) -> np.ndarray:
         """(valid blocks, levels) of a metric, or of a function of a level's metrics.
 
-        Raises ValueError where it was not measured or is not defined.
+        Several metrics are those of the only level, (valid blocks, metrics). Raises ValueError where one was not
+        measured or is not defined, and for several metrics of several levels.
         """
+        if isinstance(value, tuple):
+            if len(self.levels) != 1:
+                raise ValueError(f"value: expected one metric for {len(self.levels)} levels, got {list(value)}")
+            return np.concatenate([self.values(metric) for metric in value], axis=1)
 
         def of(metrics: Mapping[str, float | None]) -> float:
             found = metrics.get(value) if isinstance(value, str) else value(metrics)

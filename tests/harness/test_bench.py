@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,37 @@ def test_a_goal_is_met_missed_or_within_its_slack_and_recorded_in_any_case(
     assert (row["goal"], row["verdict"]) == (f"{sign} 2", verdict)
     assert info["core"]["value"] == cost.median
     assert info["core"]["rounds"] == 9
+
+
+@pytest.mark.parametrize(
+    ("rule", "cost", "bound", "goal", "verdict"),
+    [
+        ("at_most", found(2.5, 2.6), 2.4, "<= 2 (at best 2.4)", "within slack by the bound"),
+        ("at_most", found(2.5, 3.1), 2.4, "<= 2 (at best 2.4)", "missed by the bound"),
+        ("at_most", found(2.5, 2.6), 1.9, "<= 2", "missed"),
+        ("at_least", found(1.5, 1.6), 1.7, ">= 2 (at best 1.7)", "within slack by the bound"),
+        ("at_least", found(1.3, 1.6), 1.7, ">= 2 (at best 1.7)", "missed by the bound"),
+        ("at_least", found(1.5, 1.6), 2.1, ">= 2", "missed"),
+    ],
+)
+def test_a_goal_beyond_the_bound_is_replaced_by_it(
+    rule: str, cost: Ratio, bound: float, goal: str, verdict: str
+) -> None:
+    """A machine on which no engine could meet the goal would fail for ever, or the goal would be given up elsewhere."""
+    timings = Timings()
+    hold = partial(getattr(timings, rule), "core", "small", cost, 2.0, {}, bound=lambda: found(bound, bound))
+    if verdict.startswith("missed"):
+        with pytest.raises(TimingFailed):
+            hold()
+    else:
+        hold()
+    assert (timings.rows[0]["goal"], timings.rows[0]["verdict"]) == (goal, verdict)
+
+
+def test_a_bound_is_not_measured_where_the_goal_is_reached() -> None:
+    """Every timing would take twice as long."""
+    Timings().at_most("core", "small", found(1.8, 2.4), 2.0, {}, bound=lambda: pytest.fail("measured"))
+    Timings().at_least("core", "small", found(1.7, 2.4), 2.0, {}, bound=lambda: pytest.fail("measured"))
 
 
 def test_a_count_has_no_slack() -> None:

@@ -128,6 +128,39 @@ def test_beside(claims):
     assert verdict["effect"] == pytest.approx(2.0 if kind == "paired" else -2.0, abs=0.1)
 
 
+def test_two_metrics_of_one_level_are_compared_as_levels_are(inner: Inner) -> None:
+    """The same attack would be run twice to hold its result against two images, or one column against itself."""
+    tests = """
+def measured(protocol, block):
+    return Measurement(values={"psnr": 20.0 + block.index, "psnr_other": 15.0 + block.index})
+
+@pytest.mark.claim("toy.two")
+def test_two(claims):
+    one = {"levels": ["attacked"], "change": lambda protocol, level: protocol, "measure": measured}
+    claims.cell("toy.two", PROTOCOL, value=("psnr", "psnr_other"), **one)
+
+@pytest.mark.claim("toy.levels")
+def test_levels(claims):
+    claims.cell("toy.levels", PROTOCOL, levels=[1, 2], change=batch, value=("psnr", "rmse"), measure=planted)
+
+@pytest.mark.claim("toy.count")
+def test_count(claims):
+    claims.cell("toy.count", PROTOCOL, levels=[1], change=batch, measure=planted)
+"""
+    inner.write(
+        row("toy.two", kind="paired"), row("toy.levels", kind="paired"), row("toy.count", kind="count"), tests=tests
+    )
+    result = inner.run()
+    result.assert_outcomes(passed=1, failed=2)
+    assert inner.verdicts["toy.two"]["effect"] == 5.0
+    result.stdout.fnmatch_lines(
+        [
+            "*value: expected one metric for 2 levels, got *'psnr', 'rmse'*",
+            "*'toy.count' is of kind 'count' in the register, which compares no levels*",
+        ]
+    )
+
+
 def test_a_crash_inside_a_claim_is_a_failure_without_a_verdict(inner: Inner) -> None:
     """A bug would count as evidence."""
     inner.write(

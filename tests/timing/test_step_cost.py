@@ -2,7 +2,8 @@
 
 The goals are per trial and step, each trial with private images of its own. A training step is forward and backward to
 the weights for the B images of one trial. The floor is seven forward passes of all images, 1 + 2 + 4: forward, backward
-to the weights, and the backward of that to the images alone.
+to the weights, and the backward of that to the images alone. Where a goal lies beyond what seven forward passes allow
+on the machine at hand, the step is held to those.
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ def test_a_step_costs_few_training_steps(name: str, benchmark: Any, timings: Tim
     case = CASES[name]
     step = core(case)
     benchmark.pedantic(step, rounds=3, warmup_rounds=1)
-    cost = ratio(step, training(case), rounds=ROUNDS[case.victim]).scaled(1 / case.trials)
-    timings.at_most("core over a training step", name, cost, OVER_TRAINING[name], benchmark.extra_info)
+    rounds = ROUNDS[case.victim]
+    cost = ratio(step, training(case), rounds=rounds).scaled(1 / case.trials)
+
+    def floor() -> Ratio:
+        return ratio(forward(case), training(case), rounds=rounds).scaled(7 / case.trials)
+
+    timings.at_most("core over a training step", name, cost, OVER_TRAINING[name], benchmark.extra_info, bound=floor)
 
 
 @pytest.mark.timing
@@ -62,9 +68,14 @@ def test_the_whole_loop_is_faster_than_a_closure_of_nine_forward_passes(
     goals = LOOP_GAIN if restarts else LOOP_GAIN_ALONE
     closure = stand_in(case)
     benchmark.pedantic(closure)
-    cost = ratio_of_steps(loop_steps(case), closure, rounds=ROUNDS[case.victim]).scaled(1 / case.trials)
+    rounds = ROUNDS[case.victim]
+    cost = ratio_of_steps(loop_steps(case), closure, rounds=rounds).scaled(1 / case.trials)
+
+    def floor() -> Ratio:  # a loop that consists of seven forward passes
+        return ratio(forward(case), closure, rounds=rounds).scaled(7 / case.trials).inverted()
+
     measure = "whole loop, times faster than 9F" + ("" if restarts else ", R=1")
-    timings.at_least(measure, name, cost.inverted(), goals[name], benchmark.extra_info)
+    timings.at_least(measure, name, cost.inverted(), goals[name], benchmark.extra_info, bound=floor)
 
 
 @pytest.mark.timing
@@ -109,7 +120,7 @@ def test_more_trials_at_once_cost_less_each(benchmark: Any, timings: Timings) ->
     curves = {
         "width (B=1, R=16)": {width: replace(small, width=width) for width in (16, 32, 64)},
         "batch size (width 32, R=8)": {size: replace(small, batch_size=size, trials=8) for size in (1, 4, 8)},
-        "trials (width 32, B=1)": {trials: replace(small, trials=trials) for trials in (1, 4, 16)},
+        "trials (width 32, B=1)": {trials: replace(small, trials=trials) for trials in (1, 4, 16, 32)},
     }
     benchmark.pedantic(core(small))
     measured: dict[Case, Ratio] = {}

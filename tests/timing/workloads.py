@@ -39,7 +39,7 @@ class Case:
 
 #: The columns of the goals, by name. "small" has three convolutions of width 32, "R18" a stem of 3 x 3.
 CASES: Mapping[str, Case] = {
-    "small, 1": Case("convnet", 1, 16, width=32),
+    "small, 1": Case("convnet", 1, 32, width=32),
     "small, 4": Case("convnet", 4, 8, width=32),
     "R18, 1": Case("resnet18", 1, 4),
     "R18, 4": Case("resnet18", 4, 2),
