@@ -71,7 +71,7 @@ def initialize(net: nn.Module, name: str, generator: torch.Generator) -> None:
     """
     convolution, linear = INITIALIZATIONS[name]
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d):
             convolution(module.weight, module.bias, generator)
         elif isinstance(module, nn.Linear):
             linear(module.weight, module.bias, generator)

@@ -63,17 +63,17 @@ CASES = {
         reveal=("labels",),
         gain=2.5,
     ),
-    # Measured: 10.1 and 10.2 dB above the blind guess (generators 0-3, 10-13), 7.4 dB for the worst image.
+    # Measured: 17.3 and 17.5 dB above the blind guess (generators 0-3, 10-13), 14.1 dB for the worst image.
     "ci_net": Case(
         victim={"name": "convnet", "width": 16, "activation": "sigmoid", "init": "dlg"},
         settings={"steps": 25, "lr": 3e-3},
         quick={"steps": 3},
         reveal=("labels",),
-        gain=5,
+        gain=8,
         exempt={"the start is an image": "it searches a decoder's weights"},
     ),
-    # An untrained decoder stands in for a trained one, which would cost more. Measured: 9.3 and 8.9 dB above the blind
-    # guess (generators 0-3, 10-13), 7.7 dB for the worst image.
+    # An untrained decoder stands in for a trained one, which would cost more. Measured: 14.2 and 14.0 dB above the blind
+    # guess (generators 0-3, 10-13), 13.1 dB for the worst image.
     "gias": Case(
         victim={"name": "convnet", "width": 16, "activation": "sigmoid", "init": "dlg"},
         settings={
@@ -84,7 +84,7 @@ CASES = {
         },
         quick={"steps": 3, "latent_steps": 1},
         reveal=("labels",),
-        gain=4.5,
+        gain=7,
         exempt={"the start is an image": "it searches latents and a decoder's weights"},
     ),
     # Measured: 21 and 19 dB above the blind guess, 4.4 dB for the worst image, with the labels found on the way.

@@ -60,7 +60,7 @@ def test_weights_are_drawn_as_torch_draws_them_in_float32():
         torch.set_default_dtype(torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        layers = nn.Linear(128, 32 * 16), nn.BatchNorm2d(32), nn.ConvTranspose2d(32, 3, 4)
+        layers = nn.Linear(128, 32 * 16), nn.BatchNorm2d(32), nn.Conv2d(32, 3, 3)
     theirs = [parameter for layer in layers for parameter in layer.parameters()]
     assert [each.dtype for each in ours] == [torch.float32] * 6
     assert all(mine.equal(their) for mine, their in zip(ours, theirs, strict=True))
