@@ -39,7 +39,7 @@ def ggl(
     steps: int = 25_000,
     population: int = 50,
     lr: float = 0.1,
-    bound: float | None = 3.0,
+    bound: float | None = 2.0,
     objective: Objective | None = None,
     mirror: Sequence[Mirror] = (),
     loss: Loss = cross_entropy,
@@ -63,7 +63,7 @@ def ggl(
             steps=0 and returns a sample of G that no gradient has moved.
         population: candidates of a generation of "cma".
         lr: step size of "adam".
-        bound: every entry of z lies in [-bound, bound]; None sets no bound.
+        bound: every entry of z lies in [-bound, bound], outside of which a decoder has seen little; None sets none.
         objective: the matching term D, `SquaredDifferences()` by default.
         mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They may be
             anything, noise included, so only "cma" takes them.
