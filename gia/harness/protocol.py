@@ -98,7 +98,8 @@ class Protocol:
             revealed. Without either it takes the update for one gradient.
         defenses: what the client does to what it shares, in order: module-level callables
             (observation, *, generator) -> observation.
-        edit: what a malicious server does to the victim, a module-level callable (model, *, generator) -> model.
+        edit: what a malicious server does to the victim: a module-level callable (model, public, *, generator) ->
+            model, where `public` are the attacker's own images.
         fish: how a malicious server fishes for single images with an edit of its own for each.
         equip: what the attacker makes before anybody shares anything, such as a trained generator: a module-level
             callable (protocol, model, public, *, generator, cache) -> further settings of the attack. `model` is the

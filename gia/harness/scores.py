@@ -33,6 +33,11 @@ def exact_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
     return ((reconstruction - reference).abs().flatten(1).amax(1) <= limit).to(reference.dtype)
 
 
+def recovered_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """`exact_share` to float32's 1e-3 in either dtype: an update loses digits to the weights' own; shape (B,)."""
+    return ((reconstruction - reference).abs().flatten(1).amax(1) <= 1e-3).to(reference.dtype)
+
+
 METRICS: Mapping[str, Metric] = {
     "psnr": Metric(metrics.psnr),
     "ssim": Metric(metrics.ssim, minimum=11),
@@ -41,13 +46,15 @@ METRICS: Mapping[str, Metric] = {
     "lpips_vgg": Metric(partial(metrics.lpips, net="vgg"), minimum=32),
     "rmse": Metric(rmse),
     "exact_share": Metric(exact_share),
+    "recovered_share": Metric(recovered_share),
 }
 
 
 #: Scores that take more than a reconstruction and its original (`gia.harness.scene`): "psnr_other", PSNR to another
-#: image of the same label; "label_agreement", 1 where the protocol's judge sees the original's label; "lpips_nearest",
+#: image of the same label; "psnr_lost", how much more PSNR the same attack has where a fished image is the whole
+#: batch; "label_agreement", 1 where the protocol's judge sees the original's label; "lpips_nearest",
 #: LPIPS with VGG to the nearest of real images that nobody attacked.
-CONTEXTUAL = frozenset({"psnr_other", "label_agreement", "lpips_nearest"})
+CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"})
 
 #: Real images among which "lpips_nearest" looks, at least and at most.
 NEAREST_OF = (100, 200)

@@ -56,8 +56,8 @@ def train_decoder(
 ) -> ClassDecoder:
     """Train the decoder of a conditional variational autoencoder (Sohn et al., 2015, Eq. 4) on labelled images.
 
-    The encoder, a perceptron with one hidden layer, is thrown away. The loss is the binary cross-entropy per pixel plus
-    `divergence` times KL(q(z | x, y), N(0, 1)); Adam's step size falls linearly to zero.
+    The encoder, a perceptron with one hidden layer, is thrown away. The loss of an image is its binary cross-entropy
+    per pixel plus `divergence` times KL(q(z | x, y), N(0, 1)); Adam's step size falls linearly to zero.
 
     Args:
         latent, width: entries of z; units of each hidden layer.
