@@ -136,8 +136,9 @@ class Scene:
             reconstructions=_bytes(result[:KEPT]),
         )
 
-    def own_samples(self, steps: int) -> float:
-        """PSNR at which the attack finds samples of its own decoder with Adam: one for each image, with its label."""
+    def own_samples(self, steps: int) -> tuple[float, float]:
+        """PSNR to samples of the decoder, one for each image with its label: of what the attack finds with Adam, and of
+        what it starts from, another such sample."""
         settings = {**self.protocol.settings, **self._equipment(), "optimizer": "adam", "mirror": ()}
 
         def run(observations: Sequence[Observation], start: str, steps: int) -> list[attacks.Reconstruction]:
@@ -153,8 +154,9 @@ class Scene:
                 self.model, sample.images, sample.labels, reveal=("labels",), training=self.protocol.training
             )
             shared.append(answer)
-        pairs = zip(run(shared, "own search", steps), own, strict=True)
-        return _mean([float(value) for found, sample in pairs for value in metrics.psnr(found.images, sample.images)])
+        samples = torch.cat([sample.images for sample in own])
+        found, start = (torch.cat([each.images for each in run(shared, "own search", n)]) for n in (steps, 0))
+        return float(metrics.psnr(found, samples).mean()), float(metrics.psnr(start, samples).mean())
 
     def _client(self, batch: Tensor, number: int) -> Client:
         protocol = self.protocol
