@@ -10,6 +10,7 @@ from torch import nn
 
 from gia.attacks import labels
 from gia.attacks.analytics import fish, fishing, linear_layer, robbing_the_fed, trap_weights
+from gia.attacks.generation import ci_net, ggl, gias
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card
@@ -19,10 +20,13 @@ from gia.federated import Observation
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
     for attack in (
+        ci_net,
         dlg,
+        gias,
         gradinversion,
         idlg,
         inverting_gradients,
+        ggl,
         linear_layer,
         robbing_the_fed,
         trap_weights,

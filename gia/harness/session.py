@@ -156,9 +156,13 @@ class Claims:
             id, protocol, "affected", lambda claim, v, **look: verdicts.affected(claim, *_two(v), **look), **experiment
         )
 
-    def equivalence(self, id: str, protocol: Protocol, **experiment: Any) -> Verdict:
-        """Each level against the first: no effect beyond the margin."""
-        return self._decide(id, protocol, "equivalence", verdicts.equivalence, **experiment)
+    def equivalence(self, id: str, protocol: Protocol, *, shown: int = 0, **experiment: Any) -> Verdict:
+        """Each level against the first: no effect beyond the margin. The last `shown` levels are not judged."""
+
+        def decide(claim: Claim, values: np.ndarray, **look: Any) -> Verdict:
+            return verdicts.equivalence(claim, values[:, : values.shape[1] - shown], **look)
+
+        return self._decide(id, protocol, "equivalence", decide, **experiment)
 
     def count(
         self, id: str, protocol: Protocol, *, claimed: float | Sequence[float] | None = None, **experiment: Any

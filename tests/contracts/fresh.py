@@ -35,6 +35,30 @@ def edited(model: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     return function(model, **settings)
 
 
+class Logistic(nn.Module):
+    """A decoder that knows nothing: each pixel is the logistic function of an entry of z."""
+
+    def __init__(self, latent_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.latent_shape = tuple(latent_shape)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """z (N, C, H, W) -> images (N, C, H, W)."""
+        return latents.sigmoid()
+
+
+def equipped(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An attack's settings with what it is equipped with: `decoder` holds the arguments of an untrained one, or of a
+    `Logistic` one."""
+    made = dict(settings)
+    if "latent_shape" in made.get("decoder", ()):
+        made["decoder"] = Logistic(**made["decoder"])
+    elif "decoder" in made:
+        generator = torch.Generator().manual_seed(0)
+        made["decoder"] = gia.models.OverParameterized(**made["decoder"], generator=generator)
+    return made
+
+
 def main(folder: Path) -> None:
     """Do the job in `folder`."""
     torch.set_default_dtype(torch.float64)
@@ -50,7 +74,7 @@ def main(folder: Path) -> None:
         observation = gia.Observation.load(folder / f"{number}.observation.safetensors")
         with gia.numerics.reproducible():
             found = gia.attacks.ATTACKS[job["attack"]](
-                model, observation, generator=torch.Generator().manual_seed(job["seed"]), **job["settings"]
+                model, observation, generator=torch.Generator().manual_seed(job["seed"]), **equipped(job["settings"])
             )
         tensors = {"images": found.images, "labels": found.labels, "exact": found.exact}
         save_file(

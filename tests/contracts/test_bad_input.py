@@ -9,6 +9,7 @@ import torch
 
 from gia.attacks import ATTACKS, CARDS
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, share
+from tests.contracts.fresh import equipped
 
 
 def renamed(gradients):
@@ -57,8 +58,8 @@ each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
 
 def launch(name, model, observation, **changes):
     """The attack with its quick settings and some changes."""
-    settings = {**CASES[name].settings, **CASES[name].quick, "generator": torch.Generator(), **changes}
-    return ATTACKS[name](model, observation, **settings)
+    settings = equipped({**CASES[name].settings, **CASES[name].quick})
+    return ATTACKS[name](model, observation, **{**settings, "generator": torch.Generator(), **changes})
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ PUBLIC = {
         "rdlv",
         "ssim",
     },
-    gia.models: {"build", "pretrained", "standardization", "standardize"},
+    gia.models: {"OverParameterized", "build", "pretrained", "standardization", "standardize"},
     gia.theory: {"corrected_bound", "expected_exact_recoveries", "theorem1_bound"},
 }
 
@@ -87,6 +87,7 @@ SIGNATURES = {
     "federated.server.trap_weights": ("model", "scale generator"),
     "attacks.fish": ("model client", "target queries generator"),
     "attacks.run_many": ("attack model observations", "generators"),
+    "models.OverParameterized": ("", "image_shape batch_size generator"),
     "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
     "models.standardize": ("net", "mean std"),
     "models.pretrained": ("name", ""),
@@ -103,8 +104,13 @@ SIGNATURES = {
 }
 
 ATTACK_SETTINGS = {
+    "ci_net": "steps lr signed schedule objective total_variation decoder loss callback",
     "dlg": "steps lr history objective restarts init loss callback",
     "idlg": "steps lr history objective restarts init loss callback",
+    "gias": (
+        "steps latent_steps latent_lr weight_lr schedule objective total_variation divergence decoder loss callback"
+    ),
+    "ggl": "decoder optimizer steps population lr bound objective mirror loss callback",
     "gradinversion": (
         "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
         "loss callback"
