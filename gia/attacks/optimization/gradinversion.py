@@ -90,7 +90,7 @@ def gradinversion(
     squaring the gradient's differences, in total variation as a mean over pixels, and in returning the best iterate by
     the attack's own objective, not the last. One seed is the default, so no group unless it is asked for.
 
-    Measured on ORL faces of 16 px and a trained ResNet-10 (width 16, eval mode, held-out accuracy .90 to .98), 200 steps,
+    Measured on ORL faces of 16 px and a trained ResNet-10 (width 16, eval mode, held-out accuracy .90-.98), 200 steps,
     noise 0.01, total variation 0.1, float32; mean PSNR in dB (least to most) / SSIM over three victims and batches:
 
     | | B=1 | B=4 |
