@@ -1,6 +1,6 @@
 """What a budget buys latent search, and what its generator does to pictures of another domain; made by this command.
 
-    python -m claims.stored_latents        # about six minutes of one core
+    python -m claims.stored_latents        # about three minutes of one core
 
 It writes baselines/stored/latent_budget.json and .png: digits searched with 1 evaluation, as in the released notebooks,
 with 50, as in the rows of the register, and with 1,000, after the gradient and after noise in its place. And
@@ -54,7 +54,7 @@ def budget() -> None:
     for guide, defenses in GUIDES.items():
         for spent in BUDGETS:
             settings = {**REDUCED.settings, "steps": spent - 1}
-            protocol = replace(REDUCED, settings=settings, defenses=defenses, vary={})
+            protocol = replace(REDUCED, images=32, settings=settings, defenses=defenses, vary={})
             seen = [measure(protocol.drawn(block.setting), block) for block in BLOCKS]
             label = f"{guide}, {spent}"
             kept[label] = {metric: [each.values[metric] for each in seen] for metric in seen[0].values}
