@@ -70,6 +70,11 @@ class Claims:
         return self._context.device
 
     @property
+    def fits(self) -> Path:
+        """Where victims that blocks trained are kept, for `gia.harness.casting.keeping_fits`."""
+        return self._context.store.fits
+
+    @property
     def images(self) -> Path:
         """The run's folder for pictures; what lies there is kept with the report."""
         folder = self._context.folder / "images"
