@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from claims.factors import attack_types, decide
+from claims.factors import attack_types, decide, table
 from claims.protocols import CELLS
 from claims.protocols.changes import on_network, pinned
 
 LARGE = {"reduced": 4, "paper": 64}
-DEEP = {"reduced": "resnet34", "paper": "resnet50"}
-AGAINST = ("shallow, large batch", "deep, one image", "shallow, one image")
+PAIR = {"reduced": ("resnet10", "resnet34"), "paper": ("resnet18", "resnet50")}
 
 
 @pytest.mark.parametrize("attack_type", attack_types("architecture"))
@@ -23,16 +22,24 @@ def test_architecture(claims, attack_type):
 
 @pytest.mark.claim("op.depth_over_batch")
 def test_depth_protects_one_image_better_than_a_large_batch_does(claims):
-    """PSNR of one image in the deep net lies below that of a large batch in the shallow one; .423 and .513 in SSIM."""
-    scale = claims.scale
+    """PSNR of one image in the deep net lies below that of a large batch in the shallow one; .423 and .513 in SSIM.
 
-    def standing(protocol, what):
-        if what == AGAINST[0]:
-            return replace(protocol, batch_size=LARGE[scale], images=max(LARGE[scale], protocol.images))
-        return on_network(protocol, DEEP[scale]) if what == AGAINST[1] else protocol
+    The nets at one image are those of `op.architecture`, on the same blocks; the large batch has a control of its own.
+    """
+    protocol, size = CELLS[claims.scale]["architecture"]["op"].protocol, LARGE[claims.scale]
+    shallow, deep = PAIR[claims.scale]
 
-    protocol = replace(CELLS[scale]["architecture"]["op"].protocol, control_images=LARGE[scale])
-    claims.paired("op.depth_over_batch", protocol, levels=AGAINST, change=standing)
+    def in_a_large_batch(protocol, _):
+        return replace(protocol, batch_size=size, images=max(size, protocol.images), control_images=size)
+
+    def blocks(count):
+        large = claims.table(
+            "op.architecture", protocol, levels=(f"{shallow}, B={size}",), change=in_a_large_batch, blocks=count
+        )
+        together = large.beside(table(claims, "op", "architecture", on_network, count))
+        return together.of(f"{shallow}, B={size}", deep, shallow)
+
+    claims.paired("op.depth_over_batch", blocks)
 
 
 @pytest.mark.baseline

@@ -10,7 +10,7 @@ from torch import nn
 
 from gia.attacks import labels
 from gia.attacks.analytics import fish, fishing, linear_layer, robbing_the_fed, trap_weights
-from gia.attacks.generation import ci_net, gias
+from gia.attacks.generation import ci_net, ggl, gias
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card
@@ -26,6 +26,7 @@ ATTACKS: dict[str, Attack] = {
         gradinversion,
         idlg,
         inverting_gradients,
+        ggl,
         linear_layer,
         robbing_the_fed,
         trap_weights,

@@ -72,8 +72,8 @@ CASES = {
         gain=8,
         exempt={"the start is an image": "it searches a decoder's weights"},
     ),
-    # An untrained decoder stands in for a trained one, which would cost more. Measured: 14.2 and 14.0 dB above the blind
-    # guess (generators 0-3, 10-13), 13.1 dB for the worst image.
+    # An untrained decoder stands in for a trained one, which would cost more. Measured: 14.2 and 14.0 dB above the
+    # blind guess (generators 0-3, 10-13), 13.1 dB for the worst image.
     "gias": Case(
         victim={"name": "convnet", "width": 16, "activation": "sigmoid", "init": "dlg"},
         settings={

@@ -105,8 +105,8 @@ SIGNATURES = {
 
 ATTACK_SETTINGS = {
     "ci_net": "steps lr signed schedule objective total_variation decoder loss callback",
-    "dlg": "steps lr history objective init loss callback",
-    "idlg": "steps lr history objective init loss callback",
+    "dlg": "steps lr history objective restarts init loss callback",
+    "idlg": "steps lr history objective restarts init loss callback",
     "gias": (
         "steps latent_steps latent_lr weight_lr schedule objective total_variation divergence decoder loss callback"
     ),

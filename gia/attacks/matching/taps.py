@@ -83,7 +83,15 @@ class Taps:
         to_images = found.view(batch, trials, *images.shape[2:]).transpose(0, 1)
         return values.detach().to(leaf.dtype), to_images
 
-    def _record(self, images: Tensor, labels: Tensor) -> list[Tap]:
+    @torch.no_grad()
+    def values(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> Tensor:
+        """The objective (R,) alone: steps 1 and 2, without a graph, and the sums of step 3."""
+        interleaved = images.detach().transpose(0, 1).reshape(-1, *images.shape[2:])
+        taps = self._record(interleaved, labels, create_graph=False)
+        gradients = self._gradients(taps, dict(zip(self._names, targets, strict=True)), len(labels))
+        return self._objective(Sums(gradients, targets, len(labels))).detach().to(images.dtype)
+
+    def _record(self, images: Tensor, labels: Tensor, *, create_graph: bool = True) -> list[Tap]:
         """Forward, and backward to the outputs of the layers."""
         trials, batch = labels.shape
         with torch.enable_grad(), self._tape.over(trials, batch) as tape:
@@ -93,7 +101,7 @@ class Taps:
             else:
                 apart = logits.view(batch, trials, *logits.shape[1:]).unbind(1)
                 loss = torch.stack([self._loss(*pair) for pair in zip(apart, labels, strict=True)]).sum()
-            return tape.listen(loss)
+            return tape.listen(loss, create_graph=create_graph)
 
     def _gradients(self, taps: Sequence[Tap], targets: dict[str, Target], trials: int) -> dict[str, Gradient]:
         uses = Counter(name for tap in taps for name in tap.layer.names)

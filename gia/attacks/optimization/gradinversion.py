@@ -152,7 +152,7 @@ def gradinversion(
         constraint=pixels.clamp if box else None,
         callback=callback,
     )
-    return pixels.best(found, problem, seeds)
+    return pixels.best(found, problem, seeds, labels)
 
 
 def _batch_norm(weight: float | None, model: nn.Module, observations: Sequence[Observation]) -> list[Prior]:
