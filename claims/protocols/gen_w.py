@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from claims.protocols.cell import Cell
-from claims.protocols.changes import CIFAR, REPORTED, STATES
+from claims.protocols.changes import CIFAR, REPORTED, STATES, averaging, knowing
 from gia.federated import LocalTraining
 from gia.harness.controls import beats_blind_guess
 from gia.harness.protocol import Fitting, Protocol
@@ -20,11 +20,11 @@ REDUCED = Protocol(
     images=8,
     pattern="distinct",
     pattern_batch=8,
-    settings={"steps": 80},
+    settings={"steps": 40},
     score=("psnr", "ssim"),
     control=beats_blind_guess,
     dtype="float64",
-    vary={"data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(24, 40, 2))},
+    vary={"data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(16, 24))},
 )
 
 PAPER = Protocol(
@@ -62,19 +62,21 @@ FOURS = {
         images=4,
         batch_size=4,
         control_images=4,
-        vary={"victim.width": tuple(range(24, 40))},
+        vary={"victim.width": tuple(range(16, 32))},
     ),
     "paper": replace(PAPER, batch_size=64, control_images=64, pattern="any", data="cifar10"),
 }
 
-#: A small net learns forty faces in seconds; some settings of its training are drawn.
+#: Of the small Sigmoid nets only DLG's, with its wide start, learns in seconds, and digits rather than forty people
+#: (in pilots .92 and .53 of those held out; torch's start stays at chance). Some settings of its training are drawn.
 TRAINED = {
     "reduced": replace(
         REDUCED,
-        data="faces",
+        victim={**REDUCED.victim, "init": "dlg"},
+        data="digits",
         images=4,
         pattern_batch=4,
-        fit=Fitting(epochs=16, half=5, lr=3e-3, accuracy=0.7),
+        fit=Fitting(epochs=4, half=1, lr=3e-3, accuracy=0.8),
         vary={"victim.width": REDUCED.vary["victim.width"], "fit.batch_size": (16, 24, 32)},
     ),
     "paper": replace(PAPER, fit=Fitting(epochs=100, half=5, batch_size=128, accuracy=0.5)),
@@ -95,23 +97,21 @@ RESIDUAL = {
     "paper": PAPER,
 }
 
-#: Clients that train locally before they share, which the attacker knows and simulates.
+#: Clients that train locally before they share. CI-Net as published matches one gradient; what a simulation of the
+#: known local steps makes of it stands beside.
 FEDERATED = {
     "reduced": replace(
         REDUCED,
         local=LocalTraining(epochs=1, batch_size=1, lr=0.02),
-        reveal=("labels", "local"),
         images=4,
         pattern_batch=4,
         batch_size=4,
         control_images=4,
-        settings={"steps": 60},
         vary={**REDUCED.vary, "local.epochs": (1, 2, 5), "local.batch_size": (1, 2)},
     ),
     "paper": replace(
         PAPER,
         local=LocalTraining(epochs=1, batch_size=8, lr=0.01),
-        reveal=("labels", "local"),
         batch_size=64,
         control_images=64,
         vary={"data": ("cifar10", "cifar100"), "local.epochs": (1, 2, 5), "local.batch_size": (1, 8, 16)},
@@ -126,13 +126,19 @@ ORIGINAL = {
         images=4,
         pattern_batch=4,
         score=("psnr", "psnr_other", "ssim"),
-        vary={"victim.width": tuple(range(24, 40))},
+        vary={"victim.width": tuple(range(16, 32))},
     ),
     "paper": replace(PAPER, score=("psnr", "psnr_other", "ssim")),
 }
 
+
+def aggregated(protocol: Protocol, how: str) -> Protocol:
+    """The images behind one gradient, or behind an update whose training the attacker does or does not know."""
+    return knowing(protocol, "strong") if how == "FedAvg, simulated" else averaging(protocol, how)
+
+
 BATCH_SIZES = {"reduced": (1, 2, 4, 8), "paper": (1, 4, 8, 16, 32, 64)}
-SIDES = {"reduced": (8, 16, 32), "paper": (64, 128, 224)}
+SIDES = {"reduced": (16, 32, 64), "paper": (64, 128, 224)}
 DEPTHS = {"reduced": ("resnet10", "resnet18"), "paper": ("resnet18", "resnet34", "resnet50", "resnet101")}
 
 _FIG7A, _FIG7B = REPORTED["fig7a_cinet_ssim"], REPORTED["fig7b_cinet_sigmoid_imagenet_resolution_ssim"]
@@ -155,7 +161,7 @@ CELLS = {
         "same_labels": Cell(protocol=FOURS[scale], levels=(1, 2, 3, 4)),
         "training_state": Cell(protocol=TRAINED[scale], levels=tuple(STATES)),
         "architecture": Cell(protocol=RESIDUAL[scale], levels=DEPTHS[scale]),
-        "fedavg": Cell(protocol=FEDERATED[scale], levels=("FedSGD", "FedAvg")),
+        "fedavg": Cell(protocol=FEDERATED[scale], levels=("FedSGD", "FedAvg", "FedAvg, simulated"), change=aggregated),
         "original": Cell(protocol=ORIGINAL[scale], levels=("attacked",)),
     }
     for scale in ("reduced", "paper")
