@@ -31,7 +31,8 @@ def decide(
     return claims.cell(
         f"{attack_type}.{factor}",
         cell.protocol,
-        levels=cell.levels,
+        levels=cell.levels + cell.shown,
+        **({"shown": len(cell.shown)} if cell.shown else {}),
         change=cell.change or change,
         x=cell.x or x,
         reported=cell.reported,

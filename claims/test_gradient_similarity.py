@@ -16,6 +16,7 @@ from claims.protocols import CELLS, PROTOCOLS
 from claims.protocols.changes import in_state
 from gia.data import load
 from gia.harness import verdicts
+from gia.harness.casting import keeping_fits
 from gia.harness.controls import shares_gradients
 from gia.harness.protocol import Fitting
 from gia.harness.run import prepared
@@ -33,14 +34,15 @@ STATES = ("untrained", "half-trained", "trained")
 EPSILON, POOL = 1.0, 120
 
 
-#: Residual nets with batch normalization, as the paper's, on digits, of which there are enough to train on.
+#: Residual nets with batch normalization, as the paper's, on digits, of which there are enough to train on, at their
+#: own size. Doubled to 16 pixels they say the same in pilot blocks, and cost half as much again.
 SIMILARITY = {
     "reduced": {
         "victim": {"name": "resnet10"},
         "data": "digits",
-        "image_size": 16,
+        "image_size": 8,
         "images": 48,
-        "vary": {"victim.width": (8, 9, 10, 11, 12, 13, 14, 16), "victim.activation": ("relu", "leaky_relu")},
+        "vary": {"victim.width": (6, 7, 8, 9, 10, 11, 12, 13), "victim.activation": ("relu", "leaky_relu")},
     },
     "paper": {"data": "cifar10"},
 }
@@ -131,7 +133,8 @@ def test_gradients_are_more_alike_on_a_trained_network(claims):
         if not verdicts.needs_second_look(verdict):
             break
     drawn = {state: seen.experiment.levels[state] for state in levels[:2]}
-    shown = [figure4(claims.images / f"{claim.id}.png", drawn, seen.results[0].block)]
+    with keeping_fits(claims.fits):
+        shown = [figure4(claims.images / f"{claim.id}.png", drawn, seen.results[0].block)]
     claims.record(verdict, tables=[seen], pictures=shown)
 
 
@@ -174,7 +177,7 @@ def figure4(path, protocols, block):
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, (state, protocol) in zip(figure.subplots(1, len(protocols)), protocols.items(), strict=True):
-        _, shared = prepared(replace(protocol, images=2 * protocol.images), block)
+        _, shared = prepared(protocol, block)
         rows = normalize(as_rows(shared)).double().cpu().numpy()
         labels = [int(observation.labels) for observation in shared]
         places = TSNE(perplexity=15, init="pca", random_state=0).fit_transform(rows)

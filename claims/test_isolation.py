@@ -80,3 +80,23 @@ def test_an_honest_model_gives_nothing_to_the_same_inversion(claims):
         vary={"victim.width": (250, 400, 500, 600, 750, 850, 900, 1000), "victim.activation": ("relu", "leaky_relu")},
     )
     claims.paired("ana.malicious", protocol, levels=["modified model", "honest model"], change=server)
+
+
+STEPS = ("isolation and optimization", "isolation alone", "optimization alone")
+
+
+def without(protocol, level):
+    """The search stopped after its first step; or on the batch gradient of the honest model, for all its images."""
+    if level == STEPS[1]:
+        return replace(protocol, settings={**protocol.settings, "steps": 1})
+    return (
+        protocol
+        if level == STEPS[0]
+        else replace(protocol, attack="inverting_gradients", fish=None, reveal=("labels",))
+    )
+
+
+@pytest.mark.claim("ana_param.needs_op")
+def test_an_isolated_gradient_is_not_yet_an_image(claims):
+    """Of one image in four, before and after the optimization attack; beside them the latter without isolation."""
+    claims.paired("ana_param.needs_op", PROTOCOLS[claims.scale]["ana_param"], levels=STEPS, change=without)

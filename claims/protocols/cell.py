@@ -18,6 +18,7 @@ class Cell:
     Args:
         protocol: what all levels share.
         levels: what is compared inside each block, the register's A first; the first one's control counts.
+        shown: further levels that an equivalence does not judge; other verdicts take only two of the levels anyway.
         change: (protocol, level) -> protocol of that level; None takes the factor's own (its module's in `claims/`).
         x: where a trend's levels lie, in the register's unit; None takes the factor's own.
         reported: level -> the paper's number, shown beside ours; `reported_as` says what it is.
@@ -25,6 +26,7 @@ class Cell:
 
     protocol: Protocol
     levels: tuple[Level, ...]
+    shown: tuple[Level, ...] = ()
     change: Callable[[Protocol, Any], Protocol] | None = None
     x: Callable[[Any], float] | None = None
     reported: Mapping[Level, float] = field(default_factory=dict)

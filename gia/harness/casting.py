@@ -137,7 +137,8 @@ def victim(protocol: Protocol, block: Block, data: Images, dtype: torch.dtype) -
         whole = fitted(protocol, fitting, block, data)
         model = whole.model if fitting.state == "trained" else whole.checkpoints[fitting.half]
     if protocol.edit is not None:
-        model = protocol.edit(model.cpu(), generator=block.generator("edit"))
+        public = public_images(protocol, block, data)
+        model = protocol.edit(model.cpu(), public, generator=block.generator("edit"))
     return model.to(protocol.device)
 
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class Scene:
             settings["space"] = protocol.space
         settings = {**protocol.settings, **self._equipment(), **settings}
         began = time.perf_counter()
-        found = self._reconstructions([self.block.generator(start, n) for n in range(len(self.shared))], settings)
+        found = self._reconstructions(self.shared, start, settings)
         seconds = time.perf_counter() - began
         aligned, blinds, unmatched = [], [], 0
         for reconstruction, each in zip(found, self.shared, strict=True):
@@ -117,7 +118,9 @@ class Scene:
             blinds.append(blind)
             unmatched += max(0, len(blind) - len(images))
         reference, result, blind = torch.cat([s.reference for s in self.shared]), torch.cat(aligned), torch.cat(blinds)
-        per_image = {name: self._score(name, result, reference) for name in protocol.score}
+        per_image = {name: self._score(name, result, reference) for name in protocol.score if name != "psnr_lost"}
+        if "psnr_lost" in protocol.score:
+            per_image["psnr_lost"] = self._lost(result, reference, start, settings)
         guessed = {name: score(name, blind, reference) for name in ("psnr", "rmse")}
         values = {name: None if scores is None else _mean(scores) for name, scores in per_image.items()}
         return Measurement(
@@ -133,6 +136,28 @@ class Scene:
             reconstructions=_bytes(result[:KEPT]),
         )
 
+    def own_samples(self, steps: int) -> tuple[float, float]:
+        """PSNR to samples of the decoder, one for each image with its label: of what the attack finds with Adam, and of
+        what it starts from, another such sample."""
+        settings = {**self.protocol.settings, **self._equipment(), "optimizer": "adam", "mirror": ()}
+
+        def run(observations: Sequence[Observation], start: str, steps: int) -> list[attacks.Reconstruction]:
+            generators = [self.block.generator(start, n) for n in range(len(observations))]
+            given = {**settings, "steps": steps}
+            return attacks.run_many(self.protocol.attack, self.model, observations, generators=generators, **given)
+
+        own = run(self.observations, "own sample", 0)  # without a step, the start comes back
+        shared = []
+        for sample in own:
+            assert sample.labels is not None  # latent search needs them
+            answer = share_gradient(
+                self.model, sample.images, sample.labels, reveal=("labels",), training=self.protocol.training
+            )
+            shared.append(answer)
+        samples = torch.cat([sample.images for sample in own])
+        found, start = (torch.cat([each.images for each in run(shared, "own search", n)]) for n in (steps, 0))
+        return float(metrics.psnr(found, samples).mean()), float(metrics.psnr(start, samples).mean())
+
     def _client(self, batch: Tensor, number: int) -> Client:
         protocol = self.protocol
         return Client(
@@ -140,6 +165,10 @@ class Scene:
             self.data.labels[batch],
             local=protocol.local,
             reveal=protocol.reveal,
+            defenses=[
+                partial(defense, generator=self.block.generator("defense", number, place))
+                for place, defense in enumerate(protocol.defenses)
+            ],
             generator=self.block.generator("order", number),
             training=protocol.training,
         )
@@ -181,19 +210,30 @@ class Scene:
         public = public_images(protocol, block, self.data)
         return protocol.equip(protocol, self.model, public, generator=block.generator("equip"), cache=FITS.get())
 
+    def _lost(self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any]) -> list[float]:
+        """PSNR of each fished image, had it been alone in its batch, less what it has: what isolation leaves mixed."""
+        alone = [
+            replace(each, observation=self._client(each.chosen, number).answer(each.model))
+            for number, each in enumerate(self.shared)
+        ]
+        found = self._reconstructions(alone, start, settings)
+        best = metrics.psnr(torch.cat([each.images.detach().cpu() for each in found]), reference)
+        return [float(value) for value in best - metrics.psnr(result, reference)]
+
     def _reconstructions(
-        self, generators: Sequence[torch.Generator], settings: Mapping[str, Any]
+        self, shared: Sequence[Shared], start: str, settings: Mapping[str, Any]
     ) -> list[attacks.Reconstruction]:
-        name = self.protocol.attack
+        name, generators = self.protocol.attack, [self.block.generator(start, n) for n in range(len(shared))]
         with warnings.catch_warnings():
             warnings.simplefilter("error", Interrupted)
             try:
                 if self.protocol.fish is None:
-                    return attacks.run_many(name, self.model, self.observations, generators=generators, **settings)
+                    observations = [each.observation for each in shared]
+                    return attacks.run_many(name, self.model, observations, generators=generators, **settings)
                 attack = attacks.ATTACKS[name]
                 return [
                     attack(each.model, each.observation, generator=generator, target=each.target, **settings)
-                    for each, generator in zip(self.shared, generators, strict=True)
+                    for each, generator in zip(shared, generators, strict=True)
                 ]
             except Interrupted as stopped:  # half an attack must not be scored, let alone stored
                 raise KeyboardInterrupt from stopped

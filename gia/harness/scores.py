@@ -33,6 +33,11 @@ def exact_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
     return ((reconstruction - reference).abs().flatten(1).amax(1) <= limit).to(reference.dtype)
 
 
+def recovered_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """`exact_share` to float32's 1e-3 in either dtype: an update loses digits to the weights' own; shape (B,)."""
+    return ((reconstruction - reference).abs().flatten(1).amax(1) <= 1e-3).to(reference.dtype)
+
+
 METRICS: Mapping[str, Metric] = {
     "psnr": Metric(metrics.psnr),
     "ssim": Metric(metrics.ssim, minimum=11),
@@ -41,28 +46,30 @@ METRICS: Mapping[str, Metric] = {
     "lpips_vgg": Metric(partial(metrics.lpips, net="vgg"), minimum=32),
     "rmse": Metric(rmse),
     "exact_share": Metric(exact_share),
+    "recovered_share": Metric(recovered_share),
 }
 
 
 #: Scores that take more than a reconstruction and its original (`gia.harness.scene`): "psnr_other", PSNR to another
-#: image of the same label; "label_agreement", 1 where the protocol's judge sees the original's label; "lpips_nearest",
+#: image of the same label; "psnr_lost", how much more PSNR the same attack has where a fished image is the whole
+#: batch; "label_agreement", 1 where the protocol's judge sees the original's label; "lpips_nearest",
 #: LPIPS with VGG to the nearest of real images that nobody attacked.
-CONTEXTUAL = frozenset({"psnr_other", "label_agreement", "lpips_nearest"})
+CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"})
 
-#: Real images among which "lpips_nearest" looks, at least and at most.
-NEAREST_OF = (100, 200)
+#: Real images among which "lpips_nearest" looks.
+NEAREST_OF = 100
 
 
 def lpips_nearest(result: Tensor, real: Tensor) -> list[float] | None:
     """LPIPS-VGG of each image (B, C, H, W) to the nearest of `real` (N, C, H, W), both in [0, 1]; None below 32 pixels.
 
-    Raises ValueError for fewer real images than `NEAREST_OF` asks.
+    Raises ValueError for fewer real images than `NEAREST_OF`.
     """
-    if len(real) < NEAREST_OF[0]:
-        raise ValueError(f"lpips_nearest: expected at least {NEAREST_OF[0]} real images, got {len(real)}")
+    if len(real) < NEAREST_OF:
+        raise ValueError(f"lpips_nearest: expected at least {NEAREST_OF} real images, got {len(real)}")
     if min(real.shape[-2:]) < METRICS["lpips_vgg"].minimum:
         return None
-    real = real[: NEAREST_OF[1]].to(result.dtype)
+    result, real = result.float(), real[:NEAREST_OF].float()  # a perceptual distance needs no more digits
     with torch.no_grad():
         distances = pairwise(2 * result.clamp(0, 1) - 1, 2 * real - 1, net="vgg")
     return [float(value) for value in distances.amin(1)]

@@ -70,6 +70,11 @@ class Claims:
         return self._context.device
 
     @property
+    def fits(self) -> Path:
+        """Where victims that blocks trained are kept, for `gia.harness.casting.keeping_fits`."""
+        return self._context.store.fits
+
+    @property
     def images(self) -> Path:
         """The run's folder for pictures; what lies there is kept with the report."""
         folder = self._context.folder / "images"
@@ -151,9 +156,13 @@ class Claims:
             id, protocol, "affected", lambda claim, v, **look: verdicts.affected(claim, *_two(v), **look), **experiment
         )
 
-    def equivalence(self, id: str, protocol: Protocol, **experiment: Any) -> Verdict:
-        """Each level against the first: no effect beyond the margin."""
-        return self._decide(id, protocol, "equivalence", verdicts.equivalence, **experiment)
+    def equivalence(self, id: str, protocol: Protocol, *, shown: int = 0, **experiment: Any) -> Verdict:
+        """Each level against the first: no effect beyond the margin. The last `shown` levels are not judged."""
+
+        def decide(claim: Claim, values: np.ndarray, **look: Any) -> Verdict:
+            return verdicts.equivalence(claim, values[:, : values.shape[1] - shown], **look)
+
+        return self._decide(id, protocol, "equivalence", decide, **experiment)
 
     def count(
         self, id: str, protocol: Protocol, *, claimed: float | Sequence[float] | None = None, **experiment: Any

@@ -1,4 +1,4 @@
-"""Victims by name, activation and width; standardization as their first layer; trained weights; a decoder to search."""
+"""Victims by name, activation and width; standardization as their first layer; trained weights; decoders to search."""
 
 from gia.models.building import NAMES, build
 from gia.models.decoders import train_decoder

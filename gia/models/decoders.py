@@ -32,7 +32,7 @@ class ClassDecoder(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """z (N, latent) and labels (N,) int64 -> images (N, C, H, W) in [0, 1]."""
-        return self.logits(latents, labels).sigmoid().unflatten(1, self.image_shape)  # type: ignore[no-untyped-call]
+        return self.logits(latents, labels).sigmoid().view(-1, *self.image_shape)
 
     def logits(self, latents: Tensor, labels: Tensor) -> Tensor:
         """The same before the sigmoid, (N, C * H * W)."""
@@ -49,15 +49,15 @@ def train_decoder(
     epochs: int = 30,
     batch_size: int = 64,
     lr: float = 3e-3,
-    divergence: float = 3e-3,
+    divergence: float = 4e-3,
     generator: torch.Generator,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> ClassDecoder:
     """Train the decoder of a conditional variational autoencoder (Sohn et al., 2015, Eq. 4) on labelled images.
 
-    The encoder, a perceptron with one hidden layer, is thrown away. The loss of an image is its binary cross-entropy per
-    pixel plus `divergence` times KL(q(z | x, y), N(0, 1)); Adam's step size falls linearly to zero.
+    The encoder, a perceptron with one hidden layer, is thrown away. The loss of an image is its binary cross-entropy
+    per pixel plus `divergence` times KL(q(z | x, y), N(0, 1)); Adam's step size falls linearly to zero.
 
     Args:
         latent, width: entries of z; units of each hidden layer.
@@ -132,7 +132,7 @@ def _trained(
             kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
             loss = F.binary_cross_entropy_with_logits(logits, pixels[batch]) + divergence * kl
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+            loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(batch)
         if progress is not None:

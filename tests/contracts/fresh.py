@@ -35,10 +35,25 @@ def edited(model: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
     return function(model, **settings)
 
 
+class Logistic(nn.Module):
+    """A decoder that knows nothing: each pixel is the logistic function of an entry of z."""
+
+    def __init__(self, latent_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.latent_shape = tuple(latent_shape)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """z (N, C, H, W) -> images (N, C, H, W)."""
+        return latents.sigmoid()
+
+
 def equipped(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """An attack's settings with what it is equipped with: `decoder` holds the arguments of an untrained one."""
+    """An attack's settings with what it is equipped with: `decoder` holds the arguments of an untrained one, or of a
+    `Logistic` one."""
     made = dict(settings)
-    if "decoder" in made:
+    if "latent_shape" in made.get("decoder", ()):
+        made["decoder"] = Logistic(**made["decoder"])
+    elif "decoder" in made:
         generator = torch.Generator().manual_seed(0)
         made["decoder"] = gia.models.OverParameterized(**made["decoder"], generator=generator)
     return made

@@ -10,11 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from gia.data import Images
+from gia.federated import fit
 from gia.harness import scene
 from gia.harness.casting import keeping_fits
-from gia.harness.controls import beats_blind_guess, shares_gradients
+from gia.harness.controls import beats_blind_guess, inverts_its_own_samples, shares_gradients
+from gia.harness.protocol import Protocol
 from gia.harness.run import measure
-from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Spy, black, silence, with_state
+from gia.models import build, train_decoder
+from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Silent, Spy, black, silence, with_state
 
 
 @pytest.mark.parametrize("state", ["untrained", "trained"])
@@ -90,3 +94,47 @@ def test_control_images_are_not_private(monkeypatch: pytest.MonkeyPatch) -> None
     assert not any(torch.equal(one, other) for one in private for other in batches)
     with pytest.raises(ValueError, match=r"control_images: .*at most the 12 images"):
         beats_blind_guess(replace(protocol, control_images=13), BLOCK)
+
+
+def decoder(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
+    """A decoder of digits, trained for a moment."""
+    return {"decoder": train_decoder(public, epochs=10, generator=generator, cache=cache)}
+
+
+def judge(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn.Module:
+    """A classifier of digits, trained for a moment."""
+    net = build("mlp", num_classes=10, image_size=8, channels=1, width=64, generator=generator)
+    return fit(net, images, epochs=10, batch_size=64, lr=4e-3, generator=generator, cache=cache).model
+
+
+LATENT = replace(
+    PROTOCOL,
+    attack="ggl",
+    settings={"optimizer": "cma", "steps": 5, "population": 5},
+    equip=decoder,
+    judge=judge,
+    score=("label_agreement",),
+    control=inverts_its_own_samples,
+    control_images=8,
+)
+
+
+def nothing(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn.Module:
+    """A judge that sees the same digit everywhere."""
+    return Silent(judge(images, generator=generator, cache=cache))
+
+
+def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agrees(tmp_path: Path) -> None:
+    """A search that follows nothing, a silent victim or a blind judge would "support" that a factor has no effect."""
+    with keeping_fits(tmp_path):
+        alive = inverts_its_own_samples(LATENT, BLOCK)
+        still = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "lr": 1e-6}), BLOCK)
+        blind = inverts_its_own_samples(replace(LATENT, judge=nothing), BLOCK)
+    silent = inverts_its_own_samples(replace(LATENT, edit=silence), BLOCK)
+    assert alive.passed, alive.reason
+    assert alive.values["own_psnr"] >= 20
+    assert still.reason.startswith("failed: own samples")
+    assert "label agreement" not in still.reason
+    assert blind.reason.startswith("failed: label agreement")
+    assert "a shared gradient is zero" in silent.reason
+    assert [control.passed for control in (still, blind, silent)] == [False] * 3

@@ -113,7 +113,7 @@ class Shifted:
 
     by: float
 
-    def __call__(self, model, *, generator):
+    def __call__(self, model, public, *, generator):
         return model
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gia.attacks import Reconstruction
+from gia.data import Images
 from gia.federated import Observation
 from gia.harness.blocks import Block
 from gia.harness.controls import beats_blind_guess
@@ -75,6 +76,6 @@ class Silent(nn.Module):
         return self.net(images) * 0
 
 
-def silence(model: nn.Module, *, generator: torch.Generator) -> nn.Module:
+def silence(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
     """An edit after which no gradient is left."""
     return Silent(model)

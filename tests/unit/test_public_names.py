@@ -110,6 +110,7 @@ ATTACK_SETTINGS = {
     "gias": (
         "steps latent_steps latent_lr weight_lr schedule objective total_variation divergence decoder loss callback"
     ),
+    "ggl": "decoder optimizer steps population lr bound objective mirror loss callback",
     "gradinversion": (
         "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
         "loss callback"

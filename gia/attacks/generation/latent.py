@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -10,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.generation.decoding import as_images, decoder_for
+from gia.attacks.generation.decoding import (
+    as_images,
+    decoder_for,
+    draw_latents,
+    matched,
+    reconstructions,
+    takes_labels,
+)
 from gia.attacks.matching import CMA, Adam, Matching, Mirror, Point, Progress, UpdateRule, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
@@ -39,7 +45,7 @@ def ggl(
     steps: int = 25_000,
     population: int = 50,
     lr: float = 0.1,
-    bound: float | None = 3.0,
+    bound: float | None = 2.0,
     objective: Objective | None = None,
     mirror: Sequence[Mirror] = (),
     loss: Loss = cross_entropy,
@@ -63,7 +69,7 @@ def ggl(
             steps=0 and returns a sample of G that no gradient has moved.
         population: candidates of a generation of "cma".
         lr: step size of "adam".
-        bound: every entry of z lies in [-bound, bound]; None sets no bound.
+        bound: every entry of z lies in [-bound, bound], outside of which a decoder has seen little; None sets none.
         objective: the matching term D, `SquaredDifferences()` by default.
         mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They may be
             anything, noise included, so only "cma" takes them.
@@ -84,13 +90,9 @@ def ggl(
         raise ValueError("labels: ggl needs them; share with reveal=('labels',) or set them")
     decode = _Decode(decoder_for(decoder, problem.reference), labels, problem.image_shape)
     decode.check(problem.reference)
-    shape = (problem.batch_size, *decode.latent_shape)
 
     def descend(variables: Sequence[Tensor], trials: slice) -> Point:
-        latents = variables[0].detach().requires_grad_()
-        images = decode(latents, trials)
-        values, to_images, _ = problem(images.detach(), labels[trials], trials=trials)
-        return Point(values, torch.autograd.grad(images, latents, to_images))
+        return matched(problem, lambda leaves: decode(leaves[0], trials), variables, labels[trials], trials)
 
     def compare(variables: Sequence[Tensor], trials: slice) -> Point:
         images = decode(variables[0], trials)
@@ -100,33 +102,23 @@ def ggl(
         if bound is not None:
             variables[0].clamp_(-bound, bound)
 
-    start = problem.reference.new_zeros(len(problem), *shape)
-    update: UpdateRule = CMA(1.0, population, bound, generators)
-    if optimizer == "adam":
+    if optimizer == "cma":
+        evaluate, start = compare, problem.reference.new_zeros(len(problem), problem.batch_size, *decode.latent_shape)
+        update: UpdateRule = CMA(1.0, population, bound, generators)
+    else:
+        evaluate, start = descend, draw_latents(decode.decoder, problem.batch_size, generators, problem.reference)
         update = Adam(lr, signed=False)
-        # Drawn in float32 where the generator lives, then moved: one start for every device and dtype.
-        drawn = [torch.randn(shape, generator=g, device=g.device, dtype=torch.float32) for g in generators]
-        start.copy_(torch.stack(drawn))
         clamp([start])
     found = minimize(
-        descend if optimizer == "adam" else compare,
+        evaluate,
         [start],
         steps=steps,
         update=update,
         constraint=clamp if optimizer == "adam" else None,
         callback=callback,
     )
-    with torch.no_grad():
-        images = decode(found.variables[0]).clamp(0, 1)
-    return [
-        Reconstruction(
-            images=images[trial],
-            labels=labels[trial],
-            objective=float(found.values[trial]),
-            gradient_evaluations=problem.evaluations[trial],
-        )
-        for trial in range(len(problem))
-    ]
+    images = decode(found.variables[0]).clamp(0, 1)
+    return reconstructions(images, found.values, problem)
 
 
 def _check(optimizer: str, population: int, lr: float, bound: float | None, mirror: Sequence[Mirror]) -> None:
@@ -157,15 +149,15 @@ class _Decode:
 
     def __init__(self, decoder: nn.Module, labels: Tensor, image_shape: tuple[int, int, int]) -> None:
         self.latent_shape: tuple[int, ...] = tuple(decoder.latent_shape)  # type: ignore[arg-type]  # checked before
-        self._decoder, self._labels, self._image_shape = set_mode(decoder, False), labels, image_shape
-        self._conditional = _takes_two(decoder)
+        self.decoder, self._labels, self._image_shape = set_mode(decoder, False), labels, image_shape
+        self._conditional = takes_labels(decoder)
 
     def __call__(self, latents: Tensor, trials: slice = slice(None)) -> Tensor:
         made = self._made(latents.flatten(0, 1), self._labels[trials].flatten())
         return as_images(made, self._image_shape).view(*latents.shape[:2], *self._image_shape)
 
     def _made(self, latents: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self._decoder(latents, labels) if self._conditional else self._decoder(latents)
+        images: Tensor = self.decoder(latents, labels) if self._conditional else self.decoder(latents)
         return images
 
     @torch.no_grad()
@@ -182,11 +174,3 @@ class _Decode:
         if not bool(((images >= 0) & (images <= 1)).all()):  # also for NaN
             low, high = float(images.min()), float(images.max())
             raise ValueError(f"decoder: expected images in [0, 1], got {low:.3g} to {high:.3g}")
-
-
-def _takes_two(decoder: nn.Module) -> bool:
-    try:
-        inspect.signature(decoder.forward).bind(None, None)
-    except TypeError:
-        return False
-    return True

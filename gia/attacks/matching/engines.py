@@ -96,7 +96,7 @@ class Engine:
                 gradients = mirrored(trial, gradients)
             pairs = [(gradients[name], target[name]) for name in gradients]
             found.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
-        return torch.stack(found)
+        return torch.stack(found).detach()
 
     def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | None:
         """The fast engine, where it is known to agree with `plain` and to be faster."""
