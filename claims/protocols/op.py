@@ -143,7 +143,7 @@ ORIGINAL = {
         images=4,
         pattern_batch=4,
         score=("psnr", "psnr_other", "ssim"),
-        vary={key: REDUCED.vary[key] for key in ("victim.width", "victim.activation")},
+        vary={"victim.width": tuple(range(25, 33)), "victim.activation": REDUCED.vary["victim.activation"]},
     ),
     "paper": replace(PAPER, score=("psnr", "psnr_other", "ssim")),
 }
