@@ -163,8 +163,7 @@ def train_inverter(
         known, unseen = (gradients_of_images(model, inverter, *part, **settings_of) for part in parts)
     else:
         known, unseen = (
-            gradients_of_batches(model, inverter, *part, local=local, generator=source, **settings_of)
-            for part in parts
+            gradients_of_batches(model, inverter, *part, local=local, generator=source, **settings_of) for part in parts
         )
     _train(inverter, known, unseen, epochs, lr, training_batch, patience, source, progress)
     if path is not None:
