@@ -71,7 +71,7 @@ class Inverting:
         return {"inverter": inverter}
 
 
-#: The paper's victim, with DLG's weights, on digits: of real sets that can be installed only they hold enough images for
+#: The paper's victim, with DLG's weights, on digits: of the real sets that can be installed only they hold enough for
 #: an inverter to learn from. Its batches are drawn without regard to labels, which it does not know.
 REDUCED = Protocol(
     attack="learning_to_invert",

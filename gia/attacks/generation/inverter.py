@@ -142,4 +142,5 @@ class Inverter(nn.Module):
 
 
 def _unit(buckets: Tensor) -> Tensor:
-    return buckets / buckets.norm(dim=1, keepdim=True).clamp_min(torch.finfo(buckets.dtype).tiny)
+    unit: Tensor = buckets / buckets.norm(dim=1, keepdim=True).clamp_min(torch.finfo(buckets.dtype).tiny)
+    return unit

@@ -20,7 +20,7 @@ from gia.attacks.probe import logits_of
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
-from gia.federated.client import Loss, _check_batch, _check_range
+from gia.federated.client import Loss, check_batch, check_labels
 from gia.federated.observation import shared_names
 from gia.models import keeping
 
@@ -125,7 +125,7 @@ def train_inverter(
     Returns the inverter of the best epoch, frozen. Raises ValueError for an argument out of range, a model that does
     not take the images, or too few images for training and held-out batches.
     """
-    _check_batch(images, labels)
+    check_batch(images, labels)
     for name, value in (("batch_size", batch_size), ("epochs", epochs), ("training_batch", training_batch)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -139,9 +139,8 @@ def train_inverter(
     seed = int(torch.randint(2**62, (1,), generator=generator))
     like = next(model.parameters())
     images, labels = images.detach().to(like), labels.to(like.device)
-    _check_range(labels, logits_of(copy.deepcopy(model).eval(), images[:1]))
+    check_labels(labels, logits_of(copy.deepcopy(model).eval(), images[:1]))
     shapes = {name: tuple(model.get_parameter(name).shape) for name in shared_names(model)}
-    form = {"shapes": shapes, "image_shape": tuple(images.shape[1:]), "batch_size": batch_size, "training": training}
     path = None
     if cache is not None:
         settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
@@ -153,17 +152,25 @@ def train_inverter(
             return Inverter.load(path).to(like.device)
     source = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # the weights are drawn below
-        inverter = Inverter(**form, local=local, hashed=hashed, hidden=hidden)
+        inverter = Inverter(
+            shapes=shapes,
+            image_shape=images.shape[1:],
+            batch_size=batch_size,
+            training=training,
+            local=local,
+            hashed=hashed,
+            hidden=hidden,
+        )
     inverter.to_empty(device=like.device).to(like.dtype)
     _initialize(inverter, images.mean(0), source)
     order = torch.randperm(len(images), generator=source).to(like.device)
     parts = [(images[part], labels[part]) for part in (order[apart:], order[:apart])]
-    settings_of = {"loss": loss, "training": training}
     if local is None and not (training and _has_batch_norm(model)):
-        known, unseen = (gradients_of_images(model, inverter, *part, **settings_of) for part in parts)
+        known, unseen = (gradients_of_images(model, inverter, *part, loss=loss, training=training) for part in parts)
     else:
         known, unseen = (
-            gradients_of_batches(model, inverter, *part, local=local, generator=source, **settings_of) for part in parts
+            gradients_of_batches(model, inverter, *part, local=local, loss=loss, training=training, generator=source)
+            for part in parts
         )
     _train(inverter, known, unseen, epochs, lr, training_batch, patience, source, progress)
     if path is not None:
@@ -172,7 +179,7 @@ def train_inverter(
 
 
 def _initialize(inverter: Inverter, mean_image: Tensor, source: torch.Generator) -> None:
-    """Scales of 0, which the first gradients replace; a hash; torch's default weights; the mean image as a last bias."""
+    """Scales of 0, which the first gradients replace; a hash; torch's default weights; the mean image as last bias."""
     with torch.no_grad():
         inverter.scales.zero_()
         if inverter.hashed is not None:
@@ -184,7 +191,7 @@ def _initialize(inverter: Inverter, mean_image: Tensor, source: torch.Generator)
         for layer in layers:
             bound = layer.in_features**-0.5
             for parameter in (layer.weight, layer.bias):
-                parameter.copy_((torch.rand(parameter.shape, generator=source) * 2 - 1) * bound)
+                parameter.copy_((torch.rand(parameter.shape, generator=source, dtype=torch.float64) * 2 - 1) * bound)
         layers[-1].bias.copy_(mean_image.flatten().repeat(inverter.batch_size))
 
 
@@ -207,7 +214,7 @@ def _train(
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     best, kept, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
     for epoch in range(1, epochs + 1):
-        for row, member in zip(rows.split(training_batch), members.split(training_batch), strict=True):
+        for row, member in zip(torch.split(rows, training_batch), torch.split(members, training_batch), strict=True):
             error = _matched_error(inverter(known.buckets[row].mean(1)), known.images[member])
             optimizer.zero_grad()
             error.backward()  # type: ignore[no-untyped-call]  # torch's

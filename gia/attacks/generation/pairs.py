@@ -54,7 +54,7 @@ class Pairs:
 def gradients_of_images(
     model: nn.Module, inverter: Inverter, images: Tensor, labels: Tensor, *, loss: Loss, training: bool
 ) -> Pairs:
-    """A gradient for each image; that of a batch is their mean. `inverter`, the first time, takes its scales from it."""
+    """A gradient for each image; that of a batch is their mean. An inverter without scales takes them from it."""
     victim = _Victim(model, loss, training)
     each = torch.arange(len(images), device=images.device)[:, None]
     buckets = victim.buckets(inverter, victim.gradient, images, labels, each)
@@ -77,10 +77,10 @@ def gradients_of_batches(
     whole = len(images) // count * count
     shuffles = [torch.randperm(len(images), generator=generator)[:whole] for _ in range(count)]
     members = torch.cat(shuffles).view(-1, count)
-    if local is None:
-        chosen, share = members, victim.gradient
-    else:
-        noise = torch.rand(len(members), local.epochs, count, generator=generator)
+    share: Callable[[Tensor, Tensor], _State] = victim.gradient
+    chosen = members
+    if local is not None:
+        noise = torch.rand(len(members), local.epochs, count, generator=generator, dtype=torch.float64)
         chosen = members[:, None].expand_as(noise).gather(2, noise.argsort(2))
         share = victim.update(local)
     members, chosen = members.to(images.device), chosen.to(images.device)
@@ -97,6 +97,10 @@ class _Victim:
         self.shared = {name: state[name] for name in names}
         self.size = sum(p.numel() for p in self.shared.values())
         frozen = {name: p for name, p in state.items() if name not in self.shared}
+        for layer in list(net.modules()):
+            for name, part in layer.named_children():
+                if isinstance(part, nn.RReLU):  # vmap lacks it, even at its mean slope
+                    setattr(layer, name, nn.LeakyReLU((part.lower + part.upper) / 2))
         if training:
             for layer in net.modules():
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # nothing is kept of a batch's statistics
@@ -136,11 +140,11 @@ class _Victim:
         labels: Tensor,
         chosen: Tensor,
     ) -> Tensor:
-        """The inverter's buckets of what is shared, (M, features); `chosen` (M, ...) are the images of each gradient."""
+        """The inverter's buckets of what is shared, (M, features); `chosen` (M, ...) are the images of each."""
         many = vmap(share)
         size = max(1, min(_EXAMPLES, _AT_ONCE // self.size))
         found = []
-        for part in chosen.split(size):
+        for part in torch.split(chosen, size):
             gradients = list(many(images[part], labels[part]).values())
             if not bool(inverter.scales.any()):  # as the first part of the first pairs has them
                 sizes = torch.stack([g.flatten(1).square().sum(1).mean().sqrt() for g in gradients])
