@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from scipy.stats import binom
 
-from gia import attacks
+from gia import attacks, metrics
 from gia.data import Images
 from gia.harness.blocks import Block
-from gia.harness.casting import fitted, images_of, others
+from gia.harness.casting import fitted, images_of, others, public_images
 from gia.harness.protocol import Protocol
 from gia.harness.scene import Scene
 
@@ -48,6 +49,25 @@ def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
         first, last = next(filter(math.isfinite, best), -math.inf), seen.objective
         checks[f"objective {first:.4g} to {last:.4g}"] = last < first
     return _control(protocol, block, data, checks, values)
+
+
+def beats_auxiliary_mean(protocol: Protocol, block: Block) -> Control:
+    """The control of a learned inverter, on other images of the same victim: it has learned something from gradients.
+
+    Its mean PSNR is above that of the mean of the attacker's own images, the best that it could return without looking.
+    The rest is as in `beats_blind_guess`.
+    """
+    protocol = replace(protocol.drawn(block.setting), score=("psnr",))
+    data = images_of(protocol)
+    scene = Scene(protocol, block, data, others(protocol, block, data))
+    if (norm := scene.gradient_norm) == 0:
+        return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
+    psnr = float(scene.attacked("control start").values["psnr"] or 0.0)
+    reference = torch.cat([each.reference for each in scene.shared])
+    mean_image = public_images(protocol, block, data).images.mean(0).to(reference)
+    mean = float(metrics.psnr(mean_image.expand_as(reference), reference).mean())
+    checks = {f"PSNR {psnr:.2f} dB against {mean:.2f} dB of the auxiliary mean image": psnr > mean}
+    return _control(protocol, block, data, checks, {"psnr": psnr, "mean_psnr": mean, "gradient_norm": norm})
 
 
 #: What the control of latent search asks: decibels on the decoder's own samples, how many of them by the search (the

@@ -57,7 +57,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write` kept. Raises ValueError for a file that cannot be read."""
     try:
         with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118  # it is no mapping
     except SafetensorError as error:
         raise ValueError(f"cache: {path} cannot be read ({error}); delete it") from error

@@ -58,7 +58,9 @@ each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
 
 def launch(name, model, observation, **changes):
     """The attack with its quick settings and some changes."""
-    settings = equipped({**CASES[name].settings, **CASES[name].quick})
+    case = CASES[name]
+    good = build(case, torch.float32)
+    settings = equipped({**case.settings, **case.quick}, good, share(case, good, *case.batch(0, 1)))
     return ATTACKS[name](model, observation, **{**settings, "generator": torch.Generator(), **changes})
 
 

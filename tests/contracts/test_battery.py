@@ -12,12 +12,37 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import gia
-from gia.attacks import ATTACKS, CARDS, run_many
+from gia import attacks
+from gia.attacks import CARDS
 from gia.attacks.matching import Interrupted
 from gia.attacks.trials import LEAVES
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
 from tests.contracts.fresh import edited, equipped
 from tests.contracts.snapshots import global_state, model_state, observation_state, same_reconstruction
+
+
+class Equipped:
+    """An attack that is equipped when it is called: what it needs may depend on the victim and on what is shared."""
+
+    def __init__(self, attack):
+        self.attack = attack
+
+    def __getattr__(self, name):
+        return getattr(self.attack, name)
+
+    def __call__(self, model, observation, **settings):
+        return self.attack(model, observation, **equipped(settings, model, observation))
+
+
+ATTACKS = {name: Equipped(attack) for name, attack in attacks.ATTACKS.items()}
+
+
+def run_many(name, model, observations, **settings):
+    """`gia.attacks.run_many`, equipped for the first of the observations."""
+    if observations:
+        settings = equipped(settings, model, observations[0])
+    return attacks.run_many(name, model, observations, **settings)
+
 
 FLOATS = (torch.float32, torch.float64)
 each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))

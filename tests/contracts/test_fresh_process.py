@@ -38,7 +38,10 @@ def there(tmp_path_factory):
         jobs.append({**job, "settings": settings, "seed": number})
         with gia.numerics.reproducible():
             here[name, dtype] = ATTACKS[name](
-                model, observation, generator=torch.Generator().manual_seed(number), **equipped(settings)
+                model,
+                observation,
+                generator=torch.Generator().manual_seed(number),
+                **equipped(settings, model, observation),
             )
     (folder / "job.json").write_text(json.dumps(jobs))
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(gia.__file__).parents[1])}
