@@ -62,24 +62,28 @@ def inverts_its_own_samples(protocol: Protocol, block: Block) -> Control:
     `OWN_SAMPLE` decibels on average, `OWN_GAIN` above other samples with their labels: a victim that gives nothing
     away, or a search that does not follow it, is void.
     The protocol's own attack on the control images reaches the judge's "label_agreement" above chance, which is right
-    guesses with 1 / classes each: at most 1 % of guessers do as well. The rest is as in `beats_blind_guess`.
+    guesses with 1 / classes each: at most 1 % of guessers do as well. Without a judge
+    this is not asked. The rest is as in `beats_blind_guess`.
     """
-    protocol = replace(protocol.drawn(block.setting), score=("label_agreement",))
+    judged = protocol.judge is not None
+    protocol = replace(protocol.drawn(block.setting), score=("label_agreement",) if judged else ("psnr",))
     data = images_of(protocol)
     scene = Scene(protocol, block, data, others(protocol, block, data))
     if (norm := scene.gradient_norm) == 0:
         return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
     psnr, start = scene.own_samples(OWN_STEPS)
-    agreement = float(scene.attacked("control start").values["label_agreement"] or 0.0)
-    chance, count = 1 / data.num_classes, len(scene.chosen)
-    guessed = float(binom.sf(round(agreement * count) - 1, count, chance))
     checks = {
         f"own samples {start:.1f} to {psnr:.1f} dB, at least {OWN_SAMPLE:g} and {OWN_GAIN:g} more asked": (
             psnr >= max(OWN_SAMPLE, start + OWN_GAIN)
-        ),
-        f"label agreement {agreement:.2f} of {count}, chance {chance:g}": guessed <= 0.01,
+        )
     }
-    values = {"own_psnr": psnr, "label_agreement": agreement, "gradient_norm": norm}
+    values = {"own_psnr": psnr, "gradient_norm": norm}
+    if judged:
+        agreement = float(scene.attacked("control start").values["label_agreement"] or 0.0)
+        chance, count = 1 / data.num_classes, len(scene.chosen)
+        guessed = float(binom.sf(round(agreement * count) - 1, count, chance))
+        checks[f"label agreement {agreement:.2f} of {count}, chance {chance:g}"] = guessed <= 0.01
+        values["label_agreement"] = agreement
     return _control(protocol, block, data, checks, values)
 
 
