@@ -63,7 +63,6 @@ def test_gradinversion_sees_single_faces_through_leaked_batch_statistics():
     trained = fit(victim, faces.take(order[4:]), epochs=8, batch_size=32, lr=1e-3, generator=seed(0))
     assert trained.accuracy >= 0.7
     settings = {
-        "steps": 200,
         "data": faces.take(order[:2]),
         "objective": Cosine(),
         "total_variation": 0.1,
