@@ -34,7 +34,7 @@ def test_it_makes_images_of_the_asked_form_and_has_more_weights_than_four_for_ea
     assert weights(decoder) > 4 * images * height * width
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 32, 32), (1, 48, 20)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 32, 32), (1, 48, 20)], ids=str)
 def test_its_channels_are_doubled_from_32_exactly_when_the_images_outgrow_the_weights(shape):
     """The released settings of arXiv 2503.11514. If it fails, the width is that of another batch size or resolution."""
     pixels = shape[1] * shape[2]
