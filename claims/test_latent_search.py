@@ -46,7 +46,7 @@ def test_a_generator_of_another_domain_does_not_even_find_the_class(claims):
 @pytest.mark.baseline
 @pytest.mark.parametrize("optimizer", ["cma", "adam"])
 def test_quality_is_that_on_record(baseline, optimizer):
-    """The search, or the training of its decoder or judge, changed: on purpose, or by a regression."""
-    protocol = pinned(PROTOCOLS["reduced"]["gen_z"])
+    """The search, or the training of its decoder, changed: on purpose, or by a regression."""
     settings = {"optimizer": optimizer, "steps": 50, "population": 10}
-    baseline.check_attack(f"gen_z/{optimizer}", replace(protocol, images=8, pattern_batch=8, settings=settings))
+    protocol = replace(pinned(PROTOCOLS["reduced"]["gen_z"]), settings=settings, score=("psnr", "rmse"), judge=None)
+    baseline.check_attack(f"gen_z/{optimizer}", protocol)

@@ -252,18 +252,21 @@ class Claims:
             verdict = decide(claim, table.values(value or claim.metric), void=table.void, look=look)
             if not verdicts.needs_second_look(verdict):
                 break
-        shown = self._draw(claim, table, value or claim.metric, reported, reported_as)
+        shown = self.draw(id, table, value, reported=reported, reported_as=reported_as)
         return self.record(verdict, tables=[table], pictures=shown)
 
-    def _draw(
+    def draw(
         self,
-        claim: Claim,
+        id: str,
         table: Table,
-        value: str | Value | tuple[str, ...],
-        reported: Mapping[Any, float] | None,
-        reported_as: str,
+        value: str | Value | tuple[str, ...] | None = None,
+        *,
+        reported: Mapping[Any, float] | None = None,
+        reported_as: str = "the paper",
     ) -> list[Path]:
         """The metric over the levels, and the first valid block's images: none of them chosen."""
+        claim = self.claim(id)
+        value = value or claim.metric
         if not table.valid:
             return []
         paths = [self.images / f"{claim.id}-levels.png"]

@@ -62,7 +62,9 @@ def ci_net(
         callback: called before each step with `Progress`; its variables are the weights, each (R, *shape).
 
     Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
-    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last.
+    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last. On a
+    Sigmoid net without batch normalization that objective falls below 1e-7, where float32 ends, before the image is
+    found: float64 gave 37.0 dB where float32 gave 33.0, in the same time (four 16-px CIFAR images, 100 steps).
     Raises ValueError for observations without labels or that do not fit the model, and for a decoder without a
     `latent_shape` or whose pictures do not turn into the client's images.
     """

@@ -108,7 +108,11 @@ class Decoders:
 
 def takes_labels(decoder: nn.Module) -> bool:
     """Whether it is called as decoder(z, labels), and not as decoder(z)."""
-    return len(inspect.signature(decoder.forward).parameters) > 1
+    try:
+        inspect.signature(decoder.forward).bind(None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def draw_latents(decoder: nn.Module, batch_size: int, generators: Sequence[torch.Generator], like: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def ggl(
     loss: Loss = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> list[Reconstruction]:
-    """Generative Gradient Leakage (Li et al., 2022, arXiv 2203.15696, Sec. 3), one z for each image of a batch.
+    """Generative Gradient Leakage (Li et al., 2022, arXiv 2203.15696), one z for each image of a batch.
 
     Minimizes D(T(g(G(z), y)), g*) over z, where T is the client's defence, from z of N(0, 1) in every entry. G makes
     the images, so that whatever is returned looks like what it was trained on, a match or not.
@@ -77,7 +77,7 @@ def ggl(
         callback: called before each step with `Progress`; its variables are z, (R, B, *latent_shape).
 
     Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels: of
-    the z with the least objective. Departs from the paper in limiting z by a box in place of a penalty on its norm.
+    the z with the least objective. Departs from the paper in limiting z by a box in place of its regularizer R(G; z).
 
     Raises ValueError for observations without labels or that do not fit the model, a setting out of range, or a decoder
     that does not fit; TypeError for a decoder that is none.

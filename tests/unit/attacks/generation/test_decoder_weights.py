@@ -102,6 +102,20 @@ def test_all_weights_move_by_the_step_size_and_the_latents_stay():
     assert found.gradient_evaluations == 3
 
 
+def test_the_sign_of_the_gradient_alone_moves_the_weights():
+    """By Adam's rule on signs (betas .9, .999) a second step is the step size where the sign stayed, and 1 / 19 of it
+    where it turned. If it fails, the search is plain Adam, or `signed` is not heard."""
+    model, steps = victim(), {}
+    for signed in (True, False):
+        _, seen = watched(share(CASE, model, 0), model, steps=3, lr=1e-2, signed=signed)
+        (_, before), (_, after) = seen[1:]
+        steps[signed] = ((after[0] - before[0]).abs() / 1e-2).flatten()
+    known = torch.stack([steps[True] - 1, steps[True] - 1 / 19]).abs().min(0).values
+    assert known.max() < 1e-5
+    assert (steps[True] < 0.5).any()
+    assert ((steps[False] - 1).abs() > 1e-2).any()
+
+
 def test_each_observation_has_a_start_of_its_own():
     """If it fails, trials search from one and the same decoder."""
     model = victim()
