@@ -116,8 +116,8 @@ FACES = {
     "paper": replace(PAPER, data="celeba", image_size=64, disjoint="labels", equip=replace(PAPER.equip, copies=1)),
 }
 
-#: Digits have no more than eight pixels a side to show, faces have. Larger faces are harder by themselves: in a pilot the
-#: mean image scored 19.7, 18.3 and 17.4 dB at 8, 16 and 32 px, the inverter 23.0, 21.5 and 20.1.
+#: Digits have no more than eight pixels a side to show, faces have. Larger faces are harder by themselves: in a pilot
+#: the mean image scored 19.7, 18.3 and 17.4 dB at 8, 16 and 32 px, the inverter 23.0, 21.5 and 20.1.
 SIZED = {
     "reduced": FACES["reduced"],
     "paper": replace(PAPER, data="imagenet", equip=replace(PAPER.equip, hashed=4096)),
