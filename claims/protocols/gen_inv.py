@@ -141,7 +141,8 @@ RESIDUAL = {
 NETWORKS = {"reduced": replace(REDUCED, vary={}), "paper": PAPER}
 
 #: The clients train as OP-GIA's do (`op.FEDERATED`), and the attacker simulates it for each pair. It can no longer put
-#: gradients of single images together, so both levels are kept to few images.
+#: gradients of single images together: behind updates it learns from 720 batches, behind gradients from any number. So
+#: part of what the levels differ by is what the same images teach.
 FEDERATED = {
     "reduced": replace(
         FOURS["reduced"],
@@ -198,7 +199,7 @@ CELLS = {
         "training_state": Cell(protocol=TRAINED[scale], levels=("untrained", "trained", "trained, outside")),
         "architecture": Cell(protocol=NETWORKS[scale], levels=("LeNet", "ResNet-20"), change=on_victim),
         "fedavg": Cell(protocol=FEDERATED[scale], levels=("FedSGD", "FedAvg")),
-        "original": Cell(protocol=replace(FACES[scale], score=("psnr", "psnr_other")), levels=("attacked",)),
+        "original": Cell(protocol=replace(PROTOCOLS[scale], score=("psnr", "psnr_other")), levels=("attacked",)),
     }
     for scale in ("reduced", "paper")
 }
