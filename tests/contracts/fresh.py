@@ -74,11 +74,11 @@ def equipped(
     """An attack's settings with what it is equipped with: `decoder` holds the arguments of an untrained one, or of a
     `Logistic` one, `inverter` those of `inverter_for`, which waits for a model and an observation."""
     made = dict(settings)
-    if "latent_shape" in made.get("decoder", ()):
-        made["decoder"] = Logistic(**made["decoder"])
-    elif isinstance(made.get("decoder"), Mapping):
+    if isinstance(decoder := made.get("decoder"), Mapping) and "latent_shape" in decoder:
+        made["decoder"] = Logistic(**decoder)
+    elif isinstance(decoder, Mapping):
         generator = torch.Generator().manual_seed(0)
-        made["decoder"] = gia.models.OverParameterized(**made["decoder"], generator=generator)
+        made["decoder"] = gia.models.OverParameterized(**decoder, generator=generator)
     if model is not None and observation is not None and isinstance(made.get("inverter"), Mapping):
         made["inverter"] = inverter_for(model, observation, **made["inverter"])
     return made

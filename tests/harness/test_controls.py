@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gia.attacks import train_inverter
 from gia.data import Images
 from gia.federated import fit
 from gia.harness import scene
 from gia.harness.casting import keeping_fits
-from gia.harness.controls import beats_blind_guess, inverts_its_own_samples, shares_gradients
+from gia.harness.controls import beats_auxiliary_mean, beats_blind_guess, inverts_its_own_samples, shares_gradients
 from gia.harness.protocol import Protocol
 from gia.harness.run import measure
 from gia.models import build, train_decoder
@@ -138,3 +139,36 @@ def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agre
     assert blind.reason.startswith("failed: label agreement")
     assert "a shared gradient is zero" in silent.reason
     assert [control.passed for control in (still, blind, silent)] == [False] * 3
+
+
+def inverter(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
+    """An inverter of digits, trained for a moment."""
+    settings = {"batch_size": 1, "hashed": 64, "hidden": (64,), "epochs": 10, "lr": 3e-3, "training_batch": 64}
+    images, labels = public.images[:600], public.labels[:600]
+    return {"inverter": train_inverter(model, images, labels, generator=generator, cache=cache, **settings)}
+
+
+def backwards(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
+    """The same with its images upside down in value: an inverter that has learned what is not there."""
+    made = inverter(protocol, model, public, generator=generator, cache=cache)["inverter"]
+    with torch.no_grad():
+        last = made.network[-1]
+        last.weight.neg_()
+        last.bias.copy_(1 - last.bias)
+    return {"inverter": made}
+
+
+def test_the_control_of_a_learned_inverter_asks_for_more_than_its_mean_image(tmp_path: Path) -> None:
+    """An inverter that has learned nothing would "support" that whatever is done to it does not matter."""
+    protocol = replace(PROTOCOL, attack="learning_to_invert", settings={}, equip=inverter, control_images=8)
+    with keeping_fits(tmp_path):
+        alive = beats_auxiliary_mean(protocol, BLOCK)
+        dead = beats_auxiliary_mean(replace(protocol, equip=backwards), BLOCK)
+    silent = beats_auxiliary_mean(replace(protocol, edit=silence), BLOCK)
+    assert alive.passed, alive.reason
+    assert alive.values["psnr"] > alive.values["mean_psnr"] > 8
+    assert "dB of the auxiliary mean image" in alive.reason
+    assert dead.reason.startswith("failed: PSNR")
+    assert "a shared gradient is zero" in silent.reason
+    assert not dead.passed
+    assert not silent.passed

@@ -33,7 +33,18 @@ PUBLIC = {
         "theory",
         "validate_model",
     },
-    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "fish", "labels", "run_many"},
+    gia.attacks: {
+        "ATTACKS",
+        "CARDS",
+        "Attack",
+        "Card",
+        "Inverter",
+        "Reconstruction",
+        "fish",
+        "labels",
+        "run_many",
+        "train_inverter",
+    },
     gia.data: {"Images", "load", "sample"},
     gia.federated: {
         "Client",
@@ -86,6 +97,13 @@ SIGNATURES = {
     "federated.server.fish_feature": ("model", "decoy cutoff"),
     "federated.server.trap_weights": ("model", "scale generator"),
     "attacks.fish": ("model client", "target queries generator"),
+    "attacks.train_inverter": (
+        "model images labels",
+        "batch_size generator hidden epochs lr training_batch hashed held_out patience local training loss cache "
+        "progress",
+    ),
+    "attacks.Inverter.save": ("self path", ""),
+    "attacks.Inverter.load": ("path", ""),
     "attacks.run_many": ("attack model observations", "generators"),
     "models.OverParameterized": ("", "image_shape batch_size generator"),
     "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
@@ -116,6 +134,7 @@ ATTACK_SETTINGS = {
         "loss callback"
     ),
     "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
+    "learning_to_invert": "inverter loss",
     "linear_layer": "layer agreement loss",
     "robbing_the_fed": "layer loss",
     "trap_weights": "layer agreement loss",

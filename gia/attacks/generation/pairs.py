@@ -148,6 +148,9 @@ class _Victim:
             gradients = list(many(images[part], labels[part]).values())
             if not bool(inverter.scales.any()):  # as the first part of the first pairs has them
                 sizes = torch.stack([g.flatten(1).square().sum(1).mean().sqrt() for g in gradients])
-                inverter.scales.copy_(torch.where(sizes > 0, sizes, 1.0))
+                largest = sizes.max().clamp_min(torch.finfo(sizes.dtype).tiny)
+                # A gradient of rounding alone, as a bias before batch statistics has, must not count like the others.
+                rounding = 100 * torch.finfo(sizes.dtype).eps * largest
+                inverter.scales.copy_(torch.where(sizes > rounding, sizes, largest))
             found.append(inverter.buckets(gradients))
         return torch.cat(found)
