@@ -151,8 +151,9 @@ def _norms(use: Use, signal: Tensor) -> Tensor:
     gradient: Callable[..., Tensor] = conv2d_weight  # which torch does not annotate
     gathered = [tensor.reshape(1, -1, *tensor.shape[2:]) for tensor in (inputs, signal)]
     shape = (count * rows, *use.weight.shape[1:])
-    each = gradient(gathered[0], shape, gathered[1], stride, padding, dilation, count * groups)
-    return each.view(count, -1).norm(dim=1)
+    gradients = gradient(gathered[0], shape, gathered[1], stride, padding, dilation, count * groups)
+    each = gradients.view(count, -1).norm(dim=1)
+    return each
 
 
 def _gram_is_less(places: int, rows: int, columns: int) -> bool:

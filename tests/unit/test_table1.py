@@ -69,8 +69,8 @@ MARGINS = {
     ("rmse", "trend"): 0.05,
 }
 
-# Rows of the matrix with a metric of their own, chosen before their first run: an update computed in float64 keeps eight
-# digits, not 1e-9; and with other equal labels feature fishing isolates another image, whose PSNR is another one.
+# Rows of the matrix with a metric of their own, chosen before their first run: an update computed in float64 keeps
+# eight digits, not 1e-9; and with other equal labels feature fishing isolates another image, whose PSNR is another one.
 OWN_METRICS = {"ana_arch.fedavg": "recovered_share", "ana_param.same_labels": "psnr_lost"}
 
 # Rows whose metric the list above has no margin for; each was chosen here, and says what its margin is in.
