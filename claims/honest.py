@@ -19,7 +19,7 @@ from torch import nn
 
 import gia
 from gia.data import Images, load
-from gia.federated import Client, LocalTraining
+from gia.federated import Client, LocalTraining, fit_limits
 from gia.federated.training import fit
 from gia.federated.validation import ValidationReport, validate_model
 from gia.models import build
@@ -131,25 +131,10 @@ def _federated(trial: Trial) -> Iterator[ValidationReport]:
                 parameter -= torch.stack([update[key] for update in updates]).mean(0)
 
 
-def widened(check: str, largest: float) -> float:
-    """The limit that a largest honest value sets."""
-    return 1 - (1 - largest) / 2 if check == "similar_rows" else 2 * largest
-
-
-def fitted(some: list[Trial]) -> dict[str, float]:
-    """check -> limit, from the largest value that a trial of the list shows."""
-    largest: dict[str, float] = {}
-    for trial in some:
-        for report in reports(trial):
-            for check, value in report.values.items():
-                largest[check] = max(value, largest.get(check, 0.0))
-    return {check: widened(check, value) for check, value in largest.items()}
-
-
 def main() -> None:
     """Fit and write."""
     with reproducible():
-        found = fitted(trials("fit"))
+        found = fit_limits(report for trial in trials("fit") for report in reports(trial))
     path = Path(gia.__file__).parent / "federated" / "limits.toml"
     lines = [
         "# Written by `python -m claims.honest`: twice the largest value of honest models, half as far from 1 for",

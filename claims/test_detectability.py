@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,6 +20,7 @@ from claims.test_isolation import SOURCES, VICTIMS, before_classifier
 from gia.data import load
 from gia.federated import validate_model
 from gia.federated.server import Empirical, Laplace, classifier, fish_class, imprint, probed
+from gia.federated.validation import default_limits
 from gia.harness import pictures, verdicts
 from gia.harness.protocol import Protocol
 from gia.harness.scene import Measurement
@@ -63,15 +64,14 @@ def drawn(source, name, activation, batch_size, dtype, seed):
     return model, (images[:batch_size], labels[:batch_size]), images[batch_size:], g
 
 
-def flagged(sent, *arguments, **settings):
+def flagged(report):
     """How far the finding that stands out most is above its limit, in log10 and at most 9; -1 if there is none."""
-    found = validate_model(sent, *arguments, **settings).findings
-    above = [math.log10(f.value / f.limit) if f.limit > 0 and f.value > 0 else 0.0 for f in found]
-    return min(max(above), 9.0) if found else -1.0
+    above = [math.log10(f.value / f.limit) if f.limit > 0 and f.value > 0 else 0.0 for f in report.findings]
+    return min(max(above), 9.0) if above else -1.0
 
 
 def imprinted(bins, probe, quantiles, sparse, rebuilt, given, **victim):
-    """The margin by which an imprinted model is caught."""
+    """What a client finds in an imprinted model."""
     model, batch, others, g = drawn(**victim)
     images = others if len(others) > 1 else batch[0]
     measured = probed(images, probe=probe)
@@ -92,26 +92,28 @@ def imprinted(bins, probe, quantiles, sparse, rebuilt, given, **victim):
     except ValueError:  # quantiles that coincide
         assume(False)
     sent = Renamed(sent) if rebuilt else sent
-    return flagged(sent, model if given == "expected" else None, batch=batch if given == "batch" else None)
+    return validate_model(sent, model if given == "expected" else None, batch=batch if given == "batch" else None)
+
+
+BLOCK = {
+    "bins": st.integers(4, 300),
+    "probe": st.sampled_from(["mean", (0, 1), (1, 0), (2, 3)]),
+    "quantiles": st.sampled_from(["gaussian", "laplace", "empirical"]),
+    "sparse": st.booleans(),
+    "rebuilt": st.booleans(),
+    "given": st.sampled_from(["nothing", "batch", "expected"]),
+}
 
 
 @pytest.mark.claim("detect.ana_arch")
 def test_every_imprint_block_is_found(claims):
     """From 4 bins on, whatever it measures, in float32 and float64, rebuilt from plain layers, and with nothing known
     but the model: neither what was agreed nor a batch."""
-    block = {
-        "bins": st.integers(4, 300),
-        "probe": st.sampled_from(["mean", (0, 1), (1, 0), (2, 3)]),
-        "quantiles": st.sampled_from(["gaussian", "laplace", "empirical"]),
-        "sparse": st.booleans(),
-        "rebuilt": st.booleans(),
-        "given": st.sampled_from(["nothing", "batch", "expected"]),
-    }
-    claims.universal("detect.ana_arch", imprinted, VICTIMS | block)
+    claims.universal("detect.ana_arch", lambda **drawn: flagged(imprinted(**drawn)), VICTIMS | BLOCK)
 
 
 def fished(strength, row, other, rebuilt, given, **victim):
-    """The margin by which a model is caught that isolates one image to a cosine of .95."""
+    """What a client finds in a model that isolates one image to a cosine of .95."""
     model, (images, labels), _, _ = drawn(**victim)
     alone = labels == labels[0]
     alone[0] = False
@@ -127,20 +129,44 @@ def fished(strength, row, other, rebuilt, given, **victim):
     assume(bool(own.any()) and float(torch.cosine_similarity(whole, own, 0)) >= 0.95)
     if rebuilt:
         sent = nn.Sequential(sent)
-    return flagged(sent, model if given == "expected" else None, batch=(images, labels) if given == "batch" else None)
+    batch = (images, labels) if given == "batch" else None
+    return validate_model(sent, model if given == "expected" else None, batch=batch)
+
+
+FISHING = {
+    "strength": st.floats(0.5, 4),
+    "row": st.sampled_from([-0.5, 0.05, 0.5, 5.0]),
+    "other": st.sampled_from([0.0, 0.01, 0.1, 0.3]),
+    "rebuilt": st.booleans(),
+    "given": st.sampled_from(["nothing", "batch", "expected"]),
+}
 
 
 @pytest.mark.claim("detect.ana_param")
 def test_every_model_that_isolates_an_image_is_found(claims):
     """Class fishing from full strength to the weakest that still isolates, also inside another module."""
-    fishing = {
-        "strength": st.floats(0.5, 4),
-        "row": st.sampled_from([-0.5, 0.05, 0.5, 5.0]),
-        "other": st.sampled_from([0.0, 0.01, 0.1, 0.3]),
-        "rebuilt": st.booleans(),
-        "given": st.sampled_from(["nothing", "batch", "expected"]),
-    }
-    claims.universal("detect.ana_param", fished, VICTIMS | fishing)
+    claims.universal("detect.ana_param", lambda **drawn: flagged(fished(**drawn)), VICTIMS | FISHING)
+
+
+def malicious(server, strategies, count):
+    """Reports on so many drawn models of a malicious server, each with a client's batch."""
+    drawn, space = [], st.fixed_dictionaries(strategies | {"given": st.just("batch")})
+
+    @seed(0)
+    @settings(
+        max_examples=2 * count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(space)
+    def collect(setting):
+        if len(drawn) < count:
+            drawn.append(server(**setting))
+
+    collect()
+    return drawn
 
 
 @pytest.mark.claim("detect.false_alarms")
@@ -148,15 +174,32 @@ def test_no_honest_training_raises_an_alarm(claims):
     """Trials that set no limit; each is a training of its own, flagged if one of its checkpoints or, of 21 federated
     trainings on faces, one of five clients in one of four rounds is.
 
-    All are small and trained briefly. Of two public networks that were trained for long both are flagged: the rate is
-    one of this collection, not of every honest model."""
+    All are small and trained briefly: the rate is one of this collection, not of every honest model. Beside it is drawn
+    how well each check tells these trials from malicious models."""
     held = trials("held out")
     with reproducible():
-        alarms = {trial: [f for report in reports(trial) for f in report.findings] for trial in held}
+        seen = {trial: list(reports(trial)) for trial in held}
+        servers = {"Robbing the Fed": malicious(imprinted, VICTIMS | BLOCK, 60)}
+        servers["Fishing"] = malicious(fished, VICTIMS | FISHING, 60)
+    alarms = {trial: [f for report in found for f in report.findings] for trial, found in seen.items()}
+    curves = {}
+    for title, models in servers.items():
+        curves[title] = {
+            check: (
+                [max(report.values.get(check, 0.0) for report in found) for found in seen.values()],
+                [report.values.get(check, 0.0) for report in models],
+                limit,
+            )
+            for check, limit in default_limits().items()
+            if check != "drift"  # nothing was agreed upon
+        }
+    path = claims.images / "detect.false_alarms-roc.png"
+    pictures.roc(path, curves)
     claim = claims.claim("detect.false_alarms")
     verdict = verdicts.count(claim, np.array([bool(found) for found in alarms.values()]), coverage=0.95, sides="upper")
     which = "; ".join(f"{t.architecture} {t.seed}: {found[0]}" for t, found in alarms.items() if found)
-    claims.record(replace(verdict, measured=f"{sum(map(bool, alarms.values()))} of {len(held)} {which}".strip()))
+    measured = f"{sum(map(bool, alarms.values()))} of {len(held)} {which}".strip()
+    claims.record(replace(verdict, measured=measured), pictures=[path])
 
 
 def weakened(protocol, level):

@@ -74,9 +74,8 @@ FOURS = {
 }
 
 TRAINED = {
-    "reduced": replace(
-        REDUCED, settings={"steps": 120, "total_variation": 3e-3}, fit=Fitting(epochs=16, half=5, accuracy=0.7)
-    ),
+    # With the others' weaker prior a search in a trained net ends below the blind guess in half of the blocks.
+    "reduced": replace(REDUCED, settings={"steps": 120}, fit=Fitting(epochs=16, half=5, accuracy=0.7)),
     "paper": replace(PAPER, image_size=64),
 }
 

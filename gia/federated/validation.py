@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from torch.nn.functional import cross_entropy
 from gia.federated import per_example
 from gia.federated.client import Loss
 
+#: check -> the largest value accepted, or the TOML file that holds them.
+Limits = Mapping[str, float] | str | os.PathLike[str]
 #: Rows shorter than this hold no image: the smallest that this project knows has 8 x 8 pixels.
 SHORTEST_IMAGE = 64
 #: Random directions in which long rows are compared.
@@ -30,8 +34,8 @@ SENTENCES: Mapping[str, str] = {
     "{limit:.4f}): neighbouring rows that measure one thing give single images away by their difference.",
     "ordered_biases": "The biases of {layer} rise or fall with their index ({value:.1f} standard deviations, honest "
     "ones at most {limit:.1f}), as the cut-offs of bins do.",
-    "outlier_biases": "A bias of {layer} is {value:.3g} times the mean weight beside it (honest ones at most "
-    "{limit:.3g}): it decides which inputs count at all.",
+    "outlier_biases": "A bias of {layer} is {value:.3g} times the mean weight beside it, per unit of input (honest "
+    "ones at most {limit:.3g}): it decides which inputs count at all.",
     "zeroed_rows": "The strongest row of {layer} is {value:.3g} times its median row (honest ones at most "
     "{limit:.3g}), both without what all rows share: only images that meet that row have a gradient.",
     "drift": "{layer} moved by {value:.3g} of its size since the last accepted round (honest rounds at most "
@@ -95,6 +99,7 @@ def validate_model(
     batch: tuple[Tensor, Tensor] | None = None,
     training: bool = False,
     loss: Loss = cross_entropy,
+    limits: Limits | None = None,
 ) -> ValidationReport:
     """Whether a client should train on `received`: what it finds is beyond every honest model of a collection.
 
@@ -104,17 +109,18 @@ def validate_model(
     | finite | weights that are NaN or infinite |
     | similar_rows | fourth largest |cosine| of a row with its nearest row; 64 weights and more |
     | ordered_biases | |rank correlation| of biases and index, in standard deviations; 8 biases and more |
-    | outlier_biases | max |b| / mean |w| of the layer |
-    | zeroed_rows | largest over median norm of the rows, without what they share; 3 rows and more |
+    | outlier_biases | max |b| / mean |w| of the layer; with a batch over the deviation of its inputs, if above 1 |
+    | zeroed_rows | largest over median norm of 3 rows and more, without what they share; no depthwise kernels |
     | drift | |change| / |before| of a layer since `expected` |
     | dsnr | max_i g_i / (sum of the others + 1e-6), g_i the norm of image i's gradient (Garov et al., ICLR 2024) |
     | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (the same) |
 
     Limits are twice (of cosines, half as far from 1 as) the largest value of honest models, none of which is among
-    those that false alarms are counted on: `limits.toml` says which. They are small and trained briefly. Of two public
-    networks trained for long, cifar10-cnn has a bias of 12.2 (limit 11.2) and efficientnet-lite0 a depthwise row of 8.1
-    (limit 5.6): for such models fit limits of your own. Passing is no proof of honesty: the claim
-    `detect.evasion` shows models that leak and pass.
+    those that false alarms are counted on: `limits.toml` says which. They are small and trained briefly. Two public
+    networks that set no limit and were trained for long pass, cifar10-cnn and efficientnet-lite0; ImageNet's AlexNet
+    and VGG-16, without normalization, would not: they have biases above 30. For such models give limits of your own, as
+    `fit_limits` finds them. Passing is no proof of honesty: the claim `detect.evasion` shows models that leak
+    and pass.
 
     Args:
         received: maps images to logits; not changed, not trained on. Weights are found by shape and by what is called
@@ -124,9 +130,12 @@ def validate_model(
             D-SNR also needs two images.
         training, loss: as in `share_gradient`, the mode in which the client will train. In training mode an image's
             gradient is what its rows add to the batch gradient.
+        limits: check -> largest value accepted, or a TOML file with them in a table `limits`; other checks keep theirs.
+
+    Raises ValueError for a limit of an unknown check, or one that is no number from 0 on.
     """
-    found = _Found()
-    layers = list(_layers(received))
+    found = _Found(_accepted(limits))
+    layers, spreads = list(_layers(received)), dict[int, float]()
     if expected is not None:
         _compare(found, received, expected, batch)
     else:
@@ -142,10 +151,12 @@ def validate_model(
         ]
         # A weight that is computed on the way, from a buffer say, is no parameter, but is used like one.
         layers += [
-            (name, use.weight.flatten(1), use.bias)
+            _Layer(name, use.weight, use.bias)
             for name, use in zip(names, uses, strict=True)
             if use.weight.data_ptr() not in known
         ]
+        for use in reversed(uses):  # of several uses the first counts
+            spreads[use.weight.data_ptr()] = float(use.inputs.std(correction=0))
         if len(images) < 2:
             found.skipped["dsnr"] = "one image is the whole gradient"
         else:
@@ -155,7 +166,7 @@ def validate_model(
             found.measured("transmit_snr", names[0], per_example.transmit_snr(uses[0].weight))
     else:
         found.skipped |= dict.fromkeys(("dsnr", "transmit_snr"), "no batch was given")
-    _statics(found, layers, received)
+    _statics(found, layers, spreads, received)
     order = list(SENTENCES)
     findings = sorted(found.findings, key=lambda finding: order.index(finding.check))
     return ValidationReport(tuple(findings), found.skipped, found.values, training)
@@ -166,7 +177,7 @@ class LastAccepted:
 
     Args:
         agreed: the model agreed upon, compared with the first one received.
-        batch, training, loss: as in `validate_model`.
+        batch, training, loss, limits: as in `validate_model`.
     """
 
     def __init__(
@@ -176,37 +187,70 @@ class LastAccepted:
         batch: tuple[Tensor, Tensor] | None = None,
         training: bool = False,
         loss: Loss = cross_entropy,
+        limits: Limits | None = None,
     ) -> None:
         self.accepted = copy.deepcopy(agreed)
-        self._batch, self._training, self._loss = batch, training, loss
+        self._batch = batch
+        self._settings: dict[str, Any] = {"training": training, "loss": loss, "limits": _accepted(limits)}
 
     def __call__(self, received: nn.Module) -> ValidationReport:
         """The report on `received`, which is kept if it is ok."""
-        report = validate_model(received, self.accepted, batch=self._batch, training=self._training, loss=self._loss)
+        report = validate_model(received, self.accepted, batch=self._batch, **self._settings)
         if report.ok:
             self.accepted = copy.deepcopy(received)
         return report
 
 
+def fit_limits(reports: Iterable[ValidationReport]) -> dict[str, float]:
+    """check -> limit, from what `validate_model` reports of honest models: the way in which `limits.toml` was made.
+
+    A limit is twice the largest value, for cosines half as far from 1. Report on models that you trust, at all stages
+    of their training and on batches of the sizes that clients have; count false alarms on other models.
+
+        limits = fit_limits(validate_model(model, batch=batch) for model in mine)
+        validate_model(received, limits=limits)
+    """
+    largest: dict[str, float] = {}
+    for report in reports:
+        for check, value in report.values.items():
+            largest[check] = max(value, largest.get(check, 0.0))
+    return {check: 1 - (1 - value) / 2 if check == "similar_rows" else 2 * value for check, value in largest.items()}
+
+
 @lru_cache(maxsize=1)
-def limits() -> dict[str, float]:
-    """check -> limit, as fitted on honest models; the file says on which."""
-    path = Path(__file__).with_name("limits.toml")
-    fitted: dict[str, float] = tomllib.loads(path.read_text(encoding="utf-8"))["limits"]
-    return fitted
+def default_limits() -> Mapping[str, float]:
+    """check -> limit, as fitted on honest models; `limits.toml` says on which."""
+    return _read(Path(__file__).with_name("limits.toml"))
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, float]:
+    content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content.get("limits"), dict):
+        raise ValueError(f"limits: expected a table [limits] in {os.fspath(path)}, got {sorted(content)}")
+    return dict(content["limits"])
+
+
+def _accepted(given: Limits | None) -> dict[str, float]:
+    own = {} if given is None else dict(given) if isinstance(given, Mapping) else _read(given)
+    if unknown := sorted(set(own) - set(default_limits())):
+        raise ValueError(f"limits: expected checks of {sorted(default_limits())}, got {unknown[0]!r}")
+    if wrong := [check for check, limit in own.items() if not (isinstance(limit, int | float) and limit >= 0)]:
+        raise ValueError(f"limits: expected numbers from 0 on, got {own[wrong[0]]!r} for {wrong[0]!r}")
+    return {**default_limits(), **own}
 
 
 class _Found:
     """Findings as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[str, float]) -> None:
         self.findings: list[Finding] = []
         self.skipped: dict[str, str] = {}
         self.values: dict[str, float] = {}
+        self._limits = limits
 
     def measured(self, check: str, layer: str, value: float) -> None:
         self.values[check] = max(value, self.values.get(check, 0.0))
-        limit = limits()[check]
+        limit = self._limits[check]
         if not value <= limit:  # NaN is no honest value
             self.findings.append(Finding(check, layer, value, limit))
 
@@ -214,37 +258,58 @@ class _Found:
         self.findings.append(Finding(check, layer, value, limit))
 
 
-_Layer = tuple[str, Tensor, Tensor | None]
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A weight that has rows, as it is or is applied, and the bias beside it."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def rows(self) -> Tensor:
+        return self.weight.flatten(1)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each row sees a few pixels of one channel, perhaps another one for each: no row selects an image."""
+        return self.weight.dim() > 2 and self.weight.shape[1] == 1 and self.weight[0].numel() < SHORTEST_IMAGE
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
-    """(name, weight (rows, columns), bias or None) of every parameter that has rows; a bias stands beside it."""
+    """Every parameter that has rows."""
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
         for weight in own:
             if weight.dim() >= 2 and weight.numel():
                 biases = [p for p in own if p.dim() == 1 and len(p) == len(weight)]
-                yield name or "the model", weight.detach().flatten(1), biases[0].detach() if biases else None
+                yield _Layer(name or "the model", weight.detach(), biases[0].detach() if biases else None)
 
 
-def _statics(found: _Found, layers: list[_Layer], model: nn.Module) -> None:
+def _statics(found: _Found, layers: list[_Layer], spreads: Mapping[int, float], model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         # A sum is not finite if a term is not; one that overflows is looked at again.
         if not math.isfinite(float(parameter.sum())) and (wrong := int((~parameter.isfinite()).sum())):
             found.wrong("finite", name, wrong, 0)
     vectors = [(name, p.detach()) for name, p in model.named_parameters() if p.dim() == 1]
-    vectors += [(name, bias) for name, _, bias in layers if bias is not None and name.startswith("operation ")]
+    vectors += [(layer.name, layer.bias) for layer in layers if layer.bias is not None and _is_computed(layer)]
     for name, vector in vectors:
         if len(vector) >= 8:
             found.measured("ordered_biases", name, _ordered(vector))
-    for name, weight, bias in layers:
-        if weight.shape[1] >= SHORTEST_IMAGE and len(weight) > 1:
-            found.measured("similar_rows", name, _similar(weight))
-        if len(weight) > 2:
-            found.measured("zeroed_rows", name, _towering(weight))
+    for layer in layers:
+        rows, bias = layer.rows, layer.bias
+        if rows.shape[1] >= SHORTEST_IMAGE and len(rows) > 1:
+            found.measured("similar_rows", layer.name, _similar(rows))
+        if len(rows) > 2 and not layer.depthwise:
+            found.measured("zeroed_rows", layer.name, _towering(rows))
         if bias is not None and bool(bias.any()):
-            mean = float(weight.abs().mean())
-            found.measured("outlier_biases", name, float(bias.abs().max()) / mean if mean else math.inf)
+            # Weights on pixels from 0 to 255 are small beside a bias that is no larger for it.
+            unit = float(rows.abs().mean()) * max(1.0, spreads.get(layer.weight.data_ptr(), 1.0))
+            found.measured("outlier_biases", layer.name, float(bias.abs().max()) / unit if unit else math.inf)
+
+
+def _is_computed(layer: _Layer) -> bool:
+    return layer.name.startswith("operation ")
 
 
 def _similar(rows: Tensor) -> float:

@@ -82,6 +82,33 @@ def curves(
     figure.savefig(path, dpi=110)
 
 
+def roc(path: Path, kinds: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], float]]]) -> None:
+    """Write a PNG of receiver operating characteristics: a panel for each kind of positives, a curve per statistic.
+
+    Args:
+        kinds: title -> statistic -> (its values on negatives, on positives, its limit); above it is called positive.
+            The limit is a dot on the curve, and the legend gives the shares that are above it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(kinds), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for panel, (title, statistics) in zip(panels, kinds.items(), strict=True):
+        for name, (negatives, positives, limit) in statistics.items():
+            no, yes = np.asarray(negatives), np.asarray(positives)
+            cuts = np.concatenate([[np.inf], np.unique(np.concatenate([no, yes]))[::-1], [-np.inf]])
+            shares = [[float((values > cut).mean()) for cut in cuts] for values in (no, yes)]
+            at = [float((values > limit).mean()) for values in (no, yes)]
+            (line,) = panel.plot(*shares, label=f"{name}: {at[1]:.0%} at {at[0]:.1%}")
+            panel.plot(*at, marker="o", color=line.get_color())
+        panel.set(title=title, xlabel="share of honest models above", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        panel.legend(loc="lower right", fontsize="small")
+    panels[0].set(ylabel="share of malicious models above")
+    figure.savefig(path, dpi=110)
+
+
 def costs(path: Path, points: Sequence[Mapping[str, Any]], *, unit: str) -> None:
     """Write a PNG of costs along each axis that the points name: medians with their intervals, axes side by side.
 

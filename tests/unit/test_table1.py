@@ -60,12 +60,18 @@ MARGINS = {
     ("exact_share", "paired"): 8 / 64,
     ("exact_share", "equivalence"): 8 / 64,
     ("exact_share", "count"): 2 / 64,
+    ("recovered_share", "equivalence"): 8 / 64,
+    ("psnr_lost", "equivalence"): 1.0,
     ("label_agreement", "paired"): 0.2,
     ("label_agreement", "equivalence"): 0.1,
     ("cosine", "trend"): 0.05,
     ("cosine", "paired"): 0.1,
     ("rmse", "trend"): 0.05,
 }
+
+# Rows of the matrix with a metric of their own, chosen before their first run: an update computed in float64 keeps
+# eight digits, not 1e-9; and with other equal labels feature fishing isolates another image, whose PSNR is another one.
+OWN_METRICS = {"ana_arch.fedavg": "recovered_share", "ana_param.same_labels": "psnr_lost"}
 
 # Rows whose metric the list above has no margin for; each was chosen here, and says what its margin is in.
 OWN_MARGINS = {
@@ -157,7 +163,7 @@ def test_the_deciding_metric_is_the_attack_type_s():
     metric = {"gen_z": "label_agreement", "ana_arch": "exact_share"}
     for name, claim in CLAIMS.items():
         if claim.factor:
-            assert claim.metric == metric.get(claim.attack_type, "psnr"), name
+            assert claim.metric == OWN_METRICS.get(name, metric.get(claim.attack_type, "psnr")), name
 
 
 def test_every_effect_in_the_matrix_is_claimed_for_the_worse():

@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gia
-from claims.honest import Trial, reports, trials, widened
+from claims.honest import Trial, reports, trials
 from gia import validate_model
 from gia.data import load
-from gia.federated import Client, LastAccepted, LocalTraining, RefusedModel, per_example, share_gradient
+from gia.federated import Client, LastAccepted, LocalTraining, RefusedModel, fit_limits, per_example, share_gradient
 from gia.federated.server import fish_class, fish_feature, imprint
-from gia.federated.validation import SENTENCES, limits
+from gia.federated.validation import SENTENCES, default_limits
 from gia.harness.timing import ratio
 from gia.models import build
 from tests.contracts.cases import CLASSES, SIZE, private
@@ -197,7 +197,7 @@ def test_rounds_are_compared_with_the_last_one_that_was_accepted():
     """Small steps pass, also when they add up; one as large as their sum does not, and is not remembered."""
     model = victim()
     check = LastAccepted(model)
-    step = 0.6 * limits()["drift"]
+    step = 0.6 * default_limits()["drift"]
     once, twice, far = (changed(model, "fc.weight", lambda w, n=n: w.mul_(1 + n * step)) for n in (1, 2, 8))
     assert [check(sent).ok for sent in (once, far, twice)] == [True, False, True]
     assert not LastAccepted(model)(twice).ok
@@ -267,9 +267,8 @@ def test_limits_are_refitted_from_models_that_false_alarms_are_not_counted_on():
     assert len(held) >= 299
     for trial in (Trial("lenet", 0), Trial("resnet10", 2), Trial("federated-mlp", 4)):
         assert trial in fit
-        for report in reports(trial):
-            for check, value in report.values.items():
-                assert widened(check, value) <= limits()[check] * (1 + 1e-3)
+        for check, limit in fit_limits(reports(trial)).items():
+            assert limit <= default_limits()[check] * (1 + 1e-3)
 
 
 def federated(server, validated):
