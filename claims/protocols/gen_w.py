@@ -82,8 +82,8 @@ TRAINED = {
     "paper": replace(PAPER, fit=Fitting(epochs=100, half=5, batch_size=128, accuracy=0.5)),
 }
 
-#: The paper's victim for this attack, small: a residual net with batch normalization in train mode, and single images of
-#: the size at which its last maps still hold 16 pixels. At 16 px four are left, and a first run of the architectures
+#: The paper's victim for this attack, small: a residual net with batch normalization in train mode, and single images
+#: of the size at which its last maps still hold 16 pixels. At 16 px four are left, and a first run of the architectures
 #: there came near the blind guess: 4 of 16 blocks void, 14.9 and 13.8 dB in the others, -1.3 [-3.3, 0.1] dB.
 RESIDUAL = {
     "reduced": replace(
