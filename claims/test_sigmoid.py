@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from claims.protocols import PROTOCOLS
+from claims.protocols import CELLS
 from gia.federated import set_mode
 from gia.harness import verdicts
 from gia.harness.casting import images_of, private
@@ -22,24 +22,6 @@ from gia.models.activations import ACTIVATIONS
 PAPERS = {"sigmoid": 0.995, "tanh": 0.967, "relu": 0.800}
 OTHERS = ("relu", "tanh", "leaky_relu", "rrelu", "gelu")
 INSIDE = 2.0
-
-#: The paper's victim for this attack, small: a residual net with batch normalization in train mode, single images of
-#: the size at which its last maps still hold 16 pixels (at 16 px four are left, and no activation gives much).
-VICTIM = {
-    "reduced": {
-        "victim": {"name": "resnet10", "activation": "sigmoid"},
-        "image_size": 32,
-        "images": 1,
-        "control_images": 1,
-        "pattern": "any",
-        "pattern_batch": None,
-        "training": True,
-        "settings": {"steps": 100, "lr": 3e-3},
-        "dtype": "float32",
-        "vary": {"data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(10, 18))},
-    },
-    "paper": {},
-}
 
 #: A linear fit on [-2, 2] has R2 .900, .967, .995 and .9996.
 LINEARITY = ("sigmoid(4x)", "sigmoid(2x)", "sigmoid", "sigmoid(x/2)")
@@ -123,7 +105,7 @@ def share_inside(protocol, block):
 @pytest.mark.claim("gen_w.sigmoid")
 def test_sigmoid_is_what_the_search_relies_on(claims):
     """Sigmoid against the best of the others in each block, BN in train mode; some of them in eval mode beside."""
-    protocol = replace(PROTOCOLS[claims.scale]["gen_w"], **VICTIM[claims.scale])
+    protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
     levels = ("sigmoid", *OTHERS, *(f"eval, {name}" for name in ("sigmoid", "relu", "tanh")))
     claim = claims.claim("gen_w.sigmoid")
     for look, blocks in enumerate(LOOKS, start=1):
@@ -138,7 +120,7 @@ def test_sigmoid_is_what_the_search_relies_on(claims):
 @pytest.mark.claim("sigmoid.mechanism")
 def test_linearity_is_what_sigmoid_has_over_the_others(claims):
     """PSNR over Sigmoids of equal range and rising linearity; equal linearity and other ranges beside them."""
-    protocol = replace(PROTOCOLS[claims.scale]["gen_w"], **VICTIM[claims.scale])
+    protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
     asked = ("sigmoid", *(name for name in LINEARITY if name != "sigmoid"))  # Sigmoid's control counts
     levels = (*asked, *BESIDE)
     claim = claims.claim("sigmoid.mechanism")
@@ -156,7 +138,7 @@ def test_inputs_to_activations_lie_where_sigmoid_is_linear(claims):
     """The share of them in [-2, 2], in the nets that the search is tried on: with Sigmoid, and with the paper's two
     others, for which the argument needs it as well."""
     scale = claims.scale
-    protocol = replace(PROTOCOLS[scale]["gen_w"], **VICTIM[scale], control=shares_gradients)
+    protocol = replace(CELLS[scale]["architecture"]["gen_w"].protocol, control=shares_gradients)
     if scale == "reduced":
         protocol = replace(protocol, victim={"name": "resnet18"}, images=8, batch_size=8, control_images=8)
     claims.count("sigmoid.inputs", protocol, levels=tuple(PAPERS), change=activated, measure=share_inside)
