@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -123,7 +124,7 @@ def train_inverter(
         progress: called as (epoch, epochs, held-out mean squared error).
 
     Returns the inverter of the best epoch, frozen. Raises ValueError for an argument out of range, a model that does
-    not take the images, or too few images for training and held-out batches.
+    not take the images, too few images for training and held-out batches, or an error that becomes infinite.
     """
     check_batch(images, labels)
     for name, value in (("batch_size", batch_size), ("epochs", epochs), ("training_batch", training_batch)):
@@ -221,6 +222,8 @@ def _train(
             optimizer.step()
         with torch.no_grad():
             held_out = float(_matched_error(inverter(unseen.buckets[judged[0]].mean(1)), unseen.images[judged[1]]))
+        if not math.isfinite(held_out):
+            raise ValueError(f"lr {lr} is too large: the error is not finite after epoch {epoch}")
         if progress is not None:
             progress(epoch, epochs, held_out)
         waited += 1

@@ -125,12 +125,13 @@ def test_a_kept_inverter_answers_for_the_same_content_only(tmp_path):
         ({"hashed": 0}, "hashed: expected at least 1 bucket, got 0"),
         ({"held_out": 1.0}, "0 < held_out < 1"),
         ({"lr": 0.0}, "lr > 0"),
+        ({"lr": 1e30}, r"lr 1e\+30 is too large: the error is not finite after epoch 1"),
         ({"batch_size": 31}, "images: expected at least 62, for training and held out, got 60"),
         ({"images": DIGITS.images[:60] * 2}, r"images: expected values in \[0, 1\]"),
         ({"images": torch.zeros(60, 3, 8, 8)}, r"image_shape: the model does not take \(3, 8, 8\)"),
         ({"labels": torch.full((60,), 10)}, "labels: expected 0 to 9 for 10 logits"),
     ],
-    ids=["batch", "epochs", "buckets", "held out", "step", "too few", "range", "channels", "labels"],
+    ids=["batch", "epochs", "buckets", "held out", "step", "a wild step", "too few", "range", "channels", "labels"],
 )
 def test_bad_settings_are_named(changes, message):
     """If it fails, a wrong setting is a torch error deep inside, or no error at all."""
