@@ -212,6 +212,19 @@ def test_a_fished_image_of_several_with_its_label_is_scored_as_the_one_that_was_
         assert torch.allclose(whole, own, atol=1e-3 * float(own.abs().max()))
 
 
+@pytest.mark.parametrize("pattern", ["distinct", "equal"])
+def test_what_isolation_loses_is_told_by_the_same_image_alone(pattern: Any) -> None:
+    """Against batches of one image each. Images mixed into the isolated gradient would cost nothing."""
+    protocol = replace(
+        FISHED, data="faces", image_size=16, pattern=pattern, pattern_batch=4, settings={"steps": 5}, dtype="float64"
+    )
+    seen = measure(replace(protocol, score=("psnr", "psnr_lost")), BLOCK).per_image
+    alone = measure(replace(protocol, batch_size=1), BLOCK).per_image["psnr"]
+    lost = [before - after for before, after in zip(alone, seen["psnr"], strict=True)]
+    assert seen["psnr_lost"] == pytest.approx(lost, abs=1e-9)
+    assert (max(map(abs, lost)) > 1e-3) == (pattern == "equal"), lost
+
+
 def equipment(protocol: Protocol, model: nn.Module, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
     """Settings that tell what an attacker was given."""
     return {"victim": model, "public": public, "draw": int(torch.randint(2**31, (1,), generator=generator))}

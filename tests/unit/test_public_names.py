@@ -43,6 +43,7 @@ PUBLIC = {
         "Observation",
         "RefusedModel",
         "ValidationReport",
+        "fit_limits",
         "server",
         "set_mode",
         "share_gradient",
