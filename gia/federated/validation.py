@@ -234,7 +234,11 @@ def _accepted(given: Limits | None) -> dict[str, float]:
     own = {} if given is None else dict(given) if isinstance(given, Mapping) else _read(given)
     if unknown := sorted(set(own) - set(default_limits())):
         raise ValueError(f"limits: expected checks of {sorted(default_limits())}, got {unknown[0]!r}")
-    if wrong := [check for check, limit in own.items() if not (isinstance(limit, int | float) and limit >= 0)]:
+    if wrong := [
+        check
+        for check, limit in own.items()
+        if isinstance(limit, bool) or not (isinstance(limit, int | float) and limit >= 0)
+    ]:
         raise ValueError(f"limits: expected numbers from 0 on, got {own[wrong[0]]!r} for {wrong[0]!r}")
     return {**default_limits(), **own}
 

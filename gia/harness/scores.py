@@ -29,13 +29,16 @@ def rmse(reconstruction: Tensor, reference: Tensor) -> Tensor:
 
 def exact_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
     """1 for each image whose every pixel is within 1e-9 in float64, 1e-3 in float32, unclamped; else 0; shape (B,)."""
-    limit = 1e-9 if reconstruction.dtype == torch.float64 else 1e-3
-    return ((reconstruction - reference).abs().flatten(1).amax(1) <= limit).to(reference.dtype)
+    return _within(1e-9 if reconstruction.dtype == torch.float64 else 1e-3, reconstruction, reference)
 
 
 def recovered_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
     """`exact_share` to float32's 1e-3 in either dtype: an update loses digits to the weights' own; shape (B,)."""
-    return ((reconstruction - reference).abs().flatten(1).amax(1) <= 1e-3).to(reference.dtype)
+    return _within(1e-3, reconstruction, reference)
+
+
+def _within(limit: float, reconstruction: Tensor, reference: Tensor) -> Tensor:
+    return ((reconstruction - reference).abs().flatten(1).amax(1) <= limit).to(reference.dtype)
 
 
 METRICS: Mapping[str, Metric] = {

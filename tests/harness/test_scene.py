@@ -235,6 +235,19 @@ def test_what_a_client_shares_passes_its_defences_in_order_each_with_randomness_
     assert not any(torch.equal(a, b) for a, b in zip(flat, twice, strict=True))
 
 
+@pytest.mark.parametrize("pattern", ["distinct", "equal"])
+def test_what_isolation_loses_is_told_by_the_same_image_alone(pattern: Any) -> None:
+    """Against batches of one image each. Images mixed into the isolated gradient would cost nothing."""
+    protocol = replace(
+        FISHED, data="faces", image_size=16, pattern=pattern, pattern_batch=4, settings={"steps": 5}, dtype="float64"
+    )
+    seen = measure(replace(protocol, score=("psnr", "psnr_lost")), BLOCK).per_image
+    alone = measure(replace(protocol, batch_size=1), BLOCK).per_image["psnr"]
+    lost = [before - after for before, after in zip(alone, seen["psnr"], strict=True)]
+    assert seen["psnr_lost"] == pytest.approx(lost, abs=1e-9)
+    assert (max(map(abs, lost)) > 1e-3) == (pattern == "equal"), lost
+
+
 def equipment(protocol: Protocol, model: nn.Module, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
     """Settings that tell what an attacker was given."""
     return {"victim": model, "public": public, "draw": int(torch.randint(2**31, (1,), generator=generator))}

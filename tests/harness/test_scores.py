@@ -42,3 +42,4 @@ def test_exact_is_every_pixel_within_the_limit_of_its_dtype_unclamped(dtype: tor
     off = images.clone()
     off[:, 0, 0, 0] += torch.tensor([0, 0.5, 2, -2]).to(dtype) * limit
     assert scores.score("exact_share", off, images) == [1, 1, 0, 0]
+    assert scores.score("recovered_share", off, images) == [1, 1, *[dtype == torch.float64] * 2]

@@ -54,6 +54,7 @@ PUBLIC = {
         "Observation",
         "RefusedModel",
         "ValidationReport",
+        "fit_limits",
         "server",
         "set_mode",
         "share_gradient",

@@ -20,7 +20,7 @@ from gia.federated import Client, LastAccepted, LocalTraining, RefusedModel, fit
 from gia.federated.server import fish_class, fish_feature, imprint
 from gia.federated.validation import SENTENCES, default_limits
 from gia.harness.timing import ratio
-from gia.models import build
+from gia.models import build, pretrained
 from tests.contracts.cases import CLASSES, SIZE, private
 from tests.contracts.snapshots import global_state, model_state
 
@@ -243,15 +243,18 @@ def test_static_checks_of_a_resnet18_take_a_tenth_of_a_second():
 
 
 @pytest.mark.timing
-def test_d_snr_costs_a_training_step_and_a_half(benchmark):
+@pytest.mark.parametrize("name", ["convnet", "resnet18"])
+def test_d_snr_costs_a_training_step_and_a_half(benchmark, name):
     """If it fails, checking costs more than training. A training step: forward and backward to the weights."""
-    model = build("resnet18", num_classes=CLASSES, image_size=SIZE, generator=seeded()).eval()
+    data = load("cifar10-samples", image_size=32)
+    batch = data.images[:8], data.labels[:8]
+    model = build(name, num_classes=10, image_size=32, generator=seeded()).eval()
 
     def check():
-        per_example.norms(model, *BATCH, loss=cross_entropy, training=False)
+        per_example.norms(model, *batch, loss=cross_entropy, training=False)
 
     def train():
-        torch.autograd.grad(cross_entropy(model(IMAGES), LABELS), list(model.parameters()))
+        torch.autograd.grad(cross_entropy(model(batch[0]), batch[1]), list(model.parameters()))
 
     benchmark.pedantic(check, rounds=3, warmup_rounds=1)
     cost = ratio(check, train)
@@ -269,6 +272,105 @@ def test_limits_are_refitted_from_models_that_false_alarms_are_not_counted_on():
         assert trial in fit
         for check, limit in fit_limits(reports(trial)).items():
             assert limit <= default_limits()[check] * (1 + 1e-3)
+
+
+def test_a_client_s_own_limits_replace_ours_check_by_check(tmp_path):
+    """From a mapping or a file. If it fails, models that the default limits do not fit cannot be judged."""
+    model = changed(victim("mlp", width=100), "layers.2.bias", lambda b: b[3].fill_(20.0))
+    report = validate_model(model)
+    assert {finding.check for finding in report.findings} == {"outlier_biases"}
+    own = fit_limits([report, validate_model(victim("mlp"))])
+    assert own["outlier_biases"] == 2 * report.values["outlier_biases"]
+    assert own["similar_rows"] == 1 - (1 - report.values["similar_rows"]) / 2
+    path = tmp_path / "limits.toml"
+    path.write_text("[limits]\n" + "".join(f"{check} = {limit!r}\n" for check, limit in own.items()))
+    for limits in (own, path, str(path)):
+        assert validate_model(model, limits=limits).ok
+        assert LastAccepted(limits=limits)(model).ok
+    tight = {"zeroed_rows": 0.0}
+    assert {f.check for f in validate_model(model, limits=tight).findings} == {"zeroed_rows", "outlier_biases"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"rows": 1.0}, "limits: expected checks of .* got 'rows'"),
+        ({"finite": 1.0}, "limits: expected checks of .* got 'finite'"),
+        ({"dsnr": math.nan}, "limits: expected numbers from 0 on, got nan for 'dsnr'"),
+        ({"dsnr": "high"}, "limits: expected numbers from 0 on, got 'high' for 'dsnr'"),
+        ({"dsnr": True}, "limits: expected numbers from 0 on, got True for 'dsnr'"),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused(limits, message):
+    """If it fails, a misspelt check keeps its default in silence, or a limit lets everything pass."""
+    with pytest.raises(ValueError, match=message):
+        validate_model(victim(), limits=limits)
+
+
+def test_a_file_without_limits_is_refused(tmp_path):
+    """If it fails, another TOML file is taken for one with limits."""
+    (tmp_path / "other.toml").write_text("dsnr = 1.0\n")
+    with pytest.raises(ValueError, match=r"limits: expected a table \[limits\] in .*other.toml"):
+        validate_model(victim(), limits=tmp_path / "other.toml")
+
+
+@pytest.mark.parametrize("name", ["cifar10-cnn", "efficientnet-lite0"])
+def test_two_public_networks_trained_for_long_pass(name):
+    """Neither set a limit. If it fails, a client refuses what others trained honestly on real data for days."""
+    data = load("cifar10-samples" if name == "cifar10-cnn" else "imagenet-samples", image_size=32)
+    report = validate_model(pretrained(name), batch=(data.images[:4], data.labels[:4]))
+    assert report.ok, str(report)
+
+
+def test_a_bias_counts_by_what_enters_its_layer():
+    """Pixels from 0 to 255 and weights 255 times smaller compute the same. If it fails, honest biases of such a net are
+    outliers; or a constant beside the pixels, that a row ignores, hides a bias that is one."""
+    model = changed(victim("mlp", width=100), "layers.0.bias", lambda b: b[3].fill_(1.0))
+    scaled = changed(model, "layers.0.weight", lambda w: w.div_(255))
+    values = [
+        validate_model(nn.Sequential(Affine(scale, shift), sent), batch=BATCH).values["outlier_biases"]
+        for scale, shift, sent in ((1, 0, model), (255, 0, scaled), (1, 1000, model))
+    ]
+    weight, bias = (model.get_parameter(f"layers.0.{part}").detach() for part in ("weight", "bias"))
+    spread = float(IMAGES.std(correction=0))
+    assert values[1] == pytest.approx(float(bias.abs().max() / weight.abs().mean()) / spread, rel=1e-4)
+    assert values[2] == pytest.approx(values[0])
+    assert validate_model(scaled).values["outlier_biases"] > 100 * values[0]
+
+
+class Affine(nn.Module):
+    """scale * images + shift."""
+
+    def __init__(self, scale, shift):
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, images):
+        """(N, C, H, W) of the same shape."""
+        return self.scale * images + self.shift
+
+
+def test_a_depthwise_kernel_may_tower_and_a_classifier_s_row_may_not():
+    """If it fails, honest mobile nets are refused, or Fishing's row is hidden in the shape of a kernel."""
+    depthwise = nn.Sequential(nn.Conv2d(12, 12, 3, groups=12, bias=False), nn.Flatten(), nn.Linear(12, 5))
+    wide = nn.Sequential(nn.Conv2d(1, 12, (1, 64), bias=False), nn.Flatten())
+    for model, towers in ((depthwise, False), (wide, True)):
+        with torch.no_grad():
+            model[0].weight[0] *= 100
+        assert ("zeroed_rows" in found(model)) == towers
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # slower, and right
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_name_is_the_padding_that_torch_adds(padding):
+    """An even kernel, dilated. If it fails, norms are those of another convolution."""
+    conv = nn.Conv2d(3, 4, (2, 3), dilation=(1, 2), padding=padding)
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.LazyLinear(CLASSES)).double()
+    images = IMAGES[:3].double()
+    model(images)
+    _, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
+    each = [share_gradient(model, images[i : i + 1], LABELS[i : i + 1]).gradients["0.weight"] for i in range(3)]
+    torch.testing.assert_close(norms[0], torch.stack(each).flatten(1).norm(dim=1) / 3)
 
 
 def federated(server, validated):

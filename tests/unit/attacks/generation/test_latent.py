@@ -262,7 +262,7 @@ class Two(Small):
         ({"decoder": Few()}, ValueError, "decoder: expected 1 images, got 0"),
         ({"decoder": Two()}, ValueError, r"decoder: it does not take latents \(1, 4\) and labels \[3\]"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=["optimizer", "population", "lr", "bound", "no sequence", "adam", "no observation", "range", "count", "labels"],
 )
 def test_bad_settings_are_named(victim, settings, error, message):
     """If it fails, a mistake ends deep inside cma or torch, or in a score."""
