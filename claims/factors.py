@@ -10,6 +10,7 @@ import pytest
 from claims.protocols import CELLS
 from gia.harness.protocol import Protocol
 from gia.harness.session import Claims
+from gia.harness.table import Table
 from gia.harness.verdicts import Verdict
 
 
@@ -36,4 +37,14 @@ def decide(
         x=cell.x or x,
         reported=cell.reported,
         reported_as=cell.reported_as,
+    )
+
+
+def table(
+    claims: Claims, attack_type: str, factor: str, change: Callable[[Protocol, Any], Protocol], blocks: int
+) -> Table:
+    """The blocks behind `TYPE.FACTOR`, for another claim that reads some of its levels."""
+    cell = CELLS[claims.scale][factor][attack_type]
+    return claims.table(
+        f"{attack_type}.{factor}", cell.protocol, levels=cell.levels, change=cell.change or change, blocks=blocks
     )

@@ -9,10 +9,10 @@ import pytest
 from claims.factors import attack_types, decide
 from claims.protocols import CELLS
 from claims.protocols.changes import on_network, pinned
+from claims.protocols.op import DEEPENED
 
 LARGE = {"reduced": 4, "paper": 64}
-DEEP = {"reduced": "resnet34", "paper": "resnet50"}
-AGAINST = ("shallow, large batch", "deep, one image", "shallow, one image")
+DEEP = {"reduced": {"depth": 9}, "paper": {"name": "resnet50"}}
 
 
 @pytest.mark.parametrize("attack_type", attack_types("architecture"))
@@ -24,15 +24,20 @@ def test_architecture(claims, attack_type):
 @pytest.mark.claim("op.depth_over_batch")
 def test_depth_protects_one_image_better_than_a_large_batch_does(claims):
     """PSNR of one image in the deep net lies below that of a large batch in the shallow one; .423 and .513 in SSIM."""
-    scale = claims.scale
+    size, protocol = LARGE[claims.scale], DEEPENED[claims.scale]
+    large, deep, neither = f"shallow, {size} at once", "deep, one at a time", "shallow, one at a time"
 
-    def standing(protocol, what):
-        if what == AGAINST[0]:
-            return replace(protocol, batch_size=LARGE[scale], images=max(LARGE[scale], protocol.images))
-        return on_network(protocol, DEEP[scale]) if what == AGAINST[1] else protocol
+    def standing(protocol, level):
+        if level == deep:
+            return replace(protocol, victim={**protocol.victim, **DEEP[claims.scale]})
+        return replace(protocol, batch_size=size) if level == large else protocol
 
-    protocol = replace(CELLS[scale]["architecture"]["op"].protocol, control_images=LARGE[scale])
-    claims.paired("op.depth_over_batch", protocol, levels=AGAINST, change=standing)
+    claims.paired(
+        "op.depth_over_batch",
+        replace(protocol, control_images=size),
+        levels=(large, deep, neither),
+        change=standing,
+    )
 
 
 @pytest.mark.baseline

@@ -23,7 +23,7 @@ def test_batch_size(claims, attack_type):
 
 @pytest.mark.baseline
 @pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("attack_type", ["op"])
+@pytest.mark.parametrize("attack_type", ["op", "gen_w"])
 def test_quality_is_that_on_record(baseline, attack_type, batch_size):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     protocol = batches_of(pinned(PROTOCOLS["reduced"][attack_type]), batch_size)

@@ -33,7 +33,10 @@ DRAWN = {
 
 @contextmanager
 def outsider():
-    """Ask a process of its own, which was started before any image was drawn, for the images it finds in a folder."""
+    """Ask a process of its own, which was started before any image was drawn, for the images it finds in a folder.
+
+    The question is put at once and its answer waited for later, so that both processes work meanwhile.
+    """
     command = [sys.executable, "-m", "claims.outsider"]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -41,9 +44,13 @@ def outsider():
         def ask(folder, **request):
             process.stdin.write(json.dumps({"folder": str(folder), **request}) + "\n")
             process.stdin.flush()
-            if process.stdout.readline() != "done\n":
-                raise RuntimeError("the other process ended; its words stand above")
-            return load_file(folder / "images.safetensors")["images"]
+
+            def answer():
+                if process.stdout.readline() != "done\n":
+                    raise RuntimeError("the other process ended; its words stand above")
+                return load_file(folder / "images.safetensors")["images"]
+
+            return answer
 
         try:
             yield ask
@@ -65,11 +72,12 @@ def difference(ask, *, source, name, activation, batch_size, dtype, seed):
         folder = Path(temporary)
         save_file(model.state_dict(), folder / "model.safetensors")
         observation.save(folder / "observation.safetensors")
-        there = ask(folder, victim=victim, dtype=dtype, **settings)
-    with gia.numerics.reproducible():
-        here = gia.attacks.ATTACKS["inverting_gradients"](
-            model, observation, generator=torch.Generator().manual_seed(seed), steps=settings["steps"]
-        ).images
+        answer = ask(folder, victim=victim, dtype=dtype, **settings)
+        with gia.numerics.reproducible():
+            here = gia.attacks.ATTACKS["inverting_gradients"](
+                model, observation, generator=torch.Generator().manual_seed(seed), steps=settings["steps"]
+            ).images
+        there = answer()
     apart = float((here != there).double().mean())
     if apart:
         raise ClaimRefuted(-apart)

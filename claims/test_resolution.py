@@ -7,20 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from claims.factors import attack_types, decide
+from claims.factors import attack_types, decide, table
 from claims.protocols import CELLS
 from claims.protocols.changes import pinned, resized
 
-#: From one image of so many pixels a side, what is doubled.
+#: From one image of so many pixels a side, either the batch or height and width are doubled.
 SIDE = {"reduced": 32, "paper": 64}
-DOUBLED = ("batch doubled", "height and width doubled", "neither")
-
-
-def doubled(protocol, what):
-    """One image of `protocol.image_size`, two of them at once, or one of twice the side."""
-    if what == "batch doubled":
-        return replace(protocol, batch_size=2)
-    return replace(protocol, image_size=2 * protocol.image_size) if what == DOUBLED[1] else protocol
 
 
 @pytest.mark.parametrize("attack_type", attack_types("resolution"))
@@ -31,9 +23,20 @@ def test_resolution(claims, attack_type):
 
 @pytest.mark.claim("op.resolution_over_batch")
 def test_doubling_the_sides_costs_more_than_doubling_the_batch(claims):
-    """PSNR from one image of twice the side lies below that from two images at once; neither stands beside them."""
-    protocol = resized(CELLS[claims.scale]["resolution"]["op"].protocol, SIDE[claims.scale])
-    claims.paired("op.resolution_over_batch", protocol, levels=DOUBLED, change=doubled)
+    """PSNR from one image of twice the side lies below that from two images at once; neither stands beside them.
+
+    Single images are those of `op.resolution`, on the same blocks; two at once have a control of their own.
+    """
+    protocol, side = CELLS[claims.scale]["resolution"]["op"].protocol, SIDE[claims.scale]
+
+    def two_at_once(protocol, _):
+        return replace(protocol, image_size=side, batch_size=2)
+
+    def blocks(count):
+        two = claims.table("op.resolution", protocol, levels=(f"two of {side}",), change=two_at_once, blocks=count)
+        return two.beside(table(claims, "op", "resolution", resized, count)).of(f"two of {side}", 2 * side, side)
+
+    claims.paired("op.resolution_over_batch", blocks)
 
 
 @pytest.mark.baseline

@@ -6,11 +6,18 @@ ana_arch (Robbing the Fed), ana_param (Fishing).
 
 from __future__ import annotations
 
-from claims.protocols import ana_arch, ana_param, op
+from claims.protocols import ana_arch, ana_param, gen_inv, gen_w, gen_z, op
 from claims.protocols.cell import Cell
 from gia.harness.protocol import Protocol
 
-_TYPES = {"op": op, "ana_arch": ana_arch, "ana_param": ana_param}
+_TYPES = {
+    "op": op,
+    "gen_z": gen_z,
+    "gen_w": gen_w,
+    "gen_inv": gen_inv,
+    "ana_arch": ana_arch,
+    "ana_param": ana_param,
+}
 
 #: Scale -> attack type -> the protocol that its cells start from.
 PROTOCOLS: dict[str, dict[str, Protocol]] = {

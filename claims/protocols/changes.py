@@ -70,11 +70,6 @@ def averaging(protocol: Protocol, aggregation: str) -> Protocol:
     return replace(protocol, local=None, assumed=None) if aggregation == "FedSGD" else protocol
 
 
-def sharing(protocol: Protocol, images: int | None) -> Protocol:
-    """The same images behind gradients of so many each, or behind one update whose training is known (None)."""
-    return knowing(protocol, "strong") if images is None else replace(protocol, local=None, batch_size=images)
-
-
 def pinned(protocol: Protocol) -> Protocol:
     """The form in which a protocol's quality is stored: nothing drawn, float64, cheap enough for every commit."""
     settings = {**protocol.settings, "steps": 100}

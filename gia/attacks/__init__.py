@@ -10,6 +10,7 @@ from torch import nn
 
 from gia.attacks import labels
 from gia.attacks.analytics import fish, fishing, linear_layer, robbing_the_fed, trap_weights
+from gia.attacks.generation import Inverter, ci_net, ggl, gias, learning_to_invert, train_inverter
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card
@@ -19,10 +20,14 @@ from gia.federated import Observation
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
     for attack in (
+        ci_net,
+        learning_to_invert,
         dlg,
+        gias,
         gradinversion,
         idlg,
         inverting_gradients,
+        ggl,
         linear_layer,
         robbing_the_fed,
         trap_weights,
@@ -60,4 +65,15 @@ def run_many(
     return attack.many(model, observations, generators=generators, **settings)
 
 
-__all__ = ["ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "fish", "labels", "run_many"]
+__all__ = [
+    "ATTACKS",
+    "CARDS",
+    "Attack",
+    "Card",
+    "Inverter",
+    "Reconstruction",
+    "fish",
+    "labels",
+    "run_many",
+    "train_inverter",
+]

@@ -61,7 +61,7 @@ class Client:
         loss: Loss = cross_entropy,
         training: bool = False,
     ) -> None:
-        _check_batch(images, labels)
+        check_batch(images, labels)
         _check_reveal(reveal)
         self._images, self._labels = images.detach().clone(), labels.detach().clone()
         self._local, self._reveal, self._defenses = local, tuple(reveal), tuple(defenses)
@@ -130,7 +130,7 @@ def share_gradient(
     victim, images, labels = _prepare(model, images, labels, reveal, training)
     with BatchStatistics(victim) as statistics:
         logits = victim(images)
-    _check_range(labels, logits)
+    check_labels(labels, logits)
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(
         loss(logits, labels), list(shared.values()), allow_unused=True, materialize_grads=True
@@ -191,7 +191,7 @@ def share_update(
             with BatchStatistics(victim) as statistics:
                 logits = victim(images[chosen])
             first = statistics.seen if first is None else first
-            _check_range(labels, logits)
+            check_labels(labels, logits)
             optimizer.zero_grad()
             loss(logits, labels[chosen]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -249,7 +249,7 @@ class BatchStatistics:
 def _prepare(
     model: nn.Module, images: Tensor, labels: Tensor, reveal: Collection[str], training: bool
 ) -> tuple[nn.Module, Tensor, Tensor]:
-    _check_batch(images, labels)
+    check_batch(images, labels)
     _check_reveal(reveal)
     if not shared_names(model):
         raise ValueError("model: no parameter requires a gradient, so there is nothing to share")
@@ -268,7 +268,8 @@ def _trainable(model: nn.Module) -> tuple[str, ...] | None:
     return tuple(names) if len(names) < len(list(model.named_parameters())) else None
 
 
-def _check_batch(images: Tensor, labels: Tensor) -> None:
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless these are images in [0, 1] with a label each."""
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected floats (N, C, H, W), got {tuple(images.shape)} of {images.dtype}")
     if len(images) == 0:
@@ -280,7 +281,8 @@ def _check_batch(images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels: expected ({len(images)},) of int64, got {tuple(labels.shape)} of {labels.dtype}")
 
 
-def _check_range(labels: Tensor, logits: Tensor) -> None:
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Raise ValueError for a label that the victim has no logit for."""
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[-1]:
         raise ValueError(
             f"labels: expected 0 to {logits.shape[-1] - 1} for {logits.shape[-1]} logits, "

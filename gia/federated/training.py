@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
-import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,14 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.data.images import Images
 from gia.federated.client import set_mode
-from gia.numerics import fingerprint
+from gia.models import keeping
 
 __all__ = ["Fit", "accuracy", "fit"]
 
@@ -193,47 +188,19 @@ def _restored(model: nn.Module, state: _State) -> nn.Module:
 
 
 def _key(model: nn.Module, train: Images, test: Images, settings: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    like = next(model.parameters())
-    facts = [fingerprint(), torch.get_num_threads(), str(like.dtype), str(like.device), repr(model), settings]
-    digest.update(json.dumps(facts).encode())
-    for path in _sources(model):
-        digest.update(path.read_bytes())
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    tensors |= {"train": train.images, "test": test.images, "seen": train.labels, "unseen": test.labels}
-    for name, tensor in tensors.items():
-        digest.update(repr((name, tensor.dtype, tuple(tensor.shape), tensor.requires_grad)).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _sources(model: nn.Module) -> list[Path]:
-    rooms = [Path(__file__).parent, Path(__file__).parents[1] / "models"]
-    files = {path for room in rooms for path in room.glob("*.py")}
-    for kind in {type(module) for module in model.modules()}:
-        try:
-            files.add(Path(inspect.getfile(kind)))
-        except (TypeError, OSError) as error:
-            raise ValueError(f"cache: the source of {kind.__name__} has no file, pass cache=None") from error
-    return sorted(files)
+    tensors = {"train": train.images, "test": test.images, "seen": train.labels, "unseen": test.labels}
+    return keeping.key(model, tensors, settings, rooms=[Path(__file__).parent])
 
 
 def _write(path: Path, states: Mapping[int, _State], accuracy: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     tensors = {f"{epoch}/{name}": value for epoch, state in states.items() for name, value in state.items()}
-    save_file(tensors, partial, metadata={"accuracy": repr(accuracy)})
-    os.replace(partial, path)  # another process sees all of the file or none
+    keeping.write(path, tensors, {"accuracy": accuracy})
 
 
 def _read(path: Path) -> tuple[dict[int, _State], float]:
+    tensors, facts = keeping.read(path)
     states: dict[int, _State] = {}
-    try:
-        with safe_open(path, "pt") as file:
-            accuracy = float(file.metadata()["accuracy"])
-            for name in file.keys():  # noqa: SIM118  # a safe_open is no mapping
-                epoch, _, entry = name.partition("/")
-                states.setdefault(int(epoch), {})[entry] = file.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(f"cache: {path} cannot be read ({error}); delete it") from error
-    return states, accuracy
+    for name, value in tensors.items():
+        epoch, _, entry = name.partition("/")
+        states.setdefault(int(epoch), {})[entry] = value
+    return states, float(facts["accuracy"])

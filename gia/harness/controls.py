@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from gia import attacks
+import torch
+from scipy.stats import binom
+
+from gia import attacks, metrics
 from gia.data import Images
 from gia.harness.blocks import Block
-from gia.harness.casting import fitted, images_of, others
+from gia.harness.casting import fitted, images_of, others, public_images
 from gia.harness.protocol import Protocol
 from gia.harness.scene import Scene
 
@@ -45,6 +48,62 @@ def beats_blind_guess(protocol: Protocol, block: Block) -> Control:
     if iterative:
         first, last = next(filter(math.isfinite, best), -math.inf), seen.objective
         checks[f"objective {first:.4g} to {last:.4g}"] = last < first
+    return _control(protocol, block, data, checks, values)
+
+
+def beats_auxiliary_mean(protocol: Protocol, block: Block) -> Control:
+    """The control of a learned inverter, on other images of the same victim: it has learned something from gradients.
+
+    Its mean PSNR is above that of the mean of the attacker's own images, the best that it could return without looking.
+    The rest is as in `beats_blind_guess`.
+    """
+    protocol = replace(protocol.drawn(block.setting), score=("psnr",))
+    data = images_of(protocol)
+    scene = Scene(protocol, block, data, others(protocol, block, data))
+    if (norm := scene.gradient_norm) == 0:
+        return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
+    psnr = float(scene.attacked("control start").values["psnr"] or 0.0)
+    reference = torch.cat([each.reference for each in scene.shared])
+    mean_image = public_images(protocol, block, data).images.mean(0).to(reference)
+    mean = float(metrics.psnr(mean_image.expand_as(reference), reference).mean())
+    checks = {f"PSNR {psnr:.2f} dB against {mean:.2f} dB of the auxiliary mean image": psnr > mean}
+    return _control(protocol, block, data, checks, {"psnr": psnr, "mean_psnr": mean, "gradient_norm": norm})
+
+
+#: What the control of latent search asks: decibels on the decoder's own samples, how many of them by the search (the
+#: samples of a class resemble each other), and Adam's steps to get there.
+OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 80
+
+
+def inverts_its_own_samples(protocol: Protocol, block: Block) -> Control:
+    """The control of latent search, on other images of the same victim: search, decoder and judge are alive.
+
+    Samples of the decoder, with the labels of the control images, are shared as gradients and come back with Adam at
+    `OWN_SAMPLE` decibels on average, `OWN_GAIN` above other samples with their labels: a victim that gives nothing
+    away, or a search that does not follow it, is void.
+    The protocol's own attack on the control images reaches the judge's "label_agreement" above chance, which is right
+    guesses with 1 / classes each: at most 1 % of guessers do as well. Without a judge
+    this is not asked. The rest is as in `beats_blind_guess`.
+    """
+    judged = protocol.judge is not None
+    protocol = replace(protocol.drawn(block.setting), score=("label_agreement",) if judged else ("psnr",))
+    data = images_of(protocol)
+    scene = Scene(protocol, block, data, others(protocol, block, data))
+    if (norm := scene.gradient_norm) == 0:
+        return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
+    psnr, start = scene.own_samples(OWN_STEPS)
+    checks = {
+        f"own samples {start:.1f} to {psnr:.1f} dB, at least {OWN_SAMPLE:g} and {OWN_GAIN:g} more asked": (
+            psnr >= max(OWN_SAMPLE, start + OWN_GAIN)
+        )
+    }
+    values = {"own_psnr": psnr, "gradient_norm": norm}
+    if judged:
+        agreement = float(scene.attacked("control start").values["label_agreement"] or 0.0)
+        chance, count = 1 / data.num_classes, len(scene.chosen)
+        guessed = float(binom.sf(round(agreement * count) - 1, count, chance))
+        checks[f"label agreement {agreement:.2f} of {count}, chance {chance:g}"] = guessed <= 0.01
+        values["label_agreement"] = agreement
     return _control(protocol, block, data, checks, values)
 
 

@@ -45,7 +45,7 @@ class BlockResult:
     """One block: label of each level -> metric -> value; no levels where the control failed (`valid` is False).
 
     `seconds` is what the block cost when it was computed, `cached` whether that was in an earlier run;
-    `pictures` is the stored file with arrays "LABEL/originals" and "LABEL/reconstructions".
+    `pictures` are the stored files with arrays "LABEL/originals" and "LABEL/reconstructions".
     """
 
     block: Block
@@ -56,7 +56,7 @@ class BlockResult:
     gradient_evaluations: int
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cached: bool = False
-    pictures: Path | None = None
+    pictures: tuple[Path, ...] = ()
 
 
 Arrays = dict[str, np.ndarray]

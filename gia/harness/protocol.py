@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import nn
 
 from gia.data import Pattern
-from gia.federated import LocalTraining
+from gia.federated import LocalTraining, Observation
 from gia.harness.scores import CONTEXTUAL, METRICS
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class Protocol:
             its own, new in every epoch).
         assumed: the local training that the attacker takes for the client's, right or wrong, where "local" is not
             revealed. Without either it takes the update for one gradient.
+        defenses: what the client does to what it shares, in order: module-level callables
+            (observation, *, generator) -> observation.
         edit: what a malicious server does to the victim: a module-level callable (model, public, *, generator) ->
             model, where `public` are the attacker's own images.
         fish: how a malicious server fishes for single images with an edit of its own for each.
@@ -130,6 +132,7 @@ class Protocol:
     local: LocalTraining | None = None
     assumed: LocalTraining | None = None
     fit: Fitting | None = None
+    defenses: tuple[Callable[..., Observation], ...] = ()
     edit: Callable[..., nn.Module] | None = None
     fish: Fished | None = None
     equip: Callable[..., Mapping[str, Any]] | None = None

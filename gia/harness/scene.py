@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,28 @@ class Scene:
             reconstructions=_bytes(result[:KEPT]),
         )
 
+    def own_samples(self, steps: int) -> tuple[float, float]:
+        """PSNR to samples of the decoder, one for each image with its label: of what the attack finds with Adam, and of
+        what it starts from, another such sample."""
+        settings = {**self.protocol.settings, **self._equipment(), "optimizer": "adam", "mirror": ()}
+
+        def run(observations: Sequence[Observation], start: str, steps: int) -> list[attacks.Reconstruction]:
+            generators = [self.block.generator(start, n) for n in range(len(observations))]
+            given = {**settings, "steps": steps}
+            return attacks.run_many(self.protocol.attack, self.model, observations, generators=generators, **given)
+
+        own = run(self.observations, "own sample", 0)  # without a step, the start comes back
+        shared = []
+        for sample in own:
+            assert sample.labels is not None  # latent search needs them
+            answer = share_gradient(
+                self.model, sample.images, sample.labels, reveal=("labels",), training=self.protocol.training
+            )
+            shared.append(answer)
+        samples = torch.cat([sample.images for sample in own])
+        found, start = (torch.cat([each.images for each in run(shared, "own search", n)]) for n in (steps, 0))
+        return float(metrics.psnr(found, samples).mean()), float(metrics.psnr(start, samples).mean())
+
     def _client(self, batch: Tensor, number: int) -> Client:
         protocol = self.protocol
         return Client(
@@ -142,6 +165,10 @@ class Scene:
             self.data.labels[batch],
             local=protocol.local,
             reveal=protocol.reveal,
+            defenses=[
+                partial(defense, generator=self.block.generator("defense", number, place))
+                for place, defense in enumerate(protocol.defenses)
+            ],
             generator=self.block.generator("order", number),
             training=protocol.training,
         )

@@ -59,20 +59,20 @@ METRICS: Mapping[str, Metric] = {
 #: LPIPS with VGG to the nearest of real images that nobody attacked.
 CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"})
 
-#: Real images among which "lpips_nearest" looks, at least and at most.
-NEAREST_OF = (100, 200)
+#: Real images among which "lpips_nearest" looks.
+NEAREST_OF = 100
 
 
 def lpips_nearest(result: Tensor, real: Tensor) -> list[float] | None:
     """LPIPS-VGG of each image (B, C, H, W) to the nearest of `real` (N, C, H, W), both in [0, 1]; None below 32 pixels.
 
-    Raises ValueError for fewer real images than `NEAREST_OF` asks.
+    Raises ValueError for fewer real images than `NEAREST_OF`.
     """
-    if len(real) < NEAREST_OF[0]:
-        raise ValueError(f"lpips_nearest: expected at least {NEAREST_OF[0]} real images, got {len(real)}")
+    if len(real) < NEAREST_OF:
+        raise ValueError(f"lpips_nearest: expected at least {NEAREST_OF} real images, got {len(real)}")
     if min(real.shape[-2:]) < METRICS["lpips_vgg"].minimum:
         return None
-    real = real[: NEAREST_OF[1]].to(result.dtype)
+    result, real = result.float(), real[:NEAREST_OF].float()  # a perceptual distance needs no more digits
     with torch.no_grad():
         distances = pairwise(2 * result.clamp(0, 1) - 1, 2 * real - 1, net="vgg")
     return [float(value) for value in distances.amin(1)]

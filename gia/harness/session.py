@@ -23,6 +23,9 @@ from gia.harness.verdicts import Verdict
 
 Level = TypeVar("Level", str, int, float)
 
+#: How many -> their table.
+Blocks = Callable[[int], Table]
+
 
 class UnexpectedOutcomeError(AssertionError):
     """A verdict is not the one that the register states."""
@@ -65,6 +68,11 @@ class Claims:
     def device(self) -> str:
         """ "cpu" or "cuda"."""
         return self._context.device
+
+    @property
+    def fits(self) -> Path:
+        """Where victims that blocks trained are kept, for `gia.harness.casting.keeping_fits`."""
+        return self._context.store.fits
 
     @property
     def images(self) -> Path:
@@ -132,8 +140,12 @@ class Claims:
             id, protocol, "trend", lambda claim, v, **look: verdicts.trend(claim, places, v, **look), **experiment
         )
 
-    def paired(self, id: str, protocol: Protocol, **experiment: Any) -> Verdict:
-        """The second level against the first, block by block; further levels are shown beside them."""
+    def paired(self, id: str, protocol: Protocol | Blocks, **experiment: Any) -> Verdict:
+        """The second level against the first, block by block; further levels are shown beside them.
+
+        In place of the protocol may stand a function of the number of blocks that gives their table, such as one that
+        is made of two with `Table.beside`.
+        """
         return self._decide(
             id, protocol, "paired", lambda claim, v, **look: verdicts.paired(claim, *_two(v), **look), **experiment
         )
@@ -219,7 +231,7 @@ class Claims:
     def _decide(
         self,
         id: str,
-        protocol: Protocol,
+        protocol: Protocol | Blocks,
         kind: str,
         decide: Callable[..., Verdict],
         *,
@@ -233,22 +245,28 @@ class Claims:
         if claim.kind != kind:
             raise ValueError(f"id: {id!r} is of kind {claim.kind!r} in the register, not {kind!r}")
         for look, count in enumerate(LOOKS, start=1):
-            table = self.table(id, protocol, blocks=count, **experiment)
+            if isinstance(protocol, Protocol):
+                table = self.table(id, protocol, blocks=count, **experiment)
+            else:
+                table = protocol(count)
             verdict = decide(claim, table.values(value or claim.metric), void=table.void, look=look)
             if not verdicts.needs_second_look(verdict):
                 break
-        shown = self._draw(claim, table, value or claim.metric, reported, reported_as)
+        shown = self.draw(id, table, value, reported=reported, reported_as=reported_as)
         return self.record(verdict, tables=[table], pictures=shown)
 
-    def _draw(
+    def draw(
         self,
-        claim: Claim,
+        id: str,
         table: Table,
-        value: str | Value | tuple[str, ...],
-        reported: Mapping[Any, float] | None,
-        reported_as: str,
+        value: str | Value | tuple[str, ...] | None = None,
+        *,
+        reported: Mapping[Any, float] | None = None,
+        reported_as: str = "the paper",
     ) -> list[Path]:
         """The metric over the levels, and the first valid block's images: none of them chosen."""
+        claim = self.claim(id)
+        value = value or claim.metric
         if not table.valid:
             return []
         paths = [self.images / f"{claim.id}-levels.png"]

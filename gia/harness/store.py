@@ -99,7 +99,7 @@ class Store:
         with _replacing(path) as file:  # last: an entry is there when this file is
             file.write(json.dumps(content, indent=1, allow_nan=False).encode())
         self._computed.add(path)
-        return replace(result, pictures=images if pictures else None)
+        return replace(result, pictures=(images,) if pictures else ())
 
     def _path(self, key: dict[str, Any]) -> Path:
         return self.folder / f"{digest_of(key)}.json"
@@ -138,19 +138,20 @@ def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
     control = None if stored["control"] is None else Control(**stored["control"])
     return BlockResult(
         **{**stored, "control": control, "block": block},
-        pictures=None if content["pictures"] is None else images,
+        pictures=() if content["pictures"] is None else (images,),
     )
 
 
 def load_pictures(result: BlockResult) -> Arrays:
     """The stored pictures of a block, uint8 (n, C, H, W) by "LABEL/originals" and "LABEL/reconstructions"."""
-    if result.pictures is None:
-        return {}
-    try:
-        with np.load(result.pictures, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{result.pictures}: not a readable file of pictures: {error}") from error
+    found: Arrays = {}
+    for path in result.pictures:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found |= {name: file[name] for name in file.files}
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path}: not a readable file of pictures: {error}") from error
+    return found
 
 
 def _to_plain(result: BlockResult) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,26 @@ class Table:
     def cached(self) -> int:
         """How many blocks an earlier run computed."""
         return sum(result.cached for result in self.results)
+
+    def beside(self, other: Table) -> Table:
+        """These levels, then those of another table of the same blocks, which a claim reads instead of measuring them.
+
+        A block is void where it is in either. What it cost is what these levels cost: the others stand in another row.
+        Raises ValueError for a table of other blocks, and where a level stands in both.
+        """
+        if [result.block for result in self.results] != [result.block for result in other.results]:
+            raise ValueError(f"other: expected the blocks of {self.experiment.id!r}, got other ones")
+        if both := set(self.levels) & set(other.levels):
+            raise ValueError(f"other: expected none of the levels {self.levels}, got {min(both)!r}")
+        experiment = Experiment(self.experiment.id, {**self.experiment.levels, **other.experiment.levels})
+        return Table(experiment, [_joined(*both) for both in zip(self.results, other.results, strict=True)])
+
+    def of(self, *levels: str | int | float) -> Table:
+        """Only these levels, in this order. Raises ValueError for one that is not there."""
+        if missing := [level for level in levels if level not in self.experiment.levels]:
+            raise ValueError(f"levels: expected some of {self.levels}, got {missing[0]!r}")
+        chosen = {level: self.experiment.levels[level] for level in levels}
+        return Table(Experiment(self.experiment.id, chosen), self.results)
 
     def values(self, value: str | Value | tuple[str, ...]) -> np.ndarray:
         """(valid blocks, levels) of a metric, or of a function of a level's metrics.
@@ -88,3 +108,18 @@ class Table:
     def _median(self, label: str, metric: str) -> float | None:
         found = [value for r in self.valid if (value := r.levels[label].get(metric)) is not None]
         return float(np.median(found)) if len(found) == len(self.valid) else None
+
+
+def _joined(own: BlockResult, other: BlockResult) -> BlockResult:
+    cached = own.cached or other.cached
+    if not own.valid:
+        return replace(own, cached=cached)
+    if not other.valid:
+        return replace(other, seconds=own.seconds, gradient_evaluations=own.gradient_evaluations, cached=cached)
+    return replace(
+        own,
+        levels={**own.levels, **other.levels},
+        details={**own.details, **other.details},
+        pictures=(*own.pictures, *other.pictures),
+        cached=cached,
+    )

@@ -1,7 +1,18 @@
-"""Victims by name, activation and width; standardization as their first layer; trained weights."""
+"""Victims by name, activation and width; standardization as their first layer; trained weights; decoders to search."""
 
 from gia.models.building import NAMES, build
+from gia.models.decoders import train_decoder
+from gia.models.overparameterized import OverParameterized
 from gia.models.pretrained import PRETRAINED, pretrained
 from gia.models.standardization import standardization, standardize
 
-__all__ = ["NAMES", "PRETRAINED", "build", "pretrained", "standardization", "standardize"]
+__all__ = [
+    "NAMES",
+    "PRETRAINED",
+    "OverParameterized",
+    "build",
+    "pretrained",
+    "standardization",
+    "standardize",
+    "train_decoder",
+]

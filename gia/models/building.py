@@ -50,7 +50,8 @@ def build(
         num_classes: number of logits.
         image_size: side in pixels, or (height, width).
         channels: 1 for gray images, 3 for colour.
-        activation: sigmoid, relu, tanh, leaky_relu, rrelu (mean slope), gelu or silu, everywhere in the network.
+        activation: sigmoid, relu, tanh, leaky_relu, rrelu (mean slope), gelu or silu, everywhere in the network; and,
+            to take Sigmoid apart, sigmoid(4x), sigmoid(2x), sigmoid(x/2), sigmoid/4, 4*sigmoid, sigmoid-1/2 and linear.
         init: "default" (the network's own, as in the table), "torch" (each layer's default), "dlg" (all from
             U(-0.5, 0.5)), "kaiming", "vgg" or "googlenet" (as torchvision initializes ResNets and these).
         generator: source of the weights, on the CPU; the global random state is not touched. They are drawn in float32

@@ -9,6 +9,7 @@ import torch
 
 from gia.attacks import ATTACKS, CARDS
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, share
+from tests.contracts.fresh import equipped
 
 
 def renamed(gradients):
@@ -57,8 +58,10 @@ each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
 
 def launch(name, model, observation, **changes):
     """The attack with its quick settings and some changes."""
-    settings = {**CASES[name].settings, **CASES[name].quick, "generator": torch.Generator(), **changes}
-    return ATTACKS[name](model, observation, **settings)
+    case = CASES[name]
+    good = build(case, torch.float32)
+    settings = equipped({**case.settings, **case.quick}, good, share(case, good, *case.batch(0, 1)))
+    return ATTACKS[name](model, observation, **{**settings, "generator": torch.Generator(), **changes})
 
 
 @pytest.fixture

@@ -12,12 +12,37 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import gia
-from gia.attacks import ATTACKS, CARDS, run_many
+from gia import attacks
+from gia.attacks import CARDS
 from gia.attacks.matching import Interrupted
 from gia.attacks.trials import LEAVES
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
-from tests.contracts.fresh import edited
+from tests.contracts.fresh import edited, equipped
 from tests.contracts.snapshots import global_state, model_state, observation_state, same_reconstruction
+
+
+class Equipped:
+    """An attack that is equipped when it is called: what it needs may depend on the victim and on what is shared."""
+
+    def __init__(self, attack):
+        self.attack = attack
+
+    def __getattr__(self, name):
+        return getattr(self.attack, name)
+
+    def __call__(self, model, observation, **settings):
+        return self.attack(model, observation, **equipped(settings, model, observation))
+
+
+ATTACKS = {name: Equipped(attack) for name, attack in attacks.ATTACKS.items()}
+
+
+def run_many(name, model, observations, **settings):
+    """`gia.attacks.run_many`, equipped for the first of the observations."""
+    if observations:
+        settings = equipped(settings, model, observations[0])
+    return attacks.run_many(name, model, observations, **settings)
+
 
 FLOATS = (torch.float32, torch.float64)
 each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
@@ -31,7 +56,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def quick(name: str) -> dict:
     """Settings for a search whose success does not matter."""
-    return {**CASES[name].settings, **CASES[name].quick}
+    return equipped({**CASES[name].settings, **CASES[name].quick})
 
 
 @pytest.fixture(params=FLOATS, ids=["float32", "float64"])
@@ -147,7 +172,7 @@ def test_the_easy_case_beats_the_blind_guess(name, dtype):
     case = CASES[name]
     model = build(case, dtype)
     observations = [share(case, model, i) for i in range(4)]
-    found = run_many(name, model, observations, generators=[seeded(i) for i in range(4)], **case.settings)
+    found = run_many(name, model, observations, generators=[seeded(i) for i in range(4)], **equipped(case.settings))
     images, labels = private(dtype, 0, 1, 2, 3)
     blind = gia.metrics.psnr(gia.metrics.blind_guess(images), images)
     seen = gia.metrics.psnr(torch.cat([each.images for each in found]), images)
@@ -201,14 +226,23 @@ def test_trials_together_give_what_they_give_alone(name):
 
 @each_search
 def test_zero_steps_return_the_start(name, dtype):
-    """If it fails, a search cannot be told from its start, and the start is not what the callback sees."""
+    """If it fails, a search cannot be told from its start, and the start is not what the callback sees, or not what an
+    interrupt before the first step returns."""
     model = build(CASES[name], dtype)
     observation = share(CASES[name], model, 0)
     seen = []
     watched = quick(name) | {"steps": 1, "callback": lambda progress: seen.append(progress.variables[0].clone())}
     ATTACKS[name](model, observation, generator=seeded(), **watched)
     none = ATTACKS[name](model, observation, generator=seeded(), **quick(name) | {"steps": 0})
-    assert none.images.equal(seen[0][0].clamp(0, 1))
+    if "the start is an image" not in CASES[name].exempt:
+        assert none.images.equal(seen[0][0].clamp(0, 1))
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.warns(Interrupted, match="step 0 of 1"):
+        stopped = ATTACKS[name](model, observation, generator=seeded(), **watched | {"callback": stop})
+    assert stopped.images.equal(none.images)
     assert none.gradient_evaluations == 1
 
 

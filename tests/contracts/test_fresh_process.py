@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import gia
 from gia.attacks import ATTACKS
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, share
+from tests.contracts.fresh import equipped
 from tests.contracts.snapshots import bits
 
 JOBS = [(name, dtype) for name in sorted(ATTACKS) for dtype in ("float32", "float64")]
@@ -37,7 +38,10 @@ def there(tmp_path_factory):
         jobs.append({**job, "settings": settings, "seed": number})
         with gia.numerics.reproducible():
             here[name, dtype] = ATTACKS[name](
-                model, observation, generator=torch.Generator().manual_seed(number), **settings
+                model,
+                observation,
+                generator=torch.Generator().manual_seed(number),
+                **equipped(settings, model, observation),
             )
     (folder / "job.json").write_text(json.dumps(jobs))
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(gia.__file__).parents[1])}

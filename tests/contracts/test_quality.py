@@ -8,26 +8,27 @@ import pytest
 import torch
 
 import gia
+from gia.attacks.objectives import Cosine
+from gia.federated import fit
 from gia.harness import pictures
 
 SHOWN = Path(__file__).parents[2] / ".gia" / "quality"
 
 
-def attacked(attack, victim, count, *, steps):
-    """PSNR of the first `count` CIFAR-10 test images, each alone in its batch, and a picture of all of them."""
-    data = gia.data.load("cifar10-samples")
+def attacked(attack, victim, count, *, steps, data=None, reveal=("labels",), **settings):
+    """PSNR of the first `count` images (CIFAR-10's test images), each alone in its batch, and a picture of them all."""
+    data = data or gia.data.load("cifar10-samples")
     images = data.images[:count]
     observations = [
-        gia.share_gradient(victim, images[i : i + 1], data.labels[i : i + 1], reveal=("labels",)) for i in range(count)
+        gia.share_gradient(victim, images[i : i + 1], data.labels[i : i + 1], reveal=reveal) for i in range(count)
     ]
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
-    found = gia.attacks.run_many(attack, victim, observations, generators=generators, steps=steps)
+    found = gia.attacks.run_many(attack, victim, observations, generators=generators, steps=steps, **settings)
     reconstructions = torch.cat([reconstruction.images for reconstruction in found])
     SHOWN.mkdir(parents=True, exist_ok=True)
     rows = {"private": images, attack: reconstructions}
-    pictures.grid(
-        SHOWN / f"{attack}-{steps}-steps.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()}
-    )
+    name = "-".join([attack, *reveal[1:], f"{steps}-steps"])
+    pictures.grid(SHOWN / f"{name}.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()})
     return gia.metrics.psnr(reconstructions, images)
 
 
@@ -48,6 +49,28 @@ def test_dlg_sees_single_images_of_the_sigmoid_lenet():
         "lenet", num_classes=10, image_size=32, activation="sigmoid", init="dlg", generator=generator
     )
     assert attacked("dlg", victim, 4, steps=100).median() >= 35
+
+
+def test_gradinversion_sees_single_faces_through_leaked_batch_statistics():
+    """At least 20 dB on average over two faces in 200 steps on a trained ResNet-10, and at most 16 dB without the
+    statistics; 24.7 (21.9 and 27.4) and 13.9 dB were seen before.
+
+    If it fails, the prior on batch statistics no longer acts, or acts on statistics that are not the private batch's.
+    """
+    faces, seed = gia.data.load("faces", image_size=16), torch.Generator().manual_seed
+    order = torch.randperm(len(faces), generator=seed(0))
+    victim = gia.models.build("resnet10", num_classes=40, image_size=16, channels=1, width=16, generator=seed(0))
+    trained = fit(victim, faces.take(order[4:]), epochs=8, batch_size=32, lr=1e-3, generator=seed(0))
+    assert trained.accuracy >= 0.7
+    settings = {
+        "data": faces.take(order[:2]),
+        "objective": Cosine(),
+        "total_variation": 0.1,
+        "noise": 0.01,
+    }
+    attack, victim = "gradinversion", trained.model
+    assert attacked(attack, victim, 2, steps=200, reveal=("labels", "batch_norm"), **settings).mean() >= 20
+    assert attacked(attack, victim, 2, steps=200, **settings).mean() <= 16
 
 
 @pytest.mark.parametrize("attack", ["inverting_gradients", "dlg"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gia.harness import scene
 from tests.harness.inner_project import Inner
+from tests.harness.stored import store
 from tests.harness.toy import Spy, black
 
 
@@ -21,3 +24,10 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     spy = Spy(black)
     monkeypatch.setattr(scene.attacks, "run_many", spy)
     return spy
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file of stored baselines with the one entry op/b1."""
+    store(tmp_path / "batch_size.json")
+    return tmp_path / "batch_size.json"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.harness.inner_project import Inner
 
+pytest_plugins = ["pytester"]
+
 TESTS = """
 import json
 from pathlib import Path

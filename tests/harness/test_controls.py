@@ -10,11 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from gia.attacks import train_inverter
+from gia.data import Images
+from gia.federated import fit
 from gia.harness import scene
 from gia.harness.casting import keeping_fits
-from gia.harness.controls import beats_blind_guess, shares_gradients
+from gia.harness.controls import beats_auxiliary_mean, beats_blind_guess, inverts_its_own_samples, shares_gradients
+from gia.harness.protocol import Protocol
 from gia.harness.run import measure
-from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Spy, black, silence, with_state
+from gia.models import build, train_decoder
+from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Silent, Spy, black, silence, with_state
 
 
 @pytest.mark.parametrize("state", ["untrained", "trained"])
@@ -90,3 +95,80 @@ def test_control_images_are_not_private(monkeypatch: pytest.MonkeyPatch) -> None
     assert not any(torch.equal(one, other) for one in private for other in batches)
     with pytest.raises(ValueError, match=r"control_images: .*at most the 12 images"):
         beats_blind_guess(replace(protocol, control_images=13), BLOCK)
+
+
+def decoder(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
+    """A decoder of digits, trained for a moment."""
+    return {"decoder": train_decoder(public, epochs=10, generator=generator, cache=cache)}
+
+
+def judge(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn.Module:
+    """A classifier of digits, trained for a moment."""
+    net = build("mlp", num_classes=10, image_size=8, channels=1, width=64, generator=generator)
+    return fit(net, images, epochs=10, batch_size=64, lr=4e-3, generator=generator, cache=cache).model
+
+
+LATENT = replace(
+    PROTOCOL,
+    attack="ggl",
+    settings={"optimizer": "cma", "steps": 5, "population": 5},
+    equip=decoder,
+    judge=judge,
+    score=("label_agreement",),
+    control=inverts_its_own_samples,
+    control_images=8,
+)
+
+
+def nothing(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn.Module:
+    """A judge that sees the same digit everywhere."""
+    return Silent(judge(images, generator=generator, cache=cache))
+
+
+def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agrees(tmp_path: Path) -> None:
+    """A search that follows nothing, a silent victim or a blind judge would "support" that a factor has no effect."""
+    with keeping_fits(tmp_path):
+        alive = inverts_its_own_samples(LATENT, BLOCK)
+        still = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "lr": 1e-6}), BLOCK)
+        blind = inverts_its_own_samples(replace(LATENT, judge=nothing), BLOCK)
+    silent = inverts_its_own_samples(replace(LATENT, edit=silence), BLOCK)
+    assert alive.passed, alive.reason
+    assert alive.values["own_psnr"] >= 20
+    assert still.reason.startswith("failed: own samples")
+    assert "label agreement" not in still.reason
+    assert blind.reason.startswith("failed: label agreement")
+    assert "a shared gradient is zero" in silent.reason
+    assert [control.passed for control in (still, blind, silent)] == [False] * 3
+
+
+def inverter(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
+    """An inverter of digits, trained for a moment."""
+    settings = {"batch_size": 1, "hashed": 64, "hidden": (64,), "epochs": 10, "lr": 3e-3, "training_batch": 64}
+    images, labels = public.images[:600], public.labels[:600]
+    return {"inverter": train_inverter(model, images, labels, generator=generator, cache=cache, **settings)}
+
+
+def backwards(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
+    """The same with its images upside down in value: an inverter that has learned what is not there."""
+    made = inverter(protocol, model, public, generator=generator, cache=cache)["inverter"]
+    with torch.no_grad():
+        last = made.network[-1]
+        last.weight.neg_()
+        last.bias.copy_(1 - last.bias)
+    return {"inverter": made}
+
+
+def test_the_control_of_a_learned_inverter_asks_for_more_than_its_mean_image(tmp_path: Path) -> None:
+    """An inverter that has learned nothing would "support" that whatever is done to it does not matter."""
+    protocol = replace(PROTOCOL, attack="learning_to_invert", settings={}, equip=inverter, control_images=8)
+    with keeping_fits(tmp_path):
+        alive = beats_auxiliary_mean(protocol, BLOCK)
+        dead = beats_auxiliary_mean(replace(protocol, equip=backwards), BLOCK)
+    silent = beats_auxiliary_mean(replace(protocol, edit=silence), BLOCK)
+    assert alive.passed, alive.reason
+    assert alive.values["psnr"] > alive.values["mean_psnr"] > 8
+    assert "dB of the auxiliary mean image" in alive.reason
+    assert dead.reason.startswith("failed: PSNR")
+    assert "a shared gradient is zero" in silent.reason
+    assert not dead.passed
+    assert not silent.passed

@@ -212,6 +212,29 @@ def test_a_fished_image_of_several_with_its_label_is_scored_as_the_one_that_was_
         assert torch.allclose(whole, own, atol=1e-3 * float(own.abs().max()))
 
 
+def flattened(observation: Observation, *, generator: torch.Generator) -> Observation:
+    """A defence that shares one random number in place of each entry."""
+    value = float(torch.rand((), generator=generator))
+    return replace(observation, gradients={k: torch.full_like(g, value) for k, g in observation.gradients.items()})
+
+
+def halved(observation: Observation, *, generator: torch.Generator) -> Observation:
+    """A defence that needs no randomness."""
+    return replace(observation, gradients={k: g / 2 for k, g in observation.gradients.items()})
+
+
+def test_what_a_client_shares_passes_its_defences_in_order_each_with_randomness_of_its_own(spy: Spy) -> None:
+    """A defended level would be an undefended one, or all clients would draw one and the same noise."""
+    for defenses in ((), (flattened,), (flattened, halved), (flattened, flattened)):
+        measure(replace(PROTOCOL, defenses=defenses), BLOCK)
+    plain, flat, half, twice = ([next(iter(o.gradients.values())) for o in c["observations"]] for c in spy.calls)
+    assert all(len(g.unique()) > 1 for g in plain)
+    assert all(len(g.unique()) == 1 for g in flat)
+    assert len({float(g.flatten()[0]) for g in flat}) == len(flat)
+    assert all(torch.equal(a / 2, b) for a, b in zip(flat, half, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(flat, twice, strict=True))
+
+
 @pytest.mark.parametrize("pattern", ["distinct", "equal"])
 def test_what_isolation_loses_is_told_by_the_same_image_alone(pattern: Any) -> None:
     """Against batches of one image each. Images mixed into the isolated gradient would cost nothing."""

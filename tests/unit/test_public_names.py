@@ -33,7 +33,18 @@ PUBLIC = {
         "theory",
         "validate_model",
     },
-    gia.attacks: {"ATTACKS", "CARDS", "Attack", "Card", "Reconstruction", "fish", "labels", "run_many"},
+    gia.attacks: {
+        "ATTACKS",
+        "CARDS",
+        "Attack",
+        "Card",
+        "Inverter",
+        "Reconstruction",
+        "fish",
+        "labels",
+        "run_many",
+        "train_inverter",
+    },
     gia.data: {"Images", "load", "sample"},
     gia.federated: {
         "Client",
@@ -62,7 +73,7 @@ PUBLIC = {
         "rdlv",
         "ssim",
     },
-    gia.models: {"build", "pretrained", "standardization", "standardize"},
+    gia.models: {"OverParameterized", "build", "pretrained", "standardization", "standardize"},
     gia.theory: {"corrected_bound", "expected_exact_recoveries", "theorem1_bound"},
 }
 
@@ -87,7 +98,15 @@ SIGNATURES = {
     "federated.server.fish_feature": ("model", "decoy cutoff"),
     "federated.server.trap_weights": ("model", "scale generator"),
     "attacks.fish": ("model client", "target queries generator"),
+    "attacks.train_inverter": (
+        "model images labels",
+        "batch_size generator hidden epochs lr training_batch hashed held_out patience local training loss cache "
+        "progress",
+    ),
+    "attacks.Inverter.save": ("self path", ""),
+    "attacks.Inverter.load": ("path", ""),
     "attacks.run_many": ("attack model observations", "generators"),
+    "models.OverParameterized": ("", "image_shape batch_size generator"),
     "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
     "models.standardize": ("net", "mean std"),
     "models.pretrained": ("name", ""),
@@ -104,13 +123,19 @@ SIGNATURES = {
 }
 
 ATTACK_SETTINGS = {
-    "dlg": "steps lr history objective init loss callback",
-    "idlg": "steps lr history objective init loss callback",
+    "ci_net": "steps lr signed schedule objective total_variation decoder loss callback",
+    "dlg": "steps lr history objective restarts init loss callback",
+    "idlg": "steps lr history objective restarts init loss callback",
+    "gias": (
+        "steps latent_steps latent_lr weight_lr schedule objective total_variation divergence decoder loss callback"
+    ),
+    "ggl": "decoder optimizer steps population lr bound objective mirror loss callback",
     "gradinversion": (
         "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
         "loss callback"
     ),
     "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
+    "learning_to_invert": "inverter loss",
     "linear_layer": "layer agreement loss",
     "robbing_the_fed": "layer loss",
     "trap_weights": "layer agreement loss",

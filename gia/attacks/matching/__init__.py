@@ -4,11 +4,13 @@ Every attack that compares gradients goes through here. A new attack chooses var
 rule, a schedule and a constraint; `minimize` does the rest for all trials at once.
 """
 
+from gia.attacks.matching.evolution import CMA
 from gia.attacks.matching.loop import Found, Interrupted, Progress, minimize
-from gia.attacks.matching.problem import Evaluation, Matching
+from gia.attacks.matching.problem import Evaluation, Matching, Mirror
 from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Langevin, Point, UpdateRule
 
 __all__ = [
+    "CMA",
     "LBFGS",
     "Adam",
     "Evaluate",
@@ -17,6 +19,7 @@ __all__ = [
     "Interrupted",
     "Langevin",
     "Matching",
+    "Mirror",
     "Point",
     "Progress",
     "UpdateRule",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Literal
 
@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gia.attacks.matching.gradients import Target
 from gia.attacks.matching.memory import peak_bytes
-from gia.attacks.matching.plain import matching_gradient
+from gia.attacks.matching.plain import matching_gradient, simulated
 from gia.attacks.matching.tapped import Unknown
 from gia.attacks.matching.taps import Taps
-from gia.attacks.objectives import Objective
+from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
 from gia.federated.client import Loss
 
@@ -72,12 +72,40 @@ class Engine:
     def __call__(self, images: Tensor, labels: Tensor, trials: range) -> Found:
         """At images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities of the chosen trials."""
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            if not labels.is_floating_point() and (len(trials) > 1 or self._large or self._forced):
-                if not self._tried:
-                    self._try(images, labels)
-                if self._taps is not None:
-                    return self._by_taps(self._taps, images, labels, trials)
+            if (taps := self._fast(images, labels, trials)) is not None:
+                return self._by_taps(taps, images, labels, trials)
             return self._by_plain(images, labels, trials)
+
+    def values(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        trials: range,
+        mirrored: Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]] | None,
+    ) -> Tensor:
+        """The objective (R,) alone; `mirrored` changes what a trial simulates before it is compared, one by one."""
+        if mirrored is None and (taps := self._fast(images, labels, trials)) is not None:
+            return taps.values(self._chosen(trials), images, labels)
+        found = []
+        for i, trial in enumerate(trials):
+            target = self._targets[trial]
+            gradients: Mapping[str, Tensor] = simulated(
+                self._victim, target, images[i], labels[i], loss=self._loss, local=self._local
+            )
+            if mirrored is not None:
+                gradients = mirrored(trial, gradients)
+            pairs = [(gradients[name], target[name]) for name in gradients]
+            found.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
+        return torch.stack(found).detach()
+
+    def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | None:
+        """The fast engine, where it is known to agree with `plain` and to be faster."""
+        if labels.is_floating_point() or not (len(trials) > 1 or self._large or self._forced):
+            return None
+        if not self._tried:
+            with sdpa_kernel(SDPBackend.MATH):
+                self._try(images, labels)
+        return self._taps
 
     def _by_taps(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> Found:
         if self._memory is not None and not self._at_once:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,22 +35,41 @@ def matching_gradient(
     images = images.detach().requires_grad_()
     soft = labels.is_floating_point()
     labels = labels.detach().requires_grad_(soft)
-    parameters = {name: p for name, p in victim.named_parameters() if name in targets}
-    if local is None:
-        gradients: Sequence[Tensor] = torch.autograd.grad(
-            loss(victim(images), labels), list(parameters.values()), create_graph=True, materialize_grads=True
-        )
-    else:
-        gradients = _simulated_update(victim, parameters, images, labels, loss, local)
-    value = objective(Agreement(list(parameters), gradients, [targets[name] for name in parameters]))
+    gradients = simulated(victim, targets, images, labels, loss=loss, local=local, create_graph=True)
+    value = objective(Agreement(list(gradients), list(gradients.values()), [targets[name] for name in gradients]))
     # Only the images (and soft labels) are asked for, so the weights' second derivatives are never formed.
     found = torch.autograd.grad(value, [images, labels] if soft else [images])
     return value.detach(), found[0], found[1] if soft else None
 
 
+def simulated(
+    victim: nn.Module,
+    names: Collection[str],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    loss: Loss,
+    local: LocalTraining | None,
+    create_graph: bool = False,
+) -> dict[str, Tensor]:
+    """What a client with these images would share of the named parameters: its gradient, or its update."""
+    parameters = {name: p for name, p in victim.named_parameters() if name in names}
+    if local is not None:
+        return _simulated_update(victim, parameters, images, labels, loss, local, create_graph)
+    value = loss(victim(images), labels)
+    found = torch.autograd.grad(value, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
+
+
 def _simulated_update(
-    victim: nn.Module, start: Mapping[str, Tensor], images: Tensor, labels: Tensor, loss: Loss, local: LocalTraining
-) -> list[Tensor]:
+    victim: nn.Module,
+    start: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    loss: Loss,
+    local: LocalTraining,
+    create_graph: bool,
+) -> dict[str, Tensor]:
     """Weights before minus after local SGD on the candidates (Geiping et al., 2020, Sec. 6; the paper's Sec. III-A).
 
     The client's order of data is unknown to an attacker: the candidates are taken as they stand in every epoch, so
@@ -60,8 +79,10 @@ def _simulated_update(
     for _ in range(local.epochs):
         for chosen in torch.split(torch.arange(len(images), device=images.device), local.batch_size):
             value = loss(functional_call(victim, weights, (images[chosen],)), labels[chosen])
-            steps = torch.autograd.grad(value, list(weights.values()), create_graph=True, materialize_grads=True)
+            steps = torch.autograd.grad(
+                value, list(weights.values()), create_graph=create_graph, materialize_grads=True
+            )
             for (name, weight), step in zip(list(weights.items()), steps, strict=True):
                 velocity[name] = local.momentum * velocity[name] + step
                 weights[name] = weight - local.lr * velocity[name]
-    return [start[name] - weight for name, weight in weights.items()]
+    return {name: start[name] - weight for name, weight in weights.items()}

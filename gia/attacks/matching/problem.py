@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from gia.attacks.objectives import Objective
 from gia.attacks.probe import logits_of
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
+
+#: What a client does to what it shares, such as a defence of `gia.defenses`.
+Mirror = Callable[[Observation], Observation]
 
 
 class Evaluation(NamedTuple):
@@ -76,6 +80,7 @@ class Matching:
                     f"labels: expected 0 to {self.classes - 1} for {self.classes} logits, got {int(self.labels.max())}"
                 )
         self.evaluations = [0] * len(observations)
+        self._observations = observations
         steps = math.ceil(first.batch_size / first.local.batch_size) if first.local else 1
         self._gradients_each = steps * first.local.epochs if first.local else 1
         self._engine = Engine(
@@ -92,6 +97,29 @@ class Matching:
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
         return found
+
+    def values(
+        self, images: Tensor, labels: Tensor, *, trials: slice = slice(None), mirror: Sequence[Mirror] = ()
+    ) -> Tensor:
+        """The objective (R,) alone, in half the time: no gradient to the images is formed.
+
+        What is simulated passes through each of `mirror`, in order, before it is compared, as the client's own did.
+        """
+        chosen = range(len(self))[trials]
+        for trial in chosen:
+            self.evaluations[trial] += self._gradients_each
+
+        def mirrored(trial: int, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            shared = replace(self._observations[trial], gradients=gradients)
+            for change in mirror:
+                shared = change(shared)
+                if not isinstance(shared, Observation):
+                    raise TypeError(
+                        f"mirror: expected callables that return an Observation, got {type(shared).__name__}"
+                    )
+            return shared.gradients
+
+        return self._engine.values(images, labels, chosen, mirrored if mirror else None)
 
 
 def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:

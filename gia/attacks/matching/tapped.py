@@ -58,10 +58,10 @@ class Tape:
         found: Tensor = _Forward.apply(self, layer, inner, inputs, self._anchor)
         return found
 
-    def listen(self, loss: Tensor) -> list[Tap]:
-        """The taps of matched layers that a backward pass from `loss` comes by."""
+    def listen(self, loss: Tensor, *, create_graph: bool) -> list[Tap]:
+        """The taps of matched layers that a backward pass from `loss` comes by; they hold a graph if asked to."""
         self.taps = []
-        torch.autograd.grad(loss, self._anchor, create_graph=True, allow_unused=True)
+        torch.autograd.grad(loss, self._anchor, create_graph=create_graph, allow_unused=True)
         return [tap for tap in self.taps if any(tap.layer.names)]
 
 

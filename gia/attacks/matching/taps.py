@@ -24,8 +24,10 @@ What each trick bought, in processor time on one AVX2 core, float32, images of 3
     aten's convolution_backward, not torch.nn.grad    one copy of each input
 
 What is left is oneDNN: 69 % of a ResNet-18 step are its convolutions and 16 % matrix products. `nox -s bench` finds the
-core at 1.14 to 1.22 times seven forward passes there, and at 1.6 (B=4) to 2.0 times (B=1) for the ConvNet, whose
-kernels per trial are reordered at each call and whose 400 operations a step each cost a call.
+core at 1.14 to 1.26 times seven forward passes there, and at 1.6 (B=4) to 1.9 times (B=1) for the ConvNet, whose
+kernels per trial are reordered at each call and whose 400 operations a step each cost a call: R=32 is 1.15 times
+cheaper a trial than R=16. On such a machine a training step of ResNet-18 at B=4 is 3.5F and the 9F closure 11.6F, so
+that no engine of seven forward passes is below 2.0 training steps or beats the closure by more than 1.65.
 """
 
 from __future__ import annotations
@@ -83,7 +85,15 @@ class Taps:
         to_images = found.view(batch, trials, *images.shape[2:]).transpose(0, 1)
         return values.detach().to(leaf.dtype), to_images
 
-    def _record(self, images: Tensor, labels: Tensor) -> list[Tap]:
+    @torch.no_grad()
+    def values(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> Tensor:
+        """The objective (R,) alone: steps 1 and 2, without a graph, and the sums of step 3."""
+        interleaved = images.detach().transpose(0, 1).reshape(-1, *images.shape[2:])
+        taps = self._record(interleaved, labels, create_graph=False)
+        gradients = self._gradients(taps, dict(zip(self._names, targets, strict=True)), len(labels))
+        return self._objective(Sums(gradients, targets, len(labels))).detach().to(images.dtype)
+
+    def _record(self, images: Tensor, labels: Tensor, *, create_graph: bool = True) -> list[Tap]:
         """Forward, and backward to the outputs of the layers."""
         trials, batch = labels.shape
         with torch.enable_grad(), self._tape.over(trials, batch) as tape:
@@ -93,7 +103,7 @@ class Taps:
             else:
                 apart = logits.view(batch, trials, *logits.shape[1:]).unbind(1)
                 loss = torch.stack([self._loss(*pair) for pair in zip(apart, labels, strict=True)]).sum()
-            return tape.listen(loss)
+            return tape.listen(loss, create_graph=create_graph)
 
     def _gradients(self, taps: Sequence[Tap], targets: dict[str, Target], trials: int) -> dict[str, Gradient]:
         uses = Counter(name for tap in taps for name in tap.layer.names)

@@ -105,4 +105,4 @@ def inverting_gradients(
         constraint=pixels.clamp if box else None,
         callback=callback,
     )
-    return pixels.best(found, problem, restarts)
+    return pixels.best(found, problem, restarts, labels)

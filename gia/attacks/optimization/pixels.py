@@ -58,15 +58,18 @@ class Pixels:
         low, high = -self._mean / self._std, (1 - self._mean) / self._std
         variables[0].copy_(torch.maximum(torch.minimum(variables[0], high), low))
 
-    def best(self, found: Found, problem: Matching, restarts: int) -> list[Reconstruction]:
-        """Of each `restarts` trials that follow each other, the one that the attack's own objective likes best."""
-        images, labels = self.images(found.variables[0]).clamp(0, 1), problem.labels
+    def best(self, found: Found, problem: Matching, restarts: int, labels: Tensor) -> list[Reconstruction]:
+        """Of each `restarts` trials that follow each other, the one that the attack's own objective likes best.
+
+        `labels` (R, B) are those of the trials, known or found.
+        """
+        images = self.images(found.variables[0]).clamp(0, 1)
         first = torch.arange(len(images) // restarts, device=images.device) * restarts
         chosen = first + found.values.view(-1, restarts).argmin(1)
         return [
             Reconstruction(
                 images=images[best],
-                labels=None if labels is None else labels[best],
+                labels=labels[best],
                 objective=float(found.values[best]),
                 gradient_evaluations=sum(problem.evaluations[r * restarts : (r + 1) * restarts]),
             )

@@ -1,8 +1,10 @@
 """Training a victim: it learns real faces, repeats bit for bit, and its cache never answers for something else."""
 
 import copy
+import inspect
 import re
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from gia import data, models
 from gia.federated import training
 from gia.federated.training import fit
+from gia.models import keeping
 
 
 def generator(seed=0):
@@ -226,26 +229,24 @@ def test_the_cache_does_not_answer_for_another_model(net, tmp_path, change):
 @pytest.mark.parametrize("room", ["federated", "models", "class"])
 def test_the_cache_does_not_answer_after_the_code_has_changed(net, tmp_path, monkeypatch, room):
     """If this fails, an edit of the training loop or of a network goes unnoticed."""
-    sources = training._sources(net)
-    package = training.Path(training.__file__).parents[1]
-    kind = training.inspect.getfile(nn.Conv2d)
+    package = Path(training.__file__).parents[1]
+    sources = keeping._sources
     known = {
         "federated": package / "federated" / "training.py",
         "models": package / "models" / "standardization.py",
-        "class": training.Path(kind),
+        "class": Path(inspect.getfile(nn.Conv2d)),
     }[room]
-    assert known in sources
     run(net, cache=tmp_path)
     edited = tmp_path / "edited.py"
     edited.write_bytes(known.read_bytes() + b"# edited\n")
-    monkeypatch.setattr(training, "_sources", lambda model: [edited if path == known else path for path in sources])
+    monkeypatch.setattr(keeping, "_sources", lambda *of: [edited if path == known else path for path in sources(*of)])
     assert not run(net, cache=tmp_path).cached
 
 
 def test_the_cache_does_not_answer_on_another_machine(net, tmp_path, monkeypatch):
     """If this fails, a victim trained by other arithmetic (torch version, processor, threads) is passed off as ours."""
     run(net, cache=tmp_path)
-    monkeypatch.setattr(training, "fingerprint", lambda: "000000000000")
+    monkeypatch.setattr(keeping, "fingerprint", lambda: "000000000000")
     assert not run(net, cache=tmp_path).cached
 
 

@@ -144,6 +144,13 @@ def test_the_activation_replaces_every_relu(name, activation, monkeypatch):
         ("rrelu", lambda x: torch.where(x > 0, x, x * 11 / 48)),  # mean of U(1/8, 1/3)
         ("gelu", lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2),
         ("silu", lambda x: x / (1 + (-x).exp())),
+        ("sigmoid(4x)", lambda x: 1 / (1 + (-4 * x).exp())),
+        ("sigmoid(2x)", lambda x: (1 + torch.tanh(x)) / 2),
+        ("sigmoid(x/2)", lambda x: 1 / (1 + (-x / 2).exp())),
+        ("sigmoid/4", lambda x: 0.25 / (1 + (-x).exp())),
+        ("4*sigmoid", lambda x: 4 / (1 + (-x).exp())),
+        ("sigmoid-1/2", lambda x: torch.tanh(x / 2) / 2),
+        ("linear", lambda x: x),
     ],
 )
 def test_an_activation_is_the_function_of_its_name(name, reference):
@@ -191,7 +198,7 @@ def test_all_widths_scale_together(name):
     ("arguments", "error", "message"),
     [
         ({"name": "resnet9"}, ValueError, "name must be one of ['alexnet', 'convnet'"),
-        ({"activation": "swish"}, ValueError, "activation must be one of ['gelu', 'leaky_relu'"),
+        ({"activation": "swish"}, ValueError, "activation must be one of ['4*sigmoid', 'gelu', 'leaky_relu'"),
         ({"init": "zero"}, ValueError, "init must be one of ['default', 'dlg'"),
         ({"dtype": torch.float16}, ValueError, "dtype must be one of"),
         ({"num_classes": 0}, ValueError, "num_classes must be at least 1, not 0"),

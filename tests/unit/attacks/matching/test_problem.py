@@ -55,6 +55,9 @@ def test_a_slice_of_trials_is_evaluated_and_counted_alone():
     some = matching(images[1:2], matching.labels[1:2], trials=slice(1, 2))
     torch.testing.assert_close(some.values, values[1:2], rtol=1e-5, atol=1e-12)  # alone by another engine
     assert matching.evaluations == [1, 2, 1]
+    alone = matching.values(images[2:], matching.labels[2:], trials=slice(2, 3))
+    torch.testing.assert_close(alone, values[2:], rtol=1e-5, atol=1e-12)
+    assert matching.evaluations == [1, 2, 2]
 
 
 def test_the_model_is_left_alone_and_its_later_life_does_not_matter():

@@ -210,7 +210,7 @@ class Problem:
     def __repr__(self) -> str:
         return f"{self.model} {self.observations[0]} {tuple(self.images.shape)} {self.objective} {self.loss}"
 
-    def by(self, engine: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    def matching(self, engine: str, dtype: torch.dtype = torch.float64) -> Matching:
         model = copy.deepcopy(self.model).to(dtype)
         observations = [
             Observation(
@@ -222,8 +222,10 @@ class Problem:
             )
             for one in self.observations
         ]
-        problem = Matching(model, observations, objective=self.objective, loss=self.loss, engine=engine)  # type: ignore[arg-type]
-        values, images, _ = problem(self.images.to(dtype), self.labels)
+        return Matching(model, observations, objective=self.objective, loss=self.loss, engine=engine)  # type: ignore[arg-type]
+
+    def by(self, engine: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        values, images, _ = self.matching(engine, dtype)(self.images.to(dtype), self.labels)
         return values, images
 
 
@@ -269,6 +271,17 @@ def test_values_and_image_gradients_are_those_of_double_backward(problem: Proble
     (values, images), (expected, gradient) = problem.by("taps"), problem.by("plain")
     assert relative(values, expected, least=1e-2) < 1e-10
     assert relative(images, gradient, least=1e-5) < 1e-10
+
+
+@pytest.mark.parametrize("engine", ["plain", "taps"])
+@settings(max_examples=20, deadline=None)
+@given(problem=problems())
+def test_the_objective_alone_is_the_one_that_comes_with_a_gradient(engine: str, problem: Problem) -> None:
+    """A search without gradients would minimize something else, or hold a graph of all its candidates."""
+    expected, _ = problem.by(engine)
+    alone = problem.matching(engine).values(problem.images, problem.labels)
+    assert relative(alone, expected, least=1e-2) < 1e-12
+    assert not alone.requires_grad
 
 
 @pytest.mark.parametrize("objective", [Cosine(), SquaredDifferences()], ids=["cosine", "squared"])

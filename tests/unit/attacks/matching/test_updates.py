@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gia.attacks.matching import LBFGS, Adam, Langevin, Point
+from gia.attacks.matching import CMA, LBFGS, Adam, Langevin, Point, minimize
 
 FACTORS = [1.0, 1.0, 0.1, 0.1, 0.01]
 
@@ -152,3 +152,37 @@ def test_each_trial_has_its_own_noise():
         step(slope, 1.0)
     for one, two in zip(together, alone, strict=True):
         assert one[1:].equal(two)
+
+
+def distance(variables, trials=slice(None)):
+    """Squared distance to (1, 2, 3); no gradient."""
+    return Point((variables[0] - torch.tensor([1.0, 2.0, 3.0])).square().flatten(1).sum(1), [])
+
+
+def test_evolution_finds_the_least_value_within_its_bound():
+    """One trial's bound is out of reach of the minimum, so it stops at the corner. If it fails, candidates get each
+    other's values, or the bound is on something else."""
+    for bound, expected in ((None, [1.0, 2.0, 3.0]), (2.0, [1.0, 2.0, 2.0])):
+        rule = CMA(1.0, 8, bound, seeded(0, 1))
+        found = minimize(distance, [torch.zeros(2, 3, dtype=torch.float64)], steps=600, update=rule)
+        torch.testing.assert_close(found.variables[0], torch.tensor([expected] * 2).double(), atol=1e-2, rtol=0)
+
+
+def test_evolution_starts_from_normal_candidates_around_its_mean():
+    """A hundred first generations: mean 5, deviation 0.5. If it fails, a start is not what the rule says."""
+    variable = torch.full((100, 4), 5.0, dtype=torch.float64)
+    CMA(0.5, 4, None, seeded(*range(100)))([variable])
+    assert abs(variable.mean() - 5) < 0.1
+    assert abs(variable.std() - 0.5) < 0.05
+
+
+def test_evolution_asks_for_one_value_a_step():
+    """If it fails, a budget of evaluations is overspent."""
+    asked = []
+
+    def counted(variables, trials):
+        asked.append(len(variables[0]))
+        return distance(variables, trials)
+
+    minimize(counted, [torch.zeros(2, 3)], steps=11, update=CMA(1.0, 4, None, seeded(0, 1)))
+    assert asked == [2] * 12

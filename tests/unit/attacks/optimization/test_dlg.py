@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import gia
 from gia.attacks.optimization import dlg
+from gia.attacks.optimization.pixels import Pixels
 from tests.contracts.cases import CASES, CLASSES, build, private, share
 
 CASE = CASES["dlg"]
@@ -33,6 +34,7 @@ def test_the_defaults_are_the_papers():
         "lr": 1.0,
         "history": 100,
         "objective": None,
+        "restarts": 1,
         "init": "uniform",
         "loss": cross_entropy,
         "callback": None,
@@ -76,6 +78,30 @@ def test_the_start_is_uniform_images_and_normal_labels_of_the_same_generator():
     assert [tuple(variable.shape) for variable in seen] == [(1, 1, 3, 8, 8), (1, 1, CLASSES)]
 
 
+def test_of_several_starts_the_attack_takes_the_one_that_it_likes_best():
+    """Three starts with labels of their own, against each alone. If it fails, a start that diverged is returned, or its
+    images with the labels of another."""
+    model = build(CASE, torch.float64)
+    observation = gia.share_gradient(model, *private(torch.float64, 0, 1))
+    found = dlg(model, observation, generator=seeded(6), steps=1, restarts=3)
+    generator = seeded(6)
+    images = [torch.rand((2, 3, 8, 8), generator=generator) for _ in range(3)]
+    logits = [torch.randn((2, CLASSES), generator=generator) for _ in range(3)]
+    alone = []
+    for start in zip(images, logits, strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            draws = iter(start)
+            patch.setattr(Pixels, "start", lambda *_, draws=draws: next(draws)[None].double())
+            alone.append(dlg(model, observation, generator=seeded(), steps=1))
+    objectives = [one.objective for one in alone]
+    best = alone[objectives.index(min(objectives))]
+    assert not best.labels.equal(alone[0].labels)
+    assert found.objective == pytest.approx(best.objective, rel=1e-9)
+    torch.testing.assert_close(found.images, best.images)
+    assert found.labels.equal(best.labels)
+    assert found.gradient_evaluations == sum(one.gradient_evaluations for one in alone)
+
+
 def test_the_objective_is_the_sum_of_squared_differences():
     """By hand, in float64. If it fails, it is averaged or scaled, and published step sizes no longer fit."""
     model = build(CASE, torch.float64)
@@ -113,3 +139,5 @@ def test_settings_out_of_range_are_named():
     for changes in ({"lr": 0.0}, {"lr": float("nan")}, {"history": 0}):
         with pytest.raises(ValueError, match="lr and history: expected lr > 0 and history >= 1, got"):
             dlg(model, share(CASE, model, 0), generator=seeded(), **changes)
+    with pytest.raises(ValueError, match="restarts: expected at least 1, got 0"):
+        dlg(model, share(CASE, model, 0), generator=seeded(), restarts=0)

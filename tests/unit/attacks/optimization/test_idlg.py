@@ -35,7 +35,7 @@ def test_it_is_dlg_with_the_label_known(dtype):
     images, labels = private(dtype, 2)
     blind = gia.share_gradient(model, images, labels)
     told = gia.share_gradient(model, images, labels, reveal=("labels",))
-    settings = {"steps": 2, "lr": 0.5, "history": 3, "init": "normal"}
+    settings = {"steps": 2, "lr": 0.5, "history": 3, "restarts": 2, "init": "normal"}
     found = idlg(model, blind, generator=seeded(), **settings)
     assert found.labels.equal(labels)
     assert same_reconstruction(found, dlg(model, told, generator=seeded(), **settings))

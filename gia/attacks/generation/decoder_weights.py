@@ -1,0 +1,106 @@
+"""CI-Net: the weights of an untrained, over-parameterized decoder are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
+from gia.attacks.matching import Adam, Matching, Point, Progress, minimize
+from gia.attacks.objectives import Cosine, Objective
+from gia.attacks.priors import Prior, TotalVariation
+from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.schedules import Schedule, constant
+from gia.attacks.trials import Card, attack, check_trials
+from gia.federated import Observation
+from gia.federated.client import Loss
+from gia.models import OverParameterized
+
+
+@attack(
+    Card(
+        leaf="GEN-W",
+        needs=frozenset({"labels"}),
+        iterative=True,
+        source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
+    )
+)
+def ci_net(
+    model: nn.Module,
+    observations: Sequence[Observation],
+    *,
+    generators: Sequence[torch.Generator],
+    steps: int | None = None,
+    lr: float = 1e-3,
+    signed: bool = True,
+    schedule: Schedule = constant,
+    objective: Objective | None = None,
+    total_variation: float = 0.0,
+    decoder: nn.Module | None = None,
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> list[Reconstruction]:
+    """CI-Net (Zhang et al., 2023), with the settings of arXiv 2503.11514, Sec. IV-A, and its released code.
+
+    Minimizes 1 - cos(g*, g(G_w(z), y)) + total_variation * TV(G_w(z)) over the weights w of a decoder G, with Adam on
+    the sign of the gradient. The latents z, one per image, are drawn once and stay.
+
+    Args:
+        model: the victim as sent; dtype and device follow it.
+        observations: with labels.
+        generators: one per observation, for the decoder's weights and then for z.
+        steps: None takes the paper's 2,000, and 5,000 for batches of 32 and more.
+        lr, signed, schedule: Adam's step size; on the sign; no decay.
+        objective: the matching term, `Cosine()` by default.
+        total_variation: weight of the prior on the images.
+        decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; the search
+            starts from its weights. None takes an `OverParameterized` one, drawn anew for each observation.
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are the weights, each (R, *shape).
+
+    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
+    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last. On a
+    Sigmoid net without batch normalization that objective falls below 1e-7, where float32 ends, before the image is
+    found: float64 gave 37.0 dB where float32 gave 33.0, in the same time (four 16-px CIFAR images, 100 steps).
+    Raises ValueError for observations without labels or that do not fit the model, and for a decoder without a
+    `latent_shape` or whose pictures do not turn into the client's images.
+    """
+    check_trials(model, observations, generators)
+    if not lr > 0 or not total_variation >= 0:
+        raise ValueError(f"lr and total_variation: expected lr > 0 and a weight >= 0, got {lr} and {total_variation}")
+    problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
+    labels = problem.labels
+    if labels is None:
+        raise ValueError("labels: ci_net needs them; share with reveal=('labels',) or set them")
+    if steps is None:
+        steps = 2_000 if problem.batch_size < 32 else 5_000
+    shape, batch_size = problem.image_shape, problem.batch_size
+    if decoder is None:
+        own: list[nn.Module] = [
+            OverParameterized(image_shape=shape, batch_size=batch_size, generator=generator) for generator in generators
+        ]
+        own = [decoder_for(each, problem.reference) for each in own]
+    else:
+        own = [decoder_for(decoder, problem.reference)] * len(problem)
+    decoders = Decoders(own, shape)
+    latents = draw_latents(own[0], batch_size, generators, problem.reference)
+    priors: list[Prior] = [TotalVariation(total_variation)] if total_variation else []
+
+    def evaluate(variables: Sequence[torch.Tensor], trials: slice) -> Point:
+        def decode(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+            return decoders(weights, latents[trials], labels[trials])
+
+        return matched(problem, decode, variables, labels[trials], trials, priors)
+
+    found = minimize(
+        evaluate,
+        decoders.weights,
+        steps=steps,
+        update=Adam(lr, signed=signed),
+        schedule=schedule,
+        callback=callback,
+    )
+    return reconstructions(decoders(found.variables, latents, labels), found.values, problem)

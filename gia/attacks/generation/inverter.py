@@ -1,0 +1,146 @@
+"""The network of Learning to Invert: hashed gradients in, the images of a batch out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gia.federated import LocalTraining, Observation
+from gia.models import keeping
+
+_FORMAT = "gia.Inverter/1"
+
+
+class Inverter(nn.Module):
+    """A multilayer perceptron from gradients to the images behind them (Wu et al., 2023, section 3).
+
+    Each parameter's gradient is divided by a scale of its own. The whole is then hashed, if it is: every entry is added
+    to one of `hashed` buckets with a random sign, both drawn once. It is brought to norm 1 and every feature is
+    standardized by the training pairs. Made by `train_inverter`, read by `load`.
+
+    Attributes:
+        image_shape, batch_size, training, local: of the observations that it inverts, as they are called there.
+        shapes: name of each shared parameter -> its shape.
+        hashed: number of buckets, None where every entry is a feature.
+        hidden: units of each hidden layer.
+    """
+
+    scales: Tensor
+    place: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        *,
+        shapes: Mapping[str, Sequence[int]],
+        image_shape: Sequence[int],
+        batch_size: int,
+        training: bool,
+        local: LocalTraining | None,
+        hashed: int | None,
+        hidden: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        channels, height, width = image_shape
+        self.image_shape, self.batch_size = (channels, height, width), batch_size
+        self.training_mode, self.local = training, local
+        self.hashed, self.hidden = hashed, tuple(hidden)
+        self.sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        features = sum(self.sizes) if hashed is None else hashed
+        self.register_buffer("scales", torch.ones(len(self.sizes)))
+        # The bucket of each entry, counted from 1; the sign is that of the number.
+        self.register_buffer("place", torch.ones(0 if hashed is None else sum(self.sizes), dtype=torch.int32))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        sides = [features, *self.hidden, batch_size * channels * height * width]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sides):
+            layers += [nn.Linear(before, after), nn.GELU()]
+        self.network = nn.Sequential(*layers[:-1])
+
+    def buckets(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Scaled and hashed gradients (N, features), from one (N, *shape) tensor per parameter: a linear map."""
+        scaled = [g.flatten(1) / scale for g, scale in zip(gradients, self.scales, strict=True)]
+        flat = torch.cat(scaled, 1)
+        if self.hashed is None:
+            return flat
+        found = flat.new_zeros(len(flat), self.hashed)
+        return found.index_add_(1, self.place.abs() - 1, flat * self.place.sign())
+
+    def forward(self, buckets: Tensor) -> Tensor:
+        """What `buckets` gives, (N, features), to images (N, batch_size, C, H, W), unclamped."""
+        features = (_unit(buckets) - self.mean) / self.deviation
+        images: Tensor = self.network(features)
+        return images.view(-1, self.batch_size, *self.image_shape)
+
+    def standardize_by(self, buckets: Tensor) -> None:
+        """Take mean and deviation of each feature from the buckets (N, features) of many observations."""
+        unit = _unit(buckets)
+        self.mean.copy_(unit.mean(0))
+        deviation = unit.std(0)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+
+    def check(self, observation: Observation) -> None:
+        """Raise ValueError unless this inverter was trained for observations of this form."""
+        reference = next(iter(observation.gradients.values()))
+        seen = {name: tuple(value.shape) for name, value in observation.gradients.items()}
+        for name in [*self.shapes, *seen]:
+            if self.shapes.get(name) != seen.get(name):
+                raise ValueError(
+                    f"inverter: it was trained on {name!r} of shape {self.shapes.get(name)}, "
+                    f"the observation has {seen.get(name)}"
+                )
+        for what, mine, theirs in (
+            ("image_shape", self.image_shape, observation.image_shape),
+            ("batch_size", self.batch_size, observation.batch_size),
+            ("training", self.training_mode, observation.training),
+            ("local", self.local, observation.local),
+            ("dtype", self.mean.dtype, reference.dtype),
+            ("device", self.mean.device, reference.device),
+        ):
+            if mine != theirs:
+                raise ValueError(f"inverter: it was trained for {what}={mine}, the observation has {theirs}")
+
+    def described(self) -> dict[str, Any]:
+        """The arguments of this inverter as plain JSON."""
+        return {
+            "shapes": self.shapes,
+            "image_shape": self.image_shape,
+            "batch_size": self.batch_size,
+            "training": self.training_mode,
+            "local": None if self.local is None else asdict(self.local),
+            "hashed": self.hashed,
+            "hidden": self.hidden,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file; `load` gives the same inverter bit for bit."""
+        tensors = {name: value.cpu() for name, value in self.state_dict().items()}
+        keeping.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Inverter:
+        """Read what `save` wrote. Raises ValueError for a safetensors file that holds no inverter."""
+        state, facts = keeping.read(Path(path))
+        if facts.pop("format", None) != _FORMAT:
+            raise ValueError(f"path: {path} holds no {_FORMAT}; train_inverter makes one")
+        if facts["local"] is not None:
+            facts["local"] = LocalTraining(**facts["local"])
+        with torch.device("meta"):  # an initialization would draw from the global random state
+            inverter = cls(**facts)
+        inverter.load_state_dict(state, assign=True)
+        return inverter.requires_grad_(False).eval()
+
+
+def _unit(buckets: Tensor) -> Tensor:
+    unit: Tensor = buckets / buckets.norm(dim=1, keepdim=True).clamp_min(torch.finfo(buckets.dtype).tiny)
+    return unit

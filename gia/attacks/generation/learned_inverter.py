@@ -1,0 +1,250 @@
+"""Learning to Invert: a network learns from gradients of the attacker's own images what a gradient shows."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gia.attacks.generation.inverter import Inverter
+from gia.attacks.generation.pairs import Pairs, gradients_of_batches, gradients_of_images
+from gia.attacks.probe import logits_of
+from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.trials import Card, attack, check_trials
+from gia.federated import LocalTraining, Observation
+from gia.federated.client import Loss, check_batch, check_labels
+from gia.federated.observation import shared_names
+from gia.models import keeping
+
+
+@attack(
+    Card(
+        leaf="GEN-inverter",
+        needs=frozenset({"auxiliary"}),
+        iterative=False,
+        source="Wu et al., 2023, Learning To Invert: Simple Adaptive Attacks for Gradient Inversion in Federated "
+        "Learning",
+    )
+)
+def learning_to_invert(
+    model: nn.Module,
+    observations: Sequence[Observation],
+    *,
+    generators: Sequence[torch.Generator],
+    inverter: Inverter,
+    loss: Loss = cross_entropy,
+) -> list[Reconstruction]:
+    """The images that an inverter trained for this victim sees in a gradient (Wu et al., 2023, section 3).
+
+    Args:
+        model: the victim as sent, the one that `train_inverter` was given.
+        observations, generators: one each per trial; nothing is drawn, and no gradient is computed.
+        inverter: from `train_inverter`, for observations of this form.
+        loss: the client's training loss, which the inverter has learned; not used here.
+
+    Returns a reconstruction per observation: images (B, C, H, W), clamped to [0, 1]. Raises ValueError for an inverter
+    that was trained for other parameters, images, batches, modes or local training, or a gradient of zeros.
+    """
+    del loss
+    check_trials(model, observations, generators)
+    if not isinstance(inverter, Inverter):
+        raise TypeError(f"inverter: expected one from train_inverter, got {type(inverter).__name__}")
+    first = observations[0]
+    reference = next(iter(first.gradients.values()))
+    with torch.no_grad():
+        victim = copy.deepcopy(model).eval()
+        logits_of(victim, reference.new_zeros(1, *first.image_shape))
+        found = []
+        for number, observation in enumerate(observations):
+            inverter.check(observation)
+            if not any(bool(gradient.any()) for gradient in observation.gradients.values()):
+                raise ValueError(f"gradients: every entry is zero in observation {number}, so they show nothing")
+            images = inverter(inverter.buckets([observation.gradients[name][None] for name in inverter.shapes]))
+            found.append(Reconstruction(images=images[0].clamp(0, 1)))
+    return found
+
+
+@torch.enable_grad()
+def train_inverter(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int,
+    generator: torch.Generator,
+    hidden: Sequence[int] = (3000, 3000),
+    epochs: int = 200,
+    lr: float = 1e-4,
+    training_batch: int = 256,
+    hashed: int | None = None,
+    held_out: float = 0.1,
+    patience: int | None = 20,
+    local: LocalTraining | None = None,
+    training: bool = False,
+    loss: Loss = cross_entropy,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Inverter:
+    """Train an MLP on pairs of a gradient of the victim and the images behind it (Wu et al., 2023, section 3).
+
+    The loss of a pair is the mean squared error under the best assignment of outputs to images, since the order of a
+    batch leaves no trace in its gradient. Where images do not interact, the gradient of a batch is the mean of theirs:
+    one gradient an image is computed, and each training batch draws new subsets of images. After local training, or
+    with batch statistics, as many batches as there are images are drawn once and a gradient is computed for each.
+
+    Departures: each parameter's gradient is scaled by its root mean square, without which the hash of a network whose
+    layers differ in size shows the largest one only; features are standardized, GELU stands for ReLU, and the last
+    bias starts at the mean image.
+
+    Args:
+        model: the victim as sent; unchanged. Dtype and device of the inverter follow it.
+        images: (N, C, H, W) in [0, 1], the attacker's own. The same image may occur under several labels.
+        labels: (N,) int64, of the victim's classes.
+        batch_size: private images behind an observation.
+        generator: hash, weights, held-out images, batches; one draw is taken from it, also when the cache answers.
+        hidden: units of the hidden layers.
+        epochs, lr, training_batch: at most so many epochs of N pairs, with Adam, in steps of so many pairs.
+        hashed: buckets of the hash, for networks of many parameters; None hands on every entry.
+        held_out: share of the images, at least one batch, whose pairs only choose the epoch that is kept.
+        patience: epochs without a better held-out error after which training ends; None runs them all.
+        local: the clients' local training; their order of images is drawn.
+        training: batch normalization by batch statistics.
+        loss: the client's training loss, a mean over the images of a batch.
+        cache: folder of finished inverters, none by default; the key holds all of the above, the victim's weights, the
+            source and the arithmetic of this machine.
+        progress: called as (epoch, epochs, held-out mean squared error).
+
+    Returns the inverter of the best epoch, frozen. Raises ValueError for an argument out of range, a model that does
+    not take the images, too few images for training and held-out batches, or an error that becomes infinite.
+    """
+    check_batch(images, labels)
+    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("training_batch", training_batch)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if hashed is not None and hashed < 1:
+        raise ValueError(f"hashed: expected at least 1 bucket, got {hashed}")
+    if not lr > 0 or not 0 < held_out < 1 or any(units < 1 for units in hidden):
+        raise ValueError(f"expected lr > 0, 0 < held_out < 1, hidden >= 1, got {lr}, {held_out} and {tuple(hidden)}")
+    apart = max(batch_size, round(held_out * len(images)))
+    if len(images) - apart < batch_size:
+        raise ValueError(f"images: expected at least {2 * batch_size}, for training and held out, got {len(images)}")
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    like = next(model.parameters())
+    images, labels = images.detach().to(like), labels.to(like.device)
+    check_labels(labels, logits_of(copy.deepcopy(model).eval(), images[:1]))
+    shapes = {name: tuple(model.get_parameter(name).shape) for name in shared_names(model)}
+    path = None
+    if cache is not None:
+        settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
+        facts = [*settings, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
+        rooms = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
+        key = keeping.key(model, {"images": images, "labels": labels}, facts, rooms=rooms)
+        path = Path(cache) / f"inverter-{key}.safetensors"
+        if path.exists():
+            return Inverter.load(path).to(like.device)
+    source = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):  # the weights are drawn below
+        inverter = Inverter(
+            shapes=shapes,
+            image_shape=images.shape[1:],
+            batch_size=batch_size,
+            training=training,
+            local=local,
+            hashed=hashed,
+            hidden=hidden,
+        )
+    inverter.to_empty(device=like.device).to(like.dtype)
+    _initialize(inverter, images.mean(0), source)
+    order = torch.randperm(len(images), generator=source).to(like.device)
+    parts = [(images[part], labels[part]) for part in (order[apart:], order[:apart])]
+    if local is None and not (training and _has_batch_norm(model)):
+        known, unseen = (gradients_of_images(model, inverter, *part, loss=loss, training=training) for part in parts)
+    else:
+        known, unseen = (
+            gradients_of_batches(model, inverter, *part, local=local, loss=loss, training=training, generator=source)
+            for part in parts
+        )
+    _train(inverter, known, unseen, epochs, lr, training_batch, patience, source, progress)
+    if path is not None:
+        inverter.save(path)
+    return inverter
+
+
+def _initialize(inverter: Inverter, mean_image: Tensor, source: torch.Generator) -> None:
+    """Scales of 0, which the first gradients replace; a hash; torch's default weights; the mean image as last bias."""
+    with torch.no_grad():
+        inverter.scales.zero_()
+        if inverter.hashed is not None:
+            count = len(inverter.place)
+            bucket = torch.randint(1, inverter.hashed + 1, (count,), generator=source, dtype=torch.int32)
+            sign = torch.randint(2, (count,), generator=source, dtype=torch.int32) * 2 - 1
+            inverter.place.copy_(bucket * sign)
+        layers = [layer for layer in inverter.network if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            bound = layer.in_features**-0.5
+            for parameter in (layer.weight, layer.bias):
+                parameter.copy_((torch.rand(parameter.shape, generator=source, dtype=torch.float64) * 2 - 1) * bound)
+        layers[-1].bias.copy_(mean_image.flatten().repeat(inverter.batch_size))
+
+
+def _train(
+    inverter: Inverter,
+    known: Pairs,
+    unseen: Pairs,
+    epochs: int,
+    lr: float,
+    training_batch: int,
+    patience: int | None,
+    source: torch.Generator,
+    progress: Callable[[int, int, float], None] | None,
+) -> None:
+    """Adam on the matched error of `known` pairs; what is kept has the least error on `unseen` ones."""
+    rows, members = known.drawn(source)
+    inverter.standardize_by(known.buckets[rows].mean(1))
+    judged = unseen.drawn(source)
+    network = inverter.network.requires_grad_(True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    best, kept, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
+    for epoch in range(1, epochs + 1):
+        for row, member in zip(torch.split(rows, training_batch), torch.split(members, training_batch), strict=True):
+            error = _matched_error(inverter(known.buckets[row].mean(1)), known.images[member])
+            optimizer.zero_grad()
+            error.backward()  # type: ignore[no-untyped-call]  # torch's
+            optimizer.step()
+        with torch.no_grad():
+            held_out = float(_matched_error(inverter(unseen.buckets[judged[0]].mean(1)), unseen.images[judged[1]]))
+        if not math.isfinite(held_out):
+            raise ValueError(f"lr {lr} is too large: the error is not finite after epoch {epoch}")
+        if progress is not None:
+            progress(epoch, epochs, held_out)
+        waited += 1
+        if held_out < best:
+            best, kept, waited = held_out, copy.deepcopy(network.state_dict()), 0
+        if patience is not None and waited >= patience:
+            break
+        rows, members = known.drawn(source)
+    network.load_state_dict(kept)
+    inverter.requires_grad_(False).eval()
+
+
+def _matched_error(outputs: Tensor, images: Tensor) -> Tensor:
+    """Mean squared error of (P, B, C, H, W) under each pair's best assignment of outputs to images."""
+    if images.shape[1] > 1:
+        with torch.no_grad():
+            costs = torch.cdist(images.flatten(2), outputs.flatten(2)).square().cpu().numpy()
+            chosen = torch.from_numpy(np.stack([linear_sum_assignment(cost)[1] for cost in costs]))
+        outputs = outputs.take_along_dim(chosen.to(outputs.device)[:, :, None, None, None], 1)
+    return (outputs - images).square().mean()
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())

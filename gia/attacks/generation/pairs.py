@@ -1,0 +1,156 @@
+"""Pairs of a gradient and the images behind it, from a victim and images of the attacker's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from gia.attacks.generation.inverter import Inverter
+from gia.federated import LocalTraining, set_mode
+from gia.federated.client import Loss
+from gia.federated.observation import shared_names
+
+#: Numbers that the gradients computed at once may hold, and how many examples there are at most.
+_AT_ONCE, _EXAMPLES = 2**22, 128
+
+_State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Gradients as an inverter's buckets, of single images that can be put together, or of whole batches.
+
+    Attributes:
+        images: (N, C, H, W).
+        buckets: (N, features), one row an image; or (M, features), one row a batch.
+        members: (M, B) int64, the images of each batch; None where rows belong to images.
+        batch_size: images of a pair.
+    """
+
+    images: Tensor
+    buckets: Tensor
+    members: Tensor | None
+    batch_size: int
+
+    def drawn(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """About N pairs in a new order: the rows (P, R) whose mean is their gradient, the images (P, B) behind it.
+
+        Each image occurs once in a batch of its own making and in about B of them.
+        """
+        if self.members is not None:
+            order = torch.randperm(len(self.members), generator=generator).to(self.members.device)
+            return order[:, None], self.members[order]
+        count = len(self.images) // self.batch_size * self.batch_size
+        shuffles = [torch.randperm(len(self.images), generator=generator)[:count] for _ in range(self.batch_size)]
+        members = torch.cat(shuffles).view(-1, self.batch_size).to(self.images.device)
+        return members, members
+
+
+def gradients_of_images(
+    model: nn.Module, inverter: Inverter, images: Tensor, labels: Tensor, *, loss: Loss, training: bool
+) -> Pairs:
+    """A gradient for each image; that of a batch is their mean. An inverter without scales takes them from it."""
+    victim = _Victim(model, loss, training)
+    each = torch.arange(len(images), device=images.device)[:, None]
+    buckets = victim.buckets(inverter, victim.gradient, images, labels, each)
+    return Pairs(images, buckets, None, inverter.batch_size)
+
+
+def gradients_of_batches(
+    model: nn.Module,
+    inverter: Inverter,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    local: LocalTraining | None,
+    loss: Loss,
+    training: bool,
+    generator: torch.Generator,
+) -> Pairs:
+    """The gradient of each of about N random batches, or what `local` training on it, in a random order, sends."""
+    victim, count = _Victim(model, loss, training), inverter.batch_size
+    whole = len(images) // count * count
+    shuffles = [torch.randperm(len(images), generator=generator)[:whole] for _ in range(count)]
+    members = torch.cat(shuffles).view(-1, count)
+    share: Callable[[Tensor, Tensor], _State] = victim.gradient
+    chosen = members
+    if local is not None:
+        noise = torch.rand(len(members), local.epochs, count, generator=generator, dtype=torch.float64)
+        chosen = members[:, None].expand_as(noise).gather(2, noise.argsort(2))
+        share = victim.update(local)
+    members, chosen = members.to(images.device), chosen.to(images.device)
+    return Pairs(images, victim.buckets(inverter, share, images, labels, chosen), members, count)
+
+
+class _Victim:
+    """The victim as a function of its shared parameters, one gradient for each of many batches at once."""
+
+    def __init__(self, model: nn.Module, loss: Loss, training: bool) -> None:
+        net = set_mode(copy.deepcopy(model), training).requires_grad_(True)
+        names = shared_names(model)
+        state = {name: p.detach() for name, p in net.named_parameters()}
+        self.shared = {name: state[name] for name in names}
+        self.size = sum(p.numel() for p in self.shared.values())
+        frozen = {name: p for name, p in state.items() if name not in self.shared}
+        for layer in list(net.modules()):
+            for name, part in layer.named_children():
+                if isinstance(part, nn.RReLU):  # vmap lacks it, even at its mean slope
+                    setattr(layer, name, nn.LeakyReLU((part.lower + part.upper) / 2))
+        if training:
+            for layer in net.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # nothing is kept of a batch's statistics
+                    layer.track_running_stats = False
+                    layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+        def mean_loss(parameters: _State, images: Tensor, labels: Tensor) -> Tensor:
+            return loss(functional_call(net, {**parameters, **frozen}, images), labels)
+
+        self._derivative: Callable[[_State, Tensor, Tensor], _State] = grad(mean_loss)
+
+    def gradient(self, images: Tensor, labels: Tensor) -> _State:
+        """Of the mean loss of one batch."""
+        return self._derivative(self.shared, images, labels)
+
+    def update(self, local: LocalTraining) -> Callable[[Tensor, Tensor], _State]:
+        """(epochs, B, C, H, W), (epochs, B) -> the weights before minus the weights after local SGD."""
+
+        def train(images: Tensor, labels: Tensor) -> _State:
+            now = dict(self.shared)
+            velocity = {name: torch.zeros_like(p) for name, p in now.items()}
+            for epoch in range(local.epochs):
+                for first in range(0, labels.shape[1], local.batch_size):
+                    step = slice(first, first + local.batch_size)
+                    slope = self._derivative(now, images[epoch, step], labels[epoch, step])
+                    velocity = {name: local.momentum * v + slope[name] for name, v in velocity.items()}
+                    now = {name: p - local.lr * velocity[name] for name, p in now.items()}
+            return {name: self.shared[name] - p for name, p in now.items()}
+
+        return train
+
+    def buckets(
+        self,
+        inverter: Inverter,
+        share: Callable[[Tensor, Tensor], _State],
+        images: Tensor,
+        labels: Tensor,
+        chosen: Tensor,
+    ) -> Tensor:
+        """The inverter's buckets of what is shared, (M, features); `chosen` (M, ...) are the images of each."""
+        many = vmap(share)
+        size = max(1, min(_EXAMPLES, _AT_ONCE // self.size))
+        found = []
+        for part in torch.split(chosen, size):
+            gradients = list(many(images[part], labels[part]).values())
+            if not bool(inverter.scales.any()):  # as the first part of the first pairs has them
+                sizes = torch.stack([g.flatten(1).square().sum(1).mean().sqrt() for g in gradients])
+                largest = sizes.max().clamp_min(torch.finfo(sizes.dtype).tiny)
+                # A gradient of rounding alone, as a bias before batch statistics has, must not count like the others.
+                rounding = 100 * torch.finfo(sizes.dtype).eps * largest
+                inverter.scales.copy_(torch.where(sizes > rounding, sizes, largest))
+            found.append(inverter.buckets(gradients))
+        return torch.cat(found)

@@ -1,0 +1,153 @@
+"""Files of stored baselines: what an entry holds, and which files and entries are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gia.harness import baseline_file
+from gia.harness.baseline import Baseline
+from gia.harness.baseline_compare import prediction_interval
+from gia.harness.baseline_file import BaselineCorrupt, Quantity
+from tests.harness.stored import HERE, PSNR, store
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool = False) -> None:
+    """Change the entry op/b1 in the file; `forge` recomputes its digest."""
+    content = json.loads(file.read_text())
+    entry = content["cells"]["op/b1"]
+    change(entry)
+    if forge:
+        body = {field: value for field, value in entry.items() if field != "digest"}
+        entry["digest"] = baseline_file._digest("op/b1", body)
+    file.write_text(json.dumps(content))
+
+
+def test_an_entry_says_where_its_numbers_come_from(file: Path) -> None:
+    """Without setting, machine, commit and reason nobody can tell whether a moved number matters."""
+    entry = json.loads(file.read_text())["cells"]["op/b1"]
+    assert entry["protocol"] == "p1"
+    assert entry["machine"] == HERE
+    assert (entry["commit"], entry["reason"], entry["dtype"]) == ("abc1234", "first sample", "float64")
+    row = entry["metrics"]["psnr"]
+    assert row["values"] == PSNR
+    assert row["unit"] == "dB"
+    assert row["seed_spread"] == pytest.approx(np.std(PSNR, ddof=1))
+    assert (row["tolerance"], row["platform_spread"]) == (1e-5, 1e-6)
+
+
+def test_files_are_sorted_so_that_a_change_is_a_small_diff(tmp_path: Path) -> None:
+    """Two people who store the same cells in another order would otherwise conflict on every line."""
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    for target, cells in ((one, ("b", "a")), (other, ("a", "b"))):
+        for cell in cells:
+            store(target, cell=cell)
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "<<<<<<< HEAD\n",
+        "[]",
+        '{"cells": [], "format": 1}',
+        '{"cells": {}, "format": 2}',
+        '{"cells": {}, "cells": {}, "format": 1}',
+        '{"cells": {"a": NaN}, "format": 1}',
+        '{"cells": {"a": {"protocol": "p1"}}, "format": 1}',
+    ],
+    ids=["empty", "cut", "conflict", "list", "cells", "format", "repeated", "nan", "fields"],
+)
+@pytest.mark.parametrize("rebaseline", [False, True])
+def test_a_corrupt_file_is_refused_on_load_and_never_overwritten(file: Path, text: str, rebaseline: bool) -> None:
+    """Taking a broken file for an empty one would turn every lost baseline into a missing one that is stored anew."""
+    file.write_text(text)
+    with pytest.raises(BaselineCorrupt, match=r"batch_size\.json.*Restore the file"):
+        Baseline(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry["metrics"]["psnr"]["values"].__setitem__(0, 24.1),
+        lambda entry: entry["metrics"]["psnr"].update(tolerance=1.0),
+        lambda entry: entry["metrics"].pop("lpips"),
+        lambda entry: entry.update(protocol="p2"),
+        lambda entry: entry.update(reason="a better story"),
+    ],
+    ids=["value", "tolerance", "metric", "protocol", "reason"],
+)
+def test_an_edit_by_hand_is_refused(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """A number typed in is not a measurement."""
+    edit(file, change)
+    with pytest.raises(BaselineCorrupt, match="edited by hand"):
+        Baseline(file, machine=HERE)
+
+
+def test_an_entry_moved_to_another_name_is_refused(file: Path) -> None:
+    """Renaming a cell in the file would hand one cell the numbers of another."""
+    file.write_text(file.read_text().replace("op/b1", "op/b2"))
+    with pytest.raises(BaselineCorrupt, match=r"'op/b2'.*edited by hand"):
+        Baseline(file, machine=HERE)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            lambda entry: entry["metrics"]["psnr"].update(tolerance=1e-7),
+            "psnr: tolerance 1e-07 is below the recorded spread",
+        ),
+        (lambda entry: entry["metrics"]["psnr"].update(seed_spread=5.0), "seed spread 5.0 does not follow"),
+        (lambda entry: entry["metrics"]["psnr"]["values"].pop(), "different numbers of seeds"),
+        (lambda entry: entry["metrics"]["psnr"].pop("unit"), "the fields"),
+        (lambda entry: entry["metrics"].pop("psnr"), "'psnr' among them"),
+    ],
+    ids=["tolerance", "spread", "seeds", "field", "deciding"],
+)
+def test_an_entry_is_validated_even_if_its_digest_fits(file: Path, change: Any, named: str) -> None:
+    """Whoever recomputes the digest still cannot store a tolerance without its basis."""
+    edit(file, change, forge=True)
+    with pytest.raises(BaselineCorrupt, match=named):
+        Baseline(file, machine=HERE)
+
+
+def test_a_tolerance_below_the_platform_spread_cannot_be_declared() -> None:
+    """It would raise alarms on the next processor."""
+    with pytest.raises(ValueError, match=r"tolerance: expected at least the platform spread 0\.1, got 0\.01"):
+        Quantity("dB", tolerance=0.01, platform_spread=0.1)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=12),
+    st.floats(1e-6, 0.5),
+)
+def test_every_storable_sample_survives_the_file_bit_for_bit(sample: list[float], alpha: float) -> None:
+    """A value rounded by the file would break the paired comparison; an interval without its centre any other."""
+    known = {"psnr": Quantity("dB")}
+    stored = baseline_file.entry(
+        "cell",
+        {"psnr": sample},
+        known,
+        deciding="psnr",
+        protocol="p",
+        dtype="float64",
+        machine=HERE,
+        commit="c",
+        reason="",
+    )
+    assert json.loads(json.dumps(stored)) == stored
+    assert baseline_file._problem("cell", json.loads(json.dumps(stored))) is None
+    low, high = prediction_interval(sample, len(sample), alpha)
+    assert low <= np.mean(sample) <= high

@@ -1,0 +1,114 @@
+"""The network of a learned inverter: its hash, its features, its file, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gia
+from gia.attacks import Inverter, train_inverter
+from tests.unit.attacks.generation.victims import DIGITS, victim
+
+
+@pytest.fixture(scope="module")
+def inverter():
+    """Hashed, for two images of a single local epoch."""
+    data = DIGITS.take(torch.arange(24))
+    return train_inverter(
+        victim(),
+        data.images,
+        data.labels,
+        batch_size=2,
+        hashed=16,
+        hidden=(4,),
+        epochs=1,
+        local=gia.LocalTraining(epochs=1, batch_size=1, lr=0.1),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def test_the_hash_adds_each_entry_to_one_bucket_with_its_sign(inverter):
+    """If it fails, entries are lost or weighed twice, or buckets collect the layer's mean instead of cancelling."""
+    gradients = [torch.randn(3, *shape) for shape in inverter.shapes.values()]
+    dense = torch.zeros(len(inverter.place), 16)
+    dense[torch.arange(len(dense)), inverter.place.abs().long() - 1] = inverter.place.sign().float()
+    flat = torch.cat([g.flatten(1) / s for g, s in zip(gradients, inverter.scales, strict=True)], 1)
+    torch.testing.assert_close(inverter.buckets(gradients), flat @ dense)
+    assert inverter.place.abs().unique().tolist() == list(range(1, 17))
+    assert abs(float(inverter.place.sign().float().mean())) < 0.1
+
+
+def test_features_do_not_hang_on_the_size_of_a_gradient(inverter):
+    """If it fails, a trained victim's small gradients, or an unknown local step size, leave what was trained on."""
+    buckets = torch.randn(2, 16)
+    torch.testing.assert_close(inverter(1e-3 * buckets), inverter(buckets))
+
+
+def test_features_of_the_training_pairs_are_standardized():
+    """If it fails, the buckets of large layers drown the rest."""
+    buckets = torch.rand(500, 3) * torch.tensor([1.0, 50.0, 0.0]) + 1
+    inverter = Inverter(
+        shapes={"w": (3,)}, image_shape=(1, 1, 3), batch_size=1, training=False, local=None, hashed=None, hidden=()
+    )
+    inverter.standardize_by(buckets)
+    inverter.network = torch.nn.Identity()
+    features = inverter(buckets).flatten(1)
+    assert features.mean(0).abs().max() < 1e-3
+    torch.testing.assert_close(features.std(0)[:2], torch.ones(2))
+    assert bool(features.isfinite().all())
+
+
+def test_a_file_gives_the_same_inverter_back(inverter, tmp_path):
+    """If it fails, a kept inverter sees other images than the one that was trained, or fits other observations."""
+    inverter.save(tmp_path / "inverter.safetensors")
+    state = torch.get_rng_state()
+    loaded = Inverter.load(tmp_path / "inverter.safetensors")
+    assert torch.get_rng_state().equal(state)
+    assert loaded.described() == inverter.described()
+    assert loaded.local == inverter.local
+    assert not any(p.requires_grad for p in loaded.parameters())
+    buckets = torch.randn(2, 16)
+    assert loaded(buckets).equal(inverter(buckets))
+
+
+def test_another_file_is_no_inverter(tmp_path):
+    """If it fails, some weights are read as an inverter, or end in a KeyError."""
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors holds no gia\.Inverter/1"):
+        Inverter.load(tmp_path / "other.safetensors")
+
+
+def shared():
+    """What a client sends that the inverter was trained for."""
+    local = gia.LocalTraining(epochs=1, batch_size=1, lr=0.1)
+    return gia.share_update(victim(), DIGITS.images[:2], DIGITS.labels[:2], local=local, reveal=("local",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_shape": (1, 4, 16)}, r"image_shape=\(1, 8, 8\), the observation has \(1, 4, 16\)"),
+        ({"batch_size": 3}, "batch_size=2, the observation has 3"),
+        ({"training": True}, "training=False, the observation has True"),
+        ({"local": None}, r"local=LocalTraining\(.*, the observation has None"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_observation_of_another_form_is_refused(inverter, change, message):
+    """If it fails, an inverter answers for observations that it was not trained for, and the nonsense is scored."""
+    inverter.check(shared())
+    with pytest.raises(ValueError, match=f"inverter: it was trained for {message}"):
+        inverter.check(replace(shared(), **change))
+
+
+def test_an_observation_of_another_network_or_precision_is_refused(inverter):
+    """If it fails, the same happens where parameters differ, or torch complains of a dtype deep inside."""
+    fewer = dict(list(shared().gradients.items())[1:])
+    with pytest.raises(ValueError, match=r"inverter: it was trained on '.*' of shape .*, the observation has None"):
+        inverter.check(replace(shared(), gradients=fewer))
+    double = {name: value.double() for name, value in shared().gradients.items()}
+    with pytest.raises(ValueError, match=r"dtype=torch\.float32, the observation has torch\.float64"):
+        inverter.check(replace(shared(), gradients=double))

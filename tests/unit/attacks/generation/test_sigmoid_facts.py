@@ -1,0 +1,22 @@
+"""What the claims about Sigmoid rest on: in train mode a single image shows only where a residual net is not linear."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gia
+from gia.theory import as_rows, cosines
+
+
+@pytest.mark.parametrize(("training", "alike"), [(True, True), (False, False)], ids=["train", "eval"])
+def test_a_linear_residual_net_in_train_mode_gives_the_same_gradient_for_every_single_image(training, alike):
+    """Normalized over its own places, each map has the mean 0, and the mean over places is all that the classifier
+    gets. If it fails, the level "linear" of `sigmoid.mechanism` says something else than the register's reason."""
+    victim = {"name": "resnet10", "activation": "linear", "width": 4, "num_classes": 10, "image_size": 16}
+    model = gia.models.build(generator=torch.Generator().manual_seed(0), dtype=torch.float64, **victim)
+    data = gia.data.load("cifar10-samples", image_size=16)
+    images, label = data.images[:3].double(), torch.tensor([4])
+    shared = [gia.share_gradient(model, images[i : i + 1], label, training=training) for i in range(3)]
+    least = float(cosines(as_rows(shared)).min())
+    assert (least == pytest.approx(1, abs=1e-9)) == alike
