@@ -147,8 +147,8 @@ def test_norms_from_inputs_and_signals_are_those_of_one_image_at_a_time(name, gr
     options = {"stem": "3x3"} if name == "googlenet" else {}
     model = victim(name, width=16, dtype=torch.float64, **options)
     if grouped:
-        g = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1, groups=3), nn.ReLU(inplace=True), nn.Flatten())
-        model = nn.Sequential(*g, nn.LazyLinear(CLASSES)).double()
+        many, few = nn.Conv2d(3, 6, 3, stride=2, padding=1, groups=3), nn.Conv2d(6, 24, 3, groups=3)  # places
+        model = nn.Sequential(many, nn.ReLU(inplace=True), few, nn.Flatten(), nn.LazyLinear(CLASSES)).double()
         model(IMAGES.double())
     images = IMAGES[:3].double()
     uses, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
