@@ -36,7 +36,7 @@ BESIDE = (
 )
 
 
-def replicating(model, *, generator):
+def replicating(model, public, *, generator):
     """The same net whose convolutions repeat the pixels of the border in place of zeros."""
     changed = copy.deepcopy(model)
     for name, layer in list(changed.named_modules()):
