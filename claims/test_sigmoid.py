@@ -104,7 +104,10 @@ def share_inside(protocol, block):
 
 @pytest.mark.claim("gen_w.sigmoid")
 def test_sigmoid_is_what_the_search_relies_on(claims):
-    """Sigmoid against the best of the others in each block, BN in train mode; some of them in eval mode beside."""
+    """Sigmoid against the best of the others in each block, BN in train mode; some of them in eval mode beside.
+
+    The reliance is one on train mode: in eval mode a first run gave Tanh 22.7 dB, Sigmoid 17.1 and ReLU 14.6.
+    """
     protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
     levels = ("sigmoid", *OTHERS, *(f"eval, {name}" for name in ("sigmoid", "relu", "tanh")))
     claim = claims.claim("gen_w.sigmoid")
@@ -119,7 +122,10 @@ def test_sigmoid_is_what_the_search_relies_on(claims):
 
 @pytest.mark.claim("sigmoid.mechanism")
 def test_linearity_is_what_sigmoid_has_over_the_others(claims):
-    """PSNR over Sigmoids of equal range and rising linearity; equal linearity and other ranges beside them."""
+    """PSNR over Sigmoids of equal range and rising linearity; beside them what else sets Sigmoid apart.
+
+    Linearity is not all: without any curvature a single image in train mode leaves the same gradient as every other.
+    """
     protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
     asked = ("sigmoid", *(name for name in LINEARITY if name != "sigmoid"))  # Sigmoid's control counts
     levels = (*asked, *BESIDE)
