@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 4
 _SIDE = 64  # an image is enlarged by a whole factor to about this many pixels
-_MARGIN = 110
+_MARGIN = 110  # for the labels, or more where one of them needs it
 
 
 def grid(path: Path, rows: Mapping[str, np.ndarray]) -> None:
@@ -26,13 +27,14 @@ def grid(path: Path, rows: Mapping[str, np.ndarray]) -> None:
     if not rows:
         raise ValueError("rows: expected at least one, got none")
     strips = {label: [_enlarged(image) for image in _checked(label, images)] for label, images in rows.items()}
-    width = _MARGIN + max(sum(image.width + _GAP for image in strip) for strip in strips.values())
+    margin = max(_MARGIN, *(8 + math.ceil(ImageFont.load_default().getlength(label)) for label in strips))
+    width = margin + max(sum(image.width + _GAP for image in strip) for strip in strips.values())
     heights = [max(image.height for image in strip) + _GAP for strip in strips.values()]
     page = Image.new("RGB", (width, sum(heights)), "white")
     draw, top = ImageDraw.Draw(page), 0
     for (label, strip), height in zip(strips.items(), heights, strict=True):
         draw.text((4, top + height // 2 - 6), label, fill="black")
-        left = _MARGIN
+        left = margin
         for image in strip:
             page.paste(image, (left, top))
             left += image.width + _GAP

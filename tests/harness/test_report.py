@@ -171,6 +171,18 @@ def test_the_grid_refuses_floats(tmp_path: Any) -> None:
         pictures.grid(tmp_path / "grid.png", {"private": np.zeros((1, 3, 8, 8), np.float32)})
 
 
+def test_a_long_label_does_not_run_into_its_images(tmp_path: Any) -> None:
+    """The picture would hide the first image behind the words that say what it is."""
+    black = np.zeros((1, 3, 8, 8), np.uint8)
+    for label in ("short", "isolation and optimization, and then some more of both"):
+        pictures.grid(tmp_path / "grid.png", {label: black})
+        with Image.open(tmp_path / "grid.png") as page:
+            row = np.asarray(page.convert("L"))[: page.height - 4]
+        image = row[:, row.shape[1] - 64 - 4 : row.shape[1] - 4]
+        assert (image == 0).all(), "the image stands whole at the right end"
+        assert (row[:, row.shape[1] - 64 - 4 - 3 : row.shape[1] - 64 - 4] == 255).all(), "the label ends before it"
+
+
 def test_curves_are_drawn_with_the_papers_points_on_axes_of_their_own(tmp_path: Any) -> None:
     """Another metric on our axis would look like agreement or its lack."""
     values = np.array([[20.0, 18.0], [22.0, 19.0]])
