@@ -97,3 +97,12 @@ def test_the_block_adds_2kd_k_and_d_parameters(claims):
     strategies = {"channels": st.sampled_from([1, 3]), "side": st.integers(1, 32), "bins": st.integers(1, 300)}
     figure10 = [{"channels": 3, "side": 32, "bins": bins} for bins in (50, 1000)]
     claims.exact("ana_arch.parameters", error, strategies, examples=figure10)
+
+
+@pytest.mark.baseline
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_quality_is_that_on_record(baseline, batch_size):
+    """The block, its cut-offs or its inversion changed: on purpose, or by a regression."""
+    protocol = replace(PROTOCOLS["reduced"]["ana_arch"], vary={}, dtype="float64", images=16, score=("psnr", "rmse"))
+    few = replace(protocol, edit=replace(protocol.edit, bins=100))
+    baseline.check_attack(f"ana_arch/B={batch_size}", batches_of(few, batch_size))

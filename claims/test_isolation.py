@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity
 
 from claims.protocols import PROTOCOLS
+from claims.protocols.changes import pinned
 from gia.data import load
 from gia.federated import share_gradient
 from gia.federated.server import classifier, fish_class
+from gia.harness.protocol import Fished
 from gia.models import build
 
 images_of = lru_cache(load)
@@ -100,3 +102,14 @@ def without(protocol, level):
 def test_an_isolated_gradient_is_not_yet_an_image(claims):
     """Of one image in four, before and after the optimization attack; beside them the latter without isolation."""
     claims.paired("ana_param.needs_op", PROTOCOLS[claims.scale]["ana_param"], levels=STEPS, change=without)
+
+
+@pytest.mark.baseline
+@pytest.mark.parametrize("kind", ["class", "feature"])
+def test_quality_is_that_on_record(baseline, kind):
+    """The server's edit, its questions, or the attack on what they isolate changed: on purpose, or by a regression."""
+    protocol = pinned(PROTOCOLS["reduced"]["ana_param"])
+    protocol = replace(
+        protocol, fish=Fished(kind=kind, targets=1), pattern="equal" if kind == "feature" else "distinct"
+    )
+    baseline.check_attack(f"ana_param/{kind}", protocol)
