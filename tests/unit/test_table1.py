@@ -92,7 +92,7 @@ REFUTED = {"thm1.printed", "prop2.count", "detect.evasion", "defense.cost"}
 # Of these, what a scale is too small to refute; and what was measured here, at one scale only.
 UNDECIDED = {"reduced": {"prop2.count"}, "paper": set()}
 MEASURED = {
-    "reduced": {"gen_inv.fedavg", "gen_z.original", "prop1.trained_similar"},
+    "reduced": {"ana_param.training_state", "gen_inv.fedavg", "gen_z.original", "prop1.trained_similar"},
     "paper": set(),
 }
 
