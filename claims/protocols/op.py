@@ -200,8 +200,8 @@ CELLS = {
             reported={name: _FIG3B[name]["1"] for name in DEPTHS["paper"]},
             reported_as="the paper's CW-SSIM, CIFAR-100",
         ),
-        # Beside the register's pair stands the paper's weak attacker, who simulates the wrong local training.
         "original": Cell(protocol=ORIGINAL[scale], levels=("attacked",)),
+        # Beside the register's pair stands the paper's weak attacker, who simulates the wrong local training.
         "fedavg": Cell(protocol=FEDERATED[scale], levels=tuple(KNOWLEDGE), change=knowing),
     }
     for scale in ("reduced", "paper")

@@ -85,7 +85,13 @@ class Engine:
     ) -> Tensor:
         """The objective (R,) alone; `mirrored` changes what a trial simulates before it is compared, one by one."""
         if mirrored is None and (taps := self._fast(images, labels, trials)) is not None:
-            return taps.values(self._chosen(trials), images, labels)
+            with sdpa_kernel(SDPBackend.MATH):  # the arithmetic that the engines were compared in
+                return torch.cat(
+                    [
+                        taps.values(self._chosen(trials[part]), images[part], labels[part])
+                        for part in self._parts(taps, images, labels, trials)
+                    ]
+                )
         found = []
         for i, trial in enumerate(trials):
             target = self._targets[trial]
@@ -108,13 +114,17 @@ class Engine:
         return self._taps
 
     def _by_taps(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> Found:
-        if self._memory is not None and not self._at_once:
-            self._at_once = self._fitting(taps, images, labels, self._memory)
-        size = self._at_once or len(trials)
-        parts = [slice(first, first + size) for first in range(0, len(trials), size)]
+        parts = self._parts(taps, images, labels, trials)
         found = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
         values, to_images = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         return values, to_images, None
+
+    def _parts(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> list[slice]:
+        """As many of the trials at once as the memory limit allows."""
+        if self._memory is not None and not self._at_once:
+            self._at_once = self._fitting(taps, images, labels, self._memory)
+        size = self._at_once or len(trials)
+        return [slice(first, first + size) for first in range(0, len(trials), size)]
 
     def _chosen(self, trials: range) -> list[Target]:
         """Kept, since a search asks for the same trials at every step."""
