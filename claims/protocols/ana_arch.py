@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from claims.protocols.cell import Cell
-from claims.protocols.changes import CIFAR, REPORTED
+from claims.protocols.changes import CIFAR, PAPER_LOCAL, PAPER_LOCAL_VARIED, REPORTED
 from gia.data import Images
-from gia.federated import LocalTraining
 from gia.federated.server import Gaussian, imprint, probed
 from gia.harness.controls import beats_blind_guess
 from gia.harness.protocol import Fitting, Protocol
@@ -94,10 +93,10 @@ FEDERATED = {
     scale: replace(
         protocol,
         edit=Imprinted(sparse=True, mode=(0, 1)),
-        local=LocalTraining(epochs=1, batch_size=8, lr=0.01),
+        local=PAPER_LOCAL,
         score=("recovered_share", "exact_share", "psnr"),
         dtype="float64",
-        vary={**protocol.vary, "local.epochs": (1, 2, 5), "local.batch_size": (1, 8, 16)},
+        vary={**protocol.vary, **PAPER_LOCAL_VARIED},
     )
     for scale, protocol in WHOLE.items()
 }

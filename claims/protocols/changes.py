@@ -33,6 +33,10 @@ KNOWLEDGE = {
     "weak": {"assumed": LocalTraining(epochs=2, batch_size=8, lr=1e-3)},
 }
 
+#: The paper's clients of federated averaging (Table III), and what it varies.
+PAPER_LOCAL = LocalTraining(epochs=1, batch_size=8, lr=0.01)
+PAPER_LOCAL_VARIED = {"local.epochs": (1, 2, 5), "local.batch_size": (1, 8, 16)}
+
 
 def batches_of(protocol: Protocol, batch_size: int) -> Protocol:
     """The same images of a block, attacked in batches of this size."""

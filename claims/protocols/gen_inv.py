@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from claims.protocols.cell import Cell
-from claims.protocols.changes import CIFAR, REPORTED
+from claims.protocols.changes import CIFAR, PAPER_LOCAL, PAPER_LOCAL_VARIED, REPORTED
 from gia.attacks import train_inverter
 from gia.data import Images
 from gia.federated import LocalTraining
@@ -154,10 +154,10 @@ FEDERATED = {
     ),
     "paper": replace(
         PAPER,
-        local=LocalTraining(epochs=1, batch_size=8, lr=0.01),
+        local=PAPER_LOCAL,
         reveal=("local",),
         batch_size=64,
-        vary={"local.epochs": (1, 2, 5), "local.batch_size": (1, 8, 16)},
+        vary=PAPER_LOCAL_VARIED,
     ),
 }
 

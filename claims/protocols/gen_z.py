@@ -12,7 +12,7 @@ from torch import nn
 
 from claims import judges
 from claims.protocols.cell import Cell
-from claims.protocols.changes import CIFAR
+from claims.protocols.changes import CIFAR, PAPER_LOCAL, PAPER_LOCAL_VARIED
 from gia.data import Images
 from gia.federated import LocalTraining, Observation
 from gia.harness.controls import inverts_its_own_samples
@@ -106,9 +106,9 @@ FEDERATED = {
     "paper": replace(
         PAPER,
         batch_size=64,
-        local=LocalTraining(epochs=1, batch_size=8, lr=0.01),
+        local=PAPER_LOCAL,
         reveal=("labels", "local"),
-        vary={"local.epochs": (1, 2, 5), "local.batch_size": (1, 8, 16)},
+        vary=PAPER_LOCAL_VARIED,
     ),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from claims.protocols.cell import Cell
-from claims.protocols.changes import CIFAR, KNOWLEDGE, REPORTED, STATES, knowing
+from claims.protocols.changes import CIFAR, KNOWLEDGE, PAPER_LOCAL, PAPER_LOCAL_VARIED, REPORTED, STATES, knowing
 from gia.federated import LocalTraining
 from gia.harness.controls import beats_blind_guess
 from gia.harness.protocol import Fitting, Protocol
@@ -140,10 +140,10 @@ FEDERATED = {
     ),
     "paper": replace(
         PAPER,
-        local=LocalTraining(epochs=1, batch_size=8, lr=0.01),
+        local=PAPER_LOCAL,
         batch_size=64,
         control_images=64,
-        vary={"data": ("cifar10", "cifar100"), "local.epochs": (1, 2, 5), "local.batch_size": (1, 8, 16)},
+        vary={"data": ("cifar10", "cifar100"), **PAPER_LOCAL_VARIED},
     ),
 }
 

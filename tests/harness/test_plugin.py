@@ -128,6 +128,22 @@ def test_beside(claims):
     assert verdict["effect"] == pytest.approx(2.0 if kind == "paired" else -2.0, abs=0.1)
 
 
+def test_levels_that_an_equivalence_only_shows_do_not_decide_it(inner: Inner) -> None:
+    """What is drawn beside "no effect" would refute it, or a level that matters would be left out."""
+    tests = """
+@pytest.mark.claim("toy.{shown}")
+def test_shown_{shown}(claims):
+    claims.cell("toy.{shown}", with_slope(0.0), levels=(1, 2, 4), shown={shown}, change=last, measure=planted)
+"""
+    last = (
+        "def last(protocol, size):\n    return replace(batch(protocol, size), settings={'slope': 4.0 * (size == 4)})\n"
+    )
+    rows = [row("toy.1", "supported", "equivalence"), row("toy.0", "refuted", "equivalence")]
+    inner.write(*rows, tests=last + "".join(tests.format(shown=shown) for shown in (1, 0)))
+    inner.run().assert_outcomes(passed=2)
+    assert inner.verdicts["toy.1"]["tables"][0]["levels"] == ["1", "2", "4"]
+
+
 def test_two_metrics_of_one_level_are_compared_as_levels_are(inner: Inner) -> None:
     """The same attack would be run twice to hold its result against two images, or one column against itself."""
     tests = """

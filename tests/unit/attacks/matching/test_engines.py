@@ -193,6 +193,9 @@ def test_trials_are_split_so_that_a_memory_limit_is_kept() -> None:
     found = kept(images, labels)
     torch.testing.assert_close(found.values, expected.values)
     torch.testing.assert_close(found.images, expected.images, rtol=1e-4, atol=1e-7)
+    alone = peak_bytes(lambda: free.values(images, labels))
+    assert peak_bytes(lambda: kept.values(images, labels)) < alone / 2, "nor does the objective alone take them all"
+    torch.testing.assert_close(kept.values(images, labels), expected.values)
 
 
 def test_a_memory_limit_that_no_trial_keeps_is_refused() -> None:
