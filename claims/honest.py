@@ -70,9 +70,9 @@ def trials(half: str) -> list[Trial]:
     return central + [Trial(name, seed) for name in FEDERATED for seed in FEDERATED_SEEDS[half]]
 
 
-def reports(trial: Trial) -> Iterator[ValidationReport]:
+def reports(trial: Trial) -> list[ValidationReport]:
     """What clients say of the models that one honest training sends them."""
-    yield from (_federated if trial.architecture in FEDERATED else _central)(trial)
+    return list((_federated if trial.architecture in FEDERATED else _central)(trial))
 
 
 def _victim(trial: Trial, data: Images, architecture: str) -> nn.Module:

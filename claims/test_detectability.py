@@ -178,8 +178,8 @@ def test_no_honest_training_raises_an_alarm(claims):
     All are small and trained briefly: the rate is one of this collection, not of every honest model. Beside it is drawn
     how well each check tells these trials from malicious models."""
     held = trials("held out")
+    seen = dict(zip(held, claims.spread("detect.false_alarms", reports, held), strict=True))
     with reproducible():
-        seen = {trial: list(reports(trial)) for trial in held}
         servers = {"Robbing the Fed": malicious(imprinted, VICTIMS | BLOCK, 60)}
         servers["Fishing"] = malicious(fished, VICTIMS | FISHING, 60)
     alarms = {trial: [f for report in found for f in report.findings] for trial, found in seen.items()}

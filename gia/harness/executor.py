@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from gia.harness.blocks import Block
 from gia.harness.casting import keeping_fits
 from gia.harness.controls import Control
 from gia.harness.protocol import Experiment
 from gia.harness.run import Measure, measure
+from gia.harness.workers import Job, Pool
 from gia.numerics import reproducible
 
 if TYPE_CHECKING:
@@ -31,13 +24,6 @@ if TYPE_CHECKING:
 
 #: Called as (blocks done, blocks in all, of these from the store) now and then while blocks are computed.
 Progress = Callable[[int, int, int], object]
-
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_TICK = 1.0  # seconds between reports of progress while nothing finishes
-
-
-class BlockError(RuntimeError):
-    """A block could not be computed; the message names it and holds the worker's traceback. Never a verdict."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +46,6 @@ class BlockResult:
 
 
 Arrays = dict[str, np.ndarray]
-Task = tuple[Experiment, Block, Measure, Path | None]
 Done = tuple[BlockResult, Arrays]
 
 
@@ -119,7 +104,7 @@ def run_blocks(
     """All blocks in order, from the store where it has them, else computed by `workers` processes and stored.
 
     `workers` is a number (0 computes in this process, for a debugger) or a `Pool` that stays for the next call. Every
-    block is stored as it finishes, so an interrupt or a kill loses only those under way. Raises BlockError with the
+    block is stored as it finishes, so an interrupt or a kill loses only those under way. Raises WorkerError with the
     worker's traceback when a block fails, after the others under way are stored.
     """
     keys = [store.key(experiment, block, measure) for block in blocks]
@@ -139,108 +124,14 @@ def run_blocks(
     elif missing:
         pool = Pool(workers) if isinstance(workers, int) else workers
         try:
-            tasks = {index: (experiment, blocks[index], measure, store.fits) for index in missing}
-            pool.run(tasks, lambda index, done: results.update({index: store.save(keys[index], *done)}), report)
+            jobs = {index: _job(experiment, blocks[index], measure, store.fits) for index in missing}
+            pool.run(jobs, lambda index, done: results.update({index: store.save(keys[index], *done)}), report)
         finally:
             if pool is not workers:
                 pool.close()
     return [results[index] for index in range(len(blocks))]
 
 
-class Pool:
-    """Worker processes of one torch thread each, started when first needed and killed by `close`."""
-
-    def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise ValueError(f"workers: expected at least 1, got {workers}")
-        self.workers = workers
-        self._executor: ProcessPoolExecutor | None = None
-        self._children: set[multiprocessing.process.BaseProcess] = set()
-
-    def run(
-        self, tasks: Mapping[int, Task], finished: Callable[[int, Done], object], tick: Callable[[], object]
-    ) -> None:
-        """Call `finished` with index and result as tasks end. A failure is raised after those under way ended."""
-        waiting = list(tasks)[::-1]
-        running: dict[Future[Done], int] = {}
-        failures: list[BlockError] = []
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.workers:
-                    index = waiting.pop()
-                    running[self._submit(tasks[index])] = index
-                for future in wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done:
-                    index = running.pop(future)
-                    if (error := future.exception()) is None:
-                        finished(index, future.result())
-                    else:
-                        waiting.clear()
-                        failures.append(_failure(tasks[index], error))
-                tick()
-        except BaseException:  # an interrupt above all: nothing may go on computing
-            self._kill()
-            raise
-        if failures:
-            if isinstance(failures[0].__cause__, BrokenProcessPool):
-                self._kill()
-            raise failures[0]
-
-    def close(self) -> None:
-        """Let the workers go; a later `run` starts new ones."""
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-        self._executor, self._children = None, set()
-
-    def _kill(self) -> None:
-        for child in self._children:
-            child.kill()
-        self.close()
-
-    def _submit(self, task: Task) -> Future[Done]:
-        before = set(multiprocessing.active_children())
-        with _set_environment(_ONE_THREAD):
-            if self._executor is None:
-                self._executor = ProcessPoolExecutor(
-                    self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
-                )
-            future = self._executor.submit(run_block, *task)
-        self._children |= set(multiprocessing.active_children()) - before
-        return future
-
-
-def _begin() -> None:
-    """In a new worker: one thread; the parent alone handles Ctrl-C; no worker outlives the parent."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _failure(task: Task, error: BaseException) -> BlockError:
-    experiment, block, *_ = task
-    trace = str(error.__cause__ or "").strip().strip('"').strip()
-    told = BlockError(
-        f"block {block.index} of {experiment.id} (setting {dict(block.setting)}) failed in a worker: "
-        f"{type(error).__name__}: {error}" + (f"\n{trace}" if trace else "")
-    )
-    told.__cause__ = error
-    return told
-
-
-@contextmanager
-def _set_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _job(experiment: Experiment, block: Block, measure: Measure, fits: Path | None) -> Job:
+    name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
+    return Job(name, run_block, (experiment, block, measure, fits))

@@ -17,13 +17,13 @@ from gia.harness.baseline import Baseline, Baselines
 from gia.harness.baseline_file import BaselineError
 from gia.harness.bench import Timings
 from gia.harness.bench_run import BenchRun
-from gia.harness.executor import Pool
 from gia.harness.live import Live
 from gia.harness.register import SCALES, Claim, load_register
 from gia.harness.selection import Selection, claim_ids
 from gia.harness.session import Claims, Context
 from gia.harness.sides import commit_of
 from gia.harness.store import Store
+from gia.harness.workers import Pool
 from gia.numerics import REPEATABLE
 
 _CHANGED = "+changes"

@@ -13,15 +13,18 @@ import numpy as np
 
 from gia.harness import pictures, report, verdicts
 from gia.harness.blocks import draw_blocks
-from gia.harness.executor import Pool, Progress, run_blocks
+from gia.harness.executor import Progress, run_blocks
 from gia.harness.protocol import Experiment, Protocol
 from gia.harness.register import Claim
 from gia.harness.run import Measure, measure
 from gia.harness.store import Store, load_pictures
 from gia.harness.table import LOOKS, Table, Value
 from gia.harness.verdicts import Verdict
+from gia.harness.workers import Pool, spread
 
 Level = TypeVar("Level", str, int, float)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 #: How many -> their table.
 Blocks = Callable[[int], Table]
@@ -116,6 +119,12 @@ class Claims:
             experiment, drawn, context.store, workers=context.workers, measure=measure, progress=context.progress(id)
         )
         return Table(experiment, results)
+
+    def spread(self, id: str, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """A module-level function of each item, over the session's workers; `gia.harness.workers.spread`."""
+        told = self._context.progress(id)
+        tick = None if told is None else lambda done, every: told(done, every, 0)
+        return spread(function, items, workers=self._context.workers, tick=tick)
 
     def cell(self, id: str, protocol: Protocol, *, x: Callable[[Any], float] = float, **experiment: Any) -> Verdict:
         """A cell of the matrix: a trend, a pair, an effect or none, whichever the register says; `x` is for a trend."""

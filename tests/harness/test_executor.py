@@ -13,10 +13,11 @@ import torch
 
 from gia.harness.blocks import Block, draw_blocks
 from gia.harness.controls import Control
-from gia.harness.executor import BlockError, Pool, run_blocks
+from gia.harness.executor import run_blocks
 from gia.harness.protocol import Experiment, Protocol
 from gia.harness.scene import Measurement
 from gia.harness.store import Store, load_pictures
+from gia.harness.workers import Pool, WorkerError
 
 PROTOCOL = Protocol(attack="inverting_gradients", victim={"name": "mlp"}, data="digits", image_size=8)
 
@@ -109,7 +110,7 @@ def test_a_finished_block_is_not_computed_again(store: Store) -> None:
 
 def test_a_crash_in_a_worker_surfaces_with_its_traceback_and_loses_no_finished_block(pool: Pool, store: Store) -> None:
     """A crash would be a verdict, or a message without a place; the blocks beside it would be computed twice."""
-    with pytest.raises(BlockError) as caught:
+    with pytest.raises(WorkerError) as caught:
         run_blocks(an_experiment(), BLOCKS[:2], store, workers=pool, measure=crashing)
     for part in ("block 1 of toy", "ZeroDivisionError: planted in block 1", "in crashing"):
         assert part in str(caught.value)
@@ -118,7 +119,7 @@ def test_a_crash_in_a_worker_surfaces_with_its_traceback_and_loses_no_finished_b
 
 def test_a_worker_that_dies_is_an_error_and_the_pool_recovers(pool: Pool, store: Store) -> None:
     """A worker killed for its memory would hang the run, or take the session's later claims with it."""
-    with pytest.raises(BlockError, match="block 0 of toy"):
+    with pytest.raises(WorkerError, match="block 0 of toy"):
         run_blocks(an_experiment(), BLOCKS[:1], store, workers=pool, measure=dying)
     assert len(run_blocks(an_experiment(), BLOCKS[:1], store, workers=pool, measure=planted)) == 1
 

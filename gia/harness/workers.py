@@ -1,0 +1,173 @@
+"""Work over processes of one thread each; a crash in one reaches the test that asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from gia.numerics import reproducible
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_TICK = 1.0  # seconds between reports of progress while nothing finishes
+
+
+class WorkerError(RuntimeError):
+    """A job could not be done; the message names it and holds the worker's traceback. Never a verdict."""
+
+
+class Job(NamedTuple):
+    """A module-level function and its arguments; the name is that of an error."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class Pool:
+    """Worker processes of one torch thread each, started when first needed and killed by `close`."""
+
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"workers: expected at least 1, got {workers}")
+        self.workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+        self._children: set[multiprocessing.process.BaseProcess] = set()
+
+    def run(self, jobs: Mapping[int, Job], finished: Callable[[int, Any], object], tick: Callable[[], object]) -> None:
+        """Call `finished` with index and result as jobs end. A failure is raised after those under way ended."""
+        waiting = list(jobs)[::-1]
+        running: dict[Future[Any], int] = {}
+        failures: list[WorkerError] = []
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    index = waiting.pop()
+                    running[self._submit(jobs[index])] = index
+                for future in wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done:
+                    index = running.pop(future)
+                    if (error := future.exception()) is None:
+                        finished(index, future.result())
+                    else:
+                        waiting.clear()
+                        failures.append(_failure(jobs[index].name, error))
+                tick()
+        except BaseException:  # an interrupt above all: nothing may go on computing
+            self._kill()
+            raise
+        if failures:
+            if isinstance(failures[0].__cause__, BrokenProcessPool):
+                self._kill()
+            raise failures[0]
+
+    def close(self) -> None:
+        """Let the workers go; a later `run` starts new ones."""
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+        self._executor, self._children = None, set()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            child.kill()
+        self.close()
+
+    def _submit(self, job: Job) -> Future[Any]:
+        before = set(multiprocessing.active_children())
+        with _set_environment(_ONE_THREAD):
+            if self._executor is None:
+                self._executor = ProcessPoolExecutor(
+                    self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+                )
+            future = self._executor.submit(job.function, *job.arguments)
+        self._children |= set(multiprocessing.active_children()) - before
+        return future
+
+
+def spread(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int | Pool,
+    tick: Callable[[int, int], object] | None = None,
+) -> list[Result]:
+    """`function` of each item, in their order; nothing is stored.
+
+    Each runs with reproducible arithmetic on one thread, in a worker (with 0 workers in this process, for a debugger).
+
+    Args:
+        function: module-level; what it takes and returns is pickled.
+        workers: as in `run_blocks`.
+        tick: called as (done, all) now and then.
+
+    Raises WorkerError with the worker's traceback where a call fails.
+    """
+    results: dict[int, Result] = {}
+
+    def report() -> None:
+        if tick is not None:
+            tick(len(results), len(items))
+
+    if workers == 0:
+        for index, item in enumerate(items):
+            results[index] = _reproducibly(function, item)
+            report()
+        return list(results.values())
+    pool = Pool(workers) if isinstance(workers, int) else workers
+    try:
+        name = getattr(function, "__name__", "a function")
+        jobs = {i: Job(f"{name} of {item!r}", _reproducibly, (function, item)) for i, item in enumerate(items)}
+        pool.run(jobs, lambda index, result: results.update({index: result}), report)
+    finally:
+        if pool is not workers:
+            pool.close()
+    return [results[index] for index in range(len(items))]
+
+
+def _reproducibly(function: Callable[[Item], Result], item: Item) -> Result:
+    with reproducible(threads=1):
+        return function(item)
+
+
+def _begin() -> None:
+    """In a new worker: one thread; the parent alone handles Ctrl-C; no worker outlives the parent."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _failure(name: str, error: BaseException) -> WorkerError:
+    trace = str(error.__cause__ or "").strip().strip('"').strip()
+    told = WorkerError(f"{name} failed in a worker: {type(error).__name__}: {error}" + (f"\n{trace}" if trace else ""))
+    told.__cause__ = error
+    return told
+
+
+@contextmanager
+def _set_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
