@@ -83,21 +83,21 @@ TRAINED = {
 }
 
 #: The paper's victim for this attack, small: a residual net with batch normalization in train mode, and single images
-#: of the size at which its last maps still hold 16 pixels. At 16 px four are left, and a first run of the architectures
-#: there came near the blind guess: 4 of 16 blocks void, 14.9 and 13.8 dB in the others, -1.3 [-3.3, 0.1] dB.
+#: of the size at which its last maps still hold 16 pixels. Three stages are enough: in pilot blocks 60 steps behind
+#: ResNet-8 at 16 px found 21 dB (14 blind), 100 steps behind ResNet-10 at 32 px 18 dB, at four times the cost. The
+#: control is one of four images: one alone is a plain sky in some blocks, which the blind guess hits at 18 dB.
 RESIDUAL = {
     "reduced": replace(
         REDUCED,
-        victim={"name": "resnet10", "activation": "sigmoid"},
-        image_size=32,
+        victim={"name": "resnet8", "activation": "sigmoid"},
         images=1,
-        control_images=1,
+        control_images=4,
         pattern="any",
         pattern_batch=None,
-        settings={"steps": 100, "lr": 3e-3},
+        settings={"steps": 60, "lr": 5e-3},
         training=True,
         dtype="float32",
-        vary={"data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(10, 18))},
+        vary={"data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(13, 21))},
     ),
     "paper": PAPER,
 }
@@ -144,7 +144,7 @@ def aggregated(protocol: Protocol, how: str) -> Protocol:
 
 BATCH_SIZES = {"reduced": (1, 2, 4, 8), "paper": (1, 4, 8, 16, 32, 64)}
 SIDES = {"reduced": (16, 32, 64), "paper": (64, 128, 224)}
-DEPTHS = {"reduced": ("resnet10", "resnet18"), "paper": ("resnet18", "resnet34", "resnet50", "resnet101")}
+DEPTHS = {"reduced": ("resnet8", "resnet20"), "paper": ("resnet18", "resnet34", "resnet50", "resnet101")}
 
 _FIG7A, _FIG7B = REPORTED["fig7a_cinet_ssim"], REPORTED["fig7b_cinet_sigmoid_imagenet_resolution_ssim"]
 

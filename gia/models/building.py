@@ -37,7 +37,7 @@ def build(
     | convnet: the same, wider | channels (32) | torch | depth=3, 4 ... |
     | mlp | units of one hidden layer (256) | torch | hidden=(sizes of all hidden layers) |
     | resnet10, 18, 34, 50, 101 | channels of stage 1 (64) | kaiming | stem="3x3", "7x7" |
-    | resnet20: the CIFAR form | channels of stage 1 (16) | kaiming | |
+    | resnet8, 20: the CIFAR form | channels of stage 1 (16) | kaiming | |
     | alexnet | first channels (64) | torch | stem="11x11", "3x3" |
     | vgg16 | first channels (64) | vgg | |
     | googlenet | first channels (64) | googlenet | stem="7x7", "3x3" |
@@ -148,7 +148,7 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
     "convnet": _Architecture(make=_conv_net, width=32, init="torch", options={"depth": 3}),
     "mlp": _Architecture(make=_mlp, width=256, init="torch", options={"hidden": None}),
     **{name: _resnet(name) for name in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")},
-    "resnet20": _Architecture(make=_large("resnet20"), width=16, init="kaiming"),
+    **{name: _Architecture(make=_large(name), width=16, init="kaiming") for name in ("resnet8", "resnet20")},
     "alexnet": _Architecture(
         make=_large("alexnet"),
         width=64,

@@ -26,6 +26,9 @@ _RESNETS = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
 }
 
+#: Blocks of each stage.
+_CIFAR_RESNETS = {"resnet8": 1, "resnet20": 3}
+
 
 def make(
     name: str,
@@ -37,8 +40,9 @@ def make(
     **options: Any,
 ) -> nn.Module:
     """The network called `name`, of this width, without dropout, with `activation` in the place of every ReLU."""
-    if name == "resnet20":
-        net: nn.Module = CifarResNet(channels=image_shape[0], num_classes=num_classes, width=width, blocks=3)
+    if name in _CIFAR_RESNETS:
+        sizes = {"num_classes": num_classes, "width": width, "blocks": _CIFAR_RESNETS[name]}
+        net: nn.Module = CifarResNet(channels=image_shape[0], **sizes)
     else:
         net = _MAKERS[name](num_classes, **options)
         _adapt(net, channels=image_shape[0], width=width, native_width=64)

@@ -42,6 +42,8 @@ def made(name, seed=0, **settings):
         ("googlenet", {"num_classes": 1000}, 6_624_904),
         # He et al., 2016, Table 6: 0.27 M
         ("resnet20", {"num_classes": 10}, 269_722),
+        # The same formula, n = 1: 3*3 kernels 3-16, two 16-16, 16-32, 32-32, 32-64, 64-64, two numbers a normalization.
+        ("resnet8", {"num_classes": 10}, 9 * (48 + 512 + 512 + 1024 + 2048 + 4096) + 2 * (3 * 16 + 64 + 128) + 650),
         # DLG's released LeNet: 12 channels, 768 features: 912 + 2 * 3612 + 769 * 100
         ("lenet", {"num_classes": 100, "image_size": 32}, 85_036),
         ("lenet", {"num_classes": 100, "image_size": 32, "depth": 4}, 88_648),
