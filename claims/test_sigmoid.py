@@ -102,14 +102,20 @@ def share_inside(protocol, block):
     return Measurement({"share_inside": inside / seen}, gradient_norm=scene.gradient_norm)
 
 
+def activations(claims, blocks):
+    """The blocks of `gen_w.sigmoid`: BN in train mode, and in eval mode beside."""
+    names = ("sigmoid", *OTHERS)
+    protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
+    levels = (*names, *(f"eval, {name}" for name in names))
+    return claims.table("gen_w.sigmoid", protocol, levels=levels, change=activated, blocks=blocks)
+
+
 @pytest.mark.claim("gen_w.sigmoid")
 def test_sigmoid_is_what_the_search_relies_on(claims):
     """Sigmoid against the best of the others in each block, BN in train mode; all of them in eval mode beside."""
-    protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
-    levels = ("sigmoid", *OTHERS, *(f"eval, {name}" for name in ("sigmoid", *OTHERS)))
     claim = claims.claim("gen_w.sigmoid")
     for look, blocks in enumerate(LOOKS, start=1):
-        table = claims.table(claim.id, protocol, levels=levels, change=activated, blocks=blocks)
+        table = activations(claims, blocks)
         values = table.values(claim.metric)[:, : 1 + len(OTHERS)]
         verdict = verdicts.paired(claim, values[:, 0], values[:, 1:].max(1), void=table.void, look=look)
         if not verdicts.needs_second_look(verdict):
@@ -121,16 +127,17 @@ def test_sigmoid_is_what_the_search_relies_on(claims):
 def test_linearity_is_what_sigmoid_has_over_the_others(claims):
     """PSNR over Sigmoids of equal range and rising linearity; beside them what else sets Sigmoid apart.
 
-    Linearity is not all. Without any curvature a single image in train mode leaves the same gradient as every other,
-    but for what shortcuts that skip pixels let through, as those of the reduced scale's ResNet-8 do.
+    All on the images and nets of `gen_w.sigmoid`, whose control counts. Linearity is not all. Without any curvature a
+    single image in train mode leaves the same gradient as every other, but for what shortcuts that skip pixels let
+    through, as those of the reduced scale's ResNet-8 do.
     """
-    protocol = CELLS[claims.scale]["architecture"]["gen_w"].protocol
-    asked = ("sigmoid", *(name for name in LINEARITY if name != "sigmoid"))  # Sigmoid's control counts
-    levels = (*asked, *BESIDE)
     claim = claims.claim("sigmoid.mechanism")
+    protocol = replace(CELLS[claims.scale]["architecture"]["gen_w"].protocol, control=None)
+    own = (*(name for name in LINEARITY if name != "sigmoid"), *BESIDE)
     for look, blocks in enumerate(LOOKS, start=1):
-        table = claims.table(claim.id, protocol, levels=levels, change=activated, blocks=blocks)
-        values = table.values(claim.metric)[:, [asked.index(name) for name in LINEARITY]]
+        table = claims.table("gen_w.sigmoid", protocol, levels=own, change=activated, blocks=blocks)
+        table = table.beside(activations(claims, blocks)).of(*LINEARITY, *BESIDE)
+        values = table.values(claim.metric)[:, : len(LINEARITY)]
         verdict = verdicts.trend(claim, range(len(LINEARITY)), values, void=table.void, look=look)
         if not verdicts.needs_second_look(verdict):
             break
