@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from claims.protocols import PROTOCOLS
+from claims.protocols import CELLS, PROTOCOLS
 from claims.protocols.changes import pinned
 from claims.protocols.gen_z import noise_in_place
 
@@ -41,7 +41,8 @@ def test_noise_in_place_of_the_gradient_finds_as_good_a_look_alike(claims):
 def test_a_generator_of_another_domain_does_not_even_find_the_class(claims):
     """Digits attacked with a decoder of digits and with one of faces, whose first ten people stand for the labels."""
     levels = ("in the generator's domain", "outside")
-    claims.paired("gen_z.domain", PROTOCOLS[claims.scale]["gen_z"], levels=levels, change=with_generator)
+    protocol = CELLS[claims.scale]["original"]["gen_z"].protocol
+    claims.paired("gen_z.domain", protocol, levels=levels, change=with_generator)
 
 
 @pytest.mark.baseline

@@ -14,19 +14,24 @@ from gia.harness.protocol import Protocol
 #: Quality in Table I, from high to low.
 GROUPS = {"high": ("ana_arch", "gen_z"), "middle": ("gen_w", "ana_param"), "low": ("op", "gen_inv")}
 
-#: Latent search takes the trained generator of faces that the paper's kind of attacker would have.
+#: Latent search takes the trained generator of faces that the paper's kind of attacker would have. With half the step
+#: size, and one sample in the control, 4 of 16 blocks were void.
 GENERATED = {
     "equip": None,
     "judge": None,
-    "settings": {"optimizer": "adam", "steps": 30},
+    "settings": {"optimizer": "adam", "steps": 30, "lr": 0.2},
     "control": inverts_its_own_samples,
-    "control_images": 1,
+    "control_images": 3,
     "vary": {"victim.width": tuple(range(20, 36)), "victim.activation": ("sigmoid", "tanh")},
 }
 
 
-#: At this size fewer than half of Fishing's searches live on narrower nets.
-CAUGHT = {"settings": {"steps": 150, "total_variation": 3e-3}, "vary": {"victim.width": tuple(range(48, 64))}}
+#: At this size Fishing's search ends below the blind guess now and then on nets with ReLU, which are not smooth (4 of
+#: 16 blocks), and a block counts only where every type lives. With these, and 120 steps, all of 10 pilot blocks did.
+CAUGHT = {
+    "settings": {"steps": 150, "total_variation": 3e-3},
+    "vary": {"victim.width": tuple(range(40, 56)), "victim.activation": ("gelu", "sigmoid")},
+}
 
 
 def of_faces(scale: str, attack_type: str) -> Protocol:

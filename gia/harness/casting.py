@@ -43,18 +43,21 @@ def _images(name: str, image_size: int, channels: int | None, root: str | None) 
 
 def private(protocol: Protocol, block: Block, data: Images) -> Tensor:
     """Indices of the block's private images, the same for all levels with one pattern."""
-    return sample(
-        data,
+    free = _except(data, _kept(protocol, data))
+    chosen = sample(
+        data if len(free) == len(data) else data.take(free),
         protocol.images,
         pattern=protocol.pattern,
         batch_size=protocol.pattern_batch or protocol.batch_size,
         generator=block.generator("images"),
     )
+    return free[chosen]
 
 
 def others(protocol: Protocol, block: Block, data: Images) -> Tensor:
     """`control_images` indices, none of them private in this block."""
-    rest, count = _except(data, private(protocol, block, data)), protocol.control_images
+    taken = torch.cat([private(protocol, block, data), _kept(protocol, data)])
+    rest, count = _except(data, taken), protocol.control_images
     whole = protocol.fish is not None or count % protocol.batch_size == 0
     if not max(1, protocol.batch_size) <= count <= len(rest) or not whole:
         raise ValueError(
@@ -69,13 +72,37 @@ def _except(data: Images, indices: Tensor) -> Tensor:
     return torch.ones(len(data), dtype=torch.bool).index_fill(0, indices, False).nonzero()[:, 0]
 
 
+def attacker(protocol: Protocol, block: Block) -> Block:
+    """Whose generators train the attacker's nets and the judge: the block's, or those of an attacker of many blocks."""
+    return block if protocol.attacker is None else Block("attacker", protocol.attacker, {})
+
+
+def _kept(protocol: Protocol, data: Images) -> Tensor:
+    """Indices of what an attacker of many blocks holds, which no block attacks."""
+    if protocol.attacker is None:
+        return torch.empty(0, dtype=torch.int64)
+    source = Block("attacker", protocol.attacker, {}).generator("public")
+    return torch.randperm(len(data), generator=source)[: 7 * len(data) // 8]
+
+
 def left_over(protocol: Protocol, block: Block, data: Images) -> Tensor:
-    """Indices of the images that are neither private nor the control's, in an order of the block's."""
+    """Indices of the images that are neither private nor the control's, in an order of the block's.
+
+    Of an attacker who serves many blocks: what it holds, in an order of its own.
+    """
+    if protocol.attacker is not None:
+        return _kept(protocol, data)
     attacked = torch.cat([private(protocol, block, data), others(protocol, block, data)])
     left = _except(data, attacked)
     if protocol.disjoint == "labels":
         left = left[~torch.isin(data.labels[left], data.labels[attacked])]
     return left[torch.randperm(len(left), generator=block.generator("left over"))]
+
+
+def onlookers(protocol: Protocol, block: Block, data: Images) -> Tensor:
+    """Indices as in `left_over`, in one order for all blocks, so that nearly the same ones come first in each."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    return order[torch.isin(order, left_over(protocol, block, data))]
 
 
 def public_images(protocol: Protocol, block: Block, data: Images) -> Images:

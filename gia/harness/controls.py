@@ -72,7 +72,7 @@ def beats_auxiliary_mean(protocol: Protocol, block: Block) -> Control:
 
 #: What the control of latent search asks: decibels on the decoder's own samples, how many of them by the search (the
 #: samples of a class resemble each other), and Adam's steps to get there.
-OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 80
+OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 60
 
 
 def inverts_its_own_samples(protocol: Protocol, block: Block) -> Control:
@@ -81,25 +81,30 @@ def inverts_its_own_samples(protocol: Protocol, block: Block) -> Control:
     Samples of the decoder, with the labels of the control images, are shared as gradients and come back with Adam at
     `OWN_SAMPLE` decibels on average, `OWN_GAIN` above other samples with their labels: a victim that gives nothing
     away, or a search that does not follow it, is void.
-    The protocol's own attack on the control images reaches the judge's "label_agreement" above chance, which is right
-    guesses with 1 / classes each: at most 1 % of guessers do as well. Without a judge
+    The protocol's own attack on the control images ends nearer to them in PSNR than it starts: labels are given, so
+    that a search that stays where it is would find the class as well. And it reaches the judge's "label_agreement"
+    above chance, which is right guesses with 1 / classes each: at most 1 % of guessers do as well. Without a judge
     this is not asked. The rest is as in `beats_blind_guess`.
     """
     judged = protocol.judge is not None
-    protocol = replace(protocol.drawn(block.setting), score=("label_agreement",) if judged else ("psnr",))
+    score = ("psnr", "label_agreement") if judged else ("psnr",)
+    protocol = replace(protocol.drawn(block.setting), score=score)
     data = images_of(protocol)
     scene = Scene(protocol, block, data, others(protocol, block, data))
     if (norm := scene.gradient_norm) == 0:
         return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
     psnr, start = scene.own_samples(OWN_STEPS)
+    found, first = (scene.attacked("control start", **steps).values for steps in ({}, {"steps": 0}))
+    real, unmoved = (float(values["psnr"] or 0.0) for values in (found, first))
     checks = {
         f"own samples {start:.1f} to {psnr:.1f} dB, at least {OWN_SAMPLE:g} and {OWN_GAIN:g} more asked": (
             psnr >= max(OWN_SAMPLE, start + OWN_GAIN)
-        )
+        ),
+        f"real images {unmoved:.2f} to {real:.2f} dB": real > unmoved,
     }
-    values = {"own_psnr": psnr, "gradient_norm": norm}
+    values = {"own_psnr": psnr, "psnr": real, "start_psnr": unmoved, "gradient_norm": norm}
     if judged:
-        agreement = float(scene.attacked("control start").values["label_agreement"] or 0.0)
+        agreement = float(found["label_agreement"] or 0.0)
         chance, count = 1 / data.num_classes, len(scene.chosen)
         guessed = float(binom.sf(round(agreement * count) - 1, count, chance))
         checks[f"label agreement {agreement:.2f} of {count}, chance {chance:g}"] = guessed <= 0.01

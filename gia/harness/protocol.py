@@ -106,6 +106,9 @@ class Protocol:
             victim as sent, `cache` a folder for trained nets, or None.
         public: name of the data that the attacker holds, at this size; None takes what is left of `data` without the
             attacked and the control images.
+        attacker: number of an attacker who serves many blocks: seven eighths of `data`, drawn by this number, are its
+            own and the judge's, and it trains on them by this number. Private and control images come from the rest.
+            None makes an attacker and a judge anew for each block.
         disjoint: what must not occur in both, where `public` is None: the "images", or their "labels", where these are
             people.
         judge: a module-level callable (images, *, generator, cache) -> classifier, made from what is left of `data`,
@@ -137,6 +140,7 @@ class Protocol:
     fish: Fished | None = None
     equip: Callable[..., Mapping[str, Any]] | None = None
     public: str | None = None
+    attacker: int | None = None
     disjoint: Literal["images", "labels"] = "images"
     judge: Callable[..., nn.Module] | None = None
     score: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
@@ -165,6 +169,8 @@ class Protocol:
             raise ValueError(f"disjoint: expected 'images' or 'labels', got {self.disjoint!r}")
         if unknown := sorted(set(self.score) - set(METRICS) - CONTEXTUAL):
             raise ValueError(f"score: expected names among {sorted({*METRICS, *CONTEXTUAL})}, got {unknown[0]!r}")
+        if self.attacker is not None and self.disjoint == "labels":
+            raise ValueError("attacker: expected None where labels are disjoint, since its images have all labels")
         if "label_agreement" in self.score and self.judge is None:
             raise ValueError("judge: expected a classifier's maker, which 'label_agreement' asks, got None")
 

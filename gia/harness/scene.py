@@ -20,7 +20,16 @@ from gia.data import Images
 from gia.federated import Client, Observation, accuracy, share_gradient
 from gia.federated.server import classifier, fish_class
 from gia.harness.blocks import Block
-from gia.harness.casting import FITS, divided, left_over, others_of_their_class, public_images, victim
+from gia.harness.casting import (
+    FITS,
+    attacker,
+    divided,
+    left_over,
+    onlookers,
+    others_of_their_class,
+    public_images,
+    victim,
+)
 from gia.harness.protocol import Fished, Protocol
 from gia.harness.scores import CONTEXTUAL, lpips_nearest, score
 
@@ -208,7 +217,8 @@ class Scene:
         if protocol.equip is None:
             return {}
         public = public_images(protocol, block, self.data)
-        return protocol.equip(protocol, self.model, public, generator=block.generator("equip"), cache=FITS.get())
+        generator = attacker(protocol, block).generator("equip")
+        return protocol.equip(protocol, self.model, public, generator=generator, cache=FITS.get())
 
     def _lost(self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any]) -> list[float]:
         """PSNR of each fished image, had it been alone in its batch, less what it has: what isolation leaves mixed."""
@@ -244,11 +254,12 @@ class Scene:
         chosen = torch.cat([each.chosen for each in self.shared])
         if name == "psnr_other":
             return score("psnr", result, self._images(others_of_their_class(chosen, self.block, self.data)))
-        left = self.data.take(left_over(self.protocol, self.block, self.data))
         if name == "lpips_nearest":
-            return lpips_nearest(result, left.images)
+            return lpips_nearest(result, self.data.images[onlookers(self.protocol, self.block, self.data)])
         assert self.protocol.judge is not None  # a protocol's own check
-        judge = self.protocol.judge(left, generator=self.block.generator("judge"), cache=FITS.get())
+        left = self.data.take(left_over(self.protocol, self.block, self.data))
+        generator = attacker(self.protocol, self.block).generator("judge")
+        judge = self.protocol.judge(left, generator=generator, cache=FITS.get())
         with torch.no_grad():
             seen = judge(result.clamp(0, 1).float()).argmax(1)
         return [float(agrees) for agrees in seen == self.data.labels[chosen]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from gia.metrics._checks import image_pair
 from gia.metrics.trunks import convolutions
 
-__all__ = ["NETS", "SMALLEST", "distances", "lpips", "pairwise"]
+__all__ = ["NETS", "SMALLEST", "between", "distances", "features", "lpips", "pairwise"]
 
 NETS = ("alex", "vgg")
 SMALLEST = 32
@@ -50,8 +51,8 @@ def lpips(reconstruction: Tensor, reference: Tensor, *, net: str = "alex") -> Te
 
 def distances(x: Tensor, y: Tensor, *, net: str) -> Tensor:
     """LPIPS of aligned images (B,C,H,W) as the network takes them, nominally in [-1,1]: Tensor (B,)."""
-    features = _features(torch.cat((x, y)), net)
-    return torch.stack([(layer[: len(x)] - layer[len(x) :]).square().sum(dim=1) for layer in features]).sum(dim=0)
+    layers = features(torch.cat((x, y)), net)
+    return torch.stack([(layer[: len(x)] - layer[len(x) :]).square().sum(dim=1) for layer in layers]).sum(dim=0)
 
 
 def pairwise(x: Tensor, y: Tensor, *, net: str) -> Tensor:
@@ -59,15 +60,19 @@ def pairwise(x: Tensor, y: Tensor, *, net: str) -> Tensor:
 
     The trunk sees every image once, not every pair.
     """
-    layers_x, layers_y = _features(x, net), _features(y, net)
+    return between(features(x, net), features(y, net))
+
+
+def between(layers_x: Sequence[Tensor], layers_y: Sequence[Tensor]) -> Tensor:
+    """LPIPS of each of N images with each of B others, of both the `features`: Tensor (N,B)."""
     columns = []
-    for index in range(len(y)):
+    for index in range(len(layers_y[0])):
         pairs = zip(layers_x, layers_y, strict=True)
         columns.append(torch.stack([(lx - ly[index]).square().sum(dim=1) for lx, ly in pairs]).sum(dim=0))
     return torch.stack(columns, dim=1)
 
 
-def _features(images: Tensor, net: str) -> list[Tensor]:
+def features(images: Tensor, net: str) -> list[Tensor]:
     """For each layer a tensor (B, channels * positions) such that LPIPS is the squared distance, summed over layers.
 
     LPIPS weights squared differences of unit-length features by a head w >= 0 and averages over positions, so the
@@ -79,12 +84,12 @@ def _features(images: Tensor, net: str) -> list[Tensor]:
         raise ValueError(f"LPIPS takes images with 1 or 3 channels, not {images.shape[1]}")
     network = _network(net, images.device, images.dtype)
     layers = network.net(network.scaling_layer(images.expand(-1, 3, -1, -1)))
-    features = []
+    found = []
     for layer, head in zip(layers, network.lins, strict=True):
         unit = layer / (layer.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
         scale = (head.model[-1].weight / unit[0, 0].numel()).sqrt()
-        features.append((unit * scale).flatten(1))
-    return features
+        found.append((unit * scale).flatten(1))
+    return found
 
 
 @lru_cache(maxsize=8)

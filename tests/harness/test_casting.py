@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gia.data import load
 from gia.harness import casting
+from gia.harness.blocks import Block
 from gia.harness.casting import keeping_fits
 from gia.harness.run import measure
 from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Spy, with_state
@@ -54,3 +55,33 @@ def test_attacked_images_are_trained_on_only_as_members_and_never_measure_accura
     assert len(test) == pytest.approx(0.2 * len(data), abs=10)
     kept = casting.divided(with_state("untrained"), FITTING, BLOCK, data)[1]
     assert torch.equal(kept.labels.bincount(), test.labels.bincount())
+
+
+def test_an_attacker_of_many_blocks_holds_the_same_images_in_all_of_them_and_none_that_is_attacked() -> None:
+    """Its nets would be trained anew for each block and level, or on the images that they are to reveal."""
+    data = load("digits", image_size=8)
+    served = replace(PROTOCOL, attacker=0, control_images=4)
+    blocks = [Block("toy", index, {}) for index in range(20)]
+    levels = [served, replace(served, pattern="equal")]
+    held = [casting.left_over(level, block, data) for level in levels for block in blocks]
+    assert all(torch.equal(one, held[0]) for one in held)
+    assert len(held[0].unique()) == 7 * len(data) // 8
+    attacked = [
+        choose(level, block, data)
+        for level in levels
+        for block in blocks
+        for choose in (casting.private, casting.others)
+    ]
+    assert not torch.isin(torch.cat(attacked), held[0]).any()
+    other = casting.left_over(replace(served, attacker=1), BLOCK, data)
+    assert not torch.equal(other.sort().values, held[0].sort().values)
+
+
+def test_the_first_hundred_onlookers_are_nearly_the_same_in_all_blocks() -> None:
+    """LPIPS's trunk would see a hundred new faces for each block, and the distances of blocks hang on which."""
+    data = load("faces", image_size=16)
+    protocol = replace(PROTOCOL, data="faces", image_size=16)
+    first, second = (
+        set(casting.onlookers(protocol, Block("toy", index, {}), data)[:100].tolist()) for index in range(2)
+    )
+    assert len(first & second) >= 90

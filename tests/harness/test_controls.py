@@ -14,6 +14,7 @@ from gia.attacks import train_inverter
 from gia.data import Images
 from gia.federated import fit
 from gia.harness import scene
+from gia.harness.blocks import Block
 from gia.harness.casting import keeping_fits
 from gia.harness.controls import beats_auxiliary_mean, beats_blind_guess, inverts_its_own_samples, shares_gradients
 from gia.harness.protocol import Protocol
@@ -130,6 +131,7 @@ def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agre
     with keeping_fits(tmp_path):
         alive = inverts_its_own_samples(LATENT, BLOCK)
         still = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "lr": 1e-6}), BLOCK)
+        idle = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "steps": 0}), BLOCK)
         blind = inverts_its_own_samples(replace(LATENT, judge=nothing), BLOCK)
     silent = inverts_its_own_samples(replace(LATENT, edit=silence), BLOCK)
     assert alive.passed, alive.reason
@@ -138,7 +140,21 @@ def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agre
     assert "label agreement" not in still.reason
     assert blind.reason.startswith("failed: label agreement")
     assert "a shared gradient is zero" in silent.reason
-    assert [control.passed for control in (still, blind, silent)] == [False] * 3
+    assert idle.reason.startswith("failed: real images")
+    assert "label agreement" not in idle.reason, "a sample that no gradient has moved shows the class too"
+    assert [control.passed for control in (still, idle, blind, silent)] == [False] * 4
+
+
+def test_an_attacker_of_many_blocks_is_trained_once(tmp_path: Path) -> None:
+    """Blocks that share an attacker would train a decoder and a judge each, or those with none would share one."""
+    for index in range(2):
+        block = Block("toy.attacker", index, {})
+        with keeping_fits(tmp_path / "one"):
+            measure(replace(LATENT, attacker=0), block)
+        with keeping_fits(tmp_path / "each"):
+            measure(LATENT, block)
+    kept = {name: sorted(path.name.split("-")[0] for path in (tmp_path / name).iterdir()) for name in ("one", "each")}
+    assert kept == {"one": ["decoder", "fit"], "each": ["decoder"] * 2 + ["fit"] * 2}
 
 
 def inverter(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:

@@ -314,7 +314,7 @@ def test_the_nearest_real_image_is_one_that_nobody_attacked(spy: Spy) -> None:
         block = Block("toy.nearest", index, {})
         spy.answer = lambda observation, block=block: data.images[casting.private(protocol, block, data)]
         assert measure(protocol, block).values["lpips_nearest"] > 0.01
-    other = casting.left_over(protocol, BLOCK, data)[:1]
+    other = casting.onlookers(protocol, BLOCK, data)[:1]
     spy.answer = lambda observation: data.images[other]
     assert measure(protocol, BLOCK).values["lpips_nearest"] < 1e-6
     spy.answer = black

@@ -43,3 +43,13 @@ def test_exact_is_every_pixel_within_the_limit_of_its_dtype_unclamped(dtype: tor
     off[:, 0, 0, 0] += torch.tensor([0, 0.5, 2, -2]).to(dtype) * limit
     assert scores.score("exact_share", off, images) == [1, 1, 0, 0]
     assert scores.score("recovered_share", off, images) == [1, 1, *[dtype == torch.float64] * 2]
+
+
+def test_the_distance_to_the_nearest_does_not_hang_on_what_was_seen_before() -> None:
+    """Features of real images are kept from block to block: those of another one would give the distance."""
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(scores.NEAREST_OF, 1, 32, 32, generator=generator)
+    result = torch.rand(2, 1, 32, 32, generator=generator)
+    expected = metrics.perceptual.pairwise(2 * result - 1, 2 * real - 1, net="vgg").amin(1).tolist()
+    for shown in (real, real.flip(0)):
+        assert scores.lpips_nearest(result, shown) == pytest.approx(expected, rel=1e-4)
