@@ -43,18 +43,29 @@ def _images(name: str, image_size: int, channels: int | None, root: str | None) 
 
 def private(protocol: Protocol, block: Block, data: Images) -> Tensor:
     """Indices of the block's private images, the same for all levels with one pattern."""
-    return sample(
-        data,
-        protocol.images,
-        pattern=protocol.pattern,
-        batch_size=protocol.pattern_batch or protocol.batch_size,
-        generator=block.generator("images"),
-    )
+    free = _except(data, _reserved(protocol, block, data))
+    return free[
+        sample(
+            data.take(free) if protocol.reserved else data,
+            protocol.images,
+            pattern=protocol.pattern,
+            batch_size=protocol.pattern_batch or protocol.batch_size,
+            generator=block.generator("images"),
+        )
+    ]
+
+
+def _reserved(protocol: Protocol, block: Block, data: Images) -> Tensor:
+    """Indices that are the attacker's in all levels."""
+    if not 0 <= protocol.reserved < len(data):
+        raise ValueError(f"reserved: expected at least 0 and less than the {len(data)} images, got {protocol.reserved}")
+    return torch.randperm(len(data), generator=block.generator("reserved"))[: protocol.reserved]
 
 
 def others(protocol: Protocol, block: Block, data: Images) -> Tensor:
     """`control_images` indices, none of them private in this block."""
-    rest, count = _except(data, private(protocol, block, data)), protocol.control_images
+    taken = torch.cat([private(protocol, block, data), _reserved(protocol, block, data)])
+    rest, count = _except(data, taken), protocol.control_images
     if not 1 <= count <= len(rest):
         raise ValueError(
             f"control_images: expected at least 1 and at most the {len(rest)} images of {protocol.data!r} that are not "
@@ -69,9 +80,10 @@ def _except(data: Images, indices: Tensor) -> Tensor:
 
 
 def left_over(protocol: Protocol, block: Block, data: Images) -> Tensor:
-    """Indices of the images that are neither private nor the control's, in an order of the block's."""
+    """Indices of the reserved images, or of all that are neither private nor the control's, in an order of the
+    block's."""
     attacked = torch.cat([private(protocol, block, data), others(protocol, block, data)])
-    left = _except(data, attacked)
+    left = _reserved(protocol, block, data) if protocol.reserved else _except(data, attacked)
     if protocol.disjoint == "labels":
         left = left[~torch.isin(data.labels[left], data.labels[attacked])]
     return left[torch.randperm(len(left), generator=block.generator("left over"))]

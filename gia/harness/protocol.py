@@ -108,6 +108,8 @@ class Protocol:
             attacked and the control images.
         disjoint: what must not occur in both, where `public` is None: the "images", or their "labels", where these are
             people.
+        reserved: so many images of `data` are the attacker's in all levels, whatever their patterns: a block draws them
+            first and the attacked and the control images from the others. 0 leaves it what these leave.
         judge: a module-level callable (images, *, generator, cache) -> classifier, made from what is left of `data`,
             for the score "label_agreement".
         score: names in `METRICS` and `CONTEXTUAL`; the deciding metric among them.
@@ -138,6 +140,7 @@ class Protocol:
     equip: Callable[..., Mapping[str, Any]] | None = None
     public: str | None = None
     disjoint: Literal["images", "labels"] = "images"
+    reserved: int = 0
     judge: Callable[..., nn.Module] | None = None
     score: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
     control: ControlCheck | None = None
@@ -165,6 +168,8 @@ class Protocol:
             raise ValueError(f"disjoint: expected 'images' or 'labels', got {self.disjoint!r}")
         if unknown := sorted(set(self.score) - set(METRICS) - CONTEXTUAL):
             raise ValueError(f"score: expected names among {sorted({*METRICS, *CONTEXTUAL})}, got {unknown[0]!r}")
+        if self.reserved and self.public is not None:
+            raise ValueError(f"reserved: expected 0 where the attacker holds {self.public!r}, got {self.reserved}")
         if "label_agreement" in self.score and self.judge is None:
             raise ValueError("judge: expected a classifier's maker, which 'label_agreement' asks, got None")
 
