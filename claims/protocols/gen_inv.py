@@ -144,7 +144,10 @@ RESIDUAL = {
     REDUCED.data: {"name": "resnet20", "width": 8},
     PAPER.data: {"name": "resnet20", "standardize": CIFAR},
 }
-NETWORKS = {"reduced": replace(REDUCED, vary={}), "paper": PAPER}
+NETWORKS = {
+    "reduced": replace(REDUCED, equip=Inverting(epochs=10, training_batch=64, most=1200), vary={}),
+    "paper": PAPER,
+}
 
 #: The clients train as OP-GIA's do (`op.FEDERATED`), and the attacker simulates it for each pair. It can no longer put
 #: gradients of single images together: behind updates it learns from 720 batches, behind gradients from any number. So

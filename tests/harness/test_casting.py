@@ -54,3 +54,19 @@ def test_attacked_images_are_trained_on_only_as_members_and_never_measure_accura
     assert len(test) == pytest.approx(0.2 * len(data), abs=10)
     kept = casting.divided(with_state("untrained"), FITTING, BLOCK, data)[1]
     assert torch.equal(kept.labels.bincount(), test.labels.bincount())
+
+
+def test_reserved_images_are_the_attackers_in_every_level_and_nobody_elses() -> None:
+    """Levels of other patterns would each train an inverter of their own, on images that another one attacks."""
+    data = load("digits", image_size=8)
+    levels = [replace(PROTOCOL, pattern=pattern, reserved=1000, control_images=8) for pattern in ("distinct", "equal")]
+    first, second = (casting.public_images(level, BLOCK, data) for level in levels)
+    assert len(first) == 1000
+    assert torch.equal(first.images, second.images)
+    for level in levels:
+        private, others = casting.private(level, BLOCK, data), casting.others(level, BLOCK, data)
+        whose = torch.cat([private, others, casting.left_over(level, BLOCK, data)])
+        assert len(whose.unique()) == len(whose) == 4 + 8 + 1000
+    assert len(data.labels[casting.private(levels[1], BLOCK, data)].unique()) == 1
+    with pytest.raises(ValueError, match=f"reserved: expected at least 0 and less than the {len(data)} images"):
+        casting.private(replace(PROTOCOL, reserved=len(data)), BLOCK, data)

@@ -125,4 +125,5 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     labels = torch.arange(classes, device=logits.device).repeat_interleave(count)
     # The loss is a mean over rows, so its gradient times their number is each one's own.
     to_logits = torch.autograd.grad(loss(every, labels), every)[0] * len(every)
-    return (to_logits.view(classes, count, classes) * slopes).sum(2)
+    found: Tensor = (to_logits.view(classes, count, classes) * slopes).sum(2)
+    return found
