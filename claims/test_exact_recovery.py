@@ -36,7 +36,8 @@ def counted(claims, id, claimed, shown=None):
     for look, blocks in enumerate(LOOKS, start=1):
         table = claims.table(
             "ana_arch.table4",
-            PROTOCOLS[claims.scale]["ana_arch"],
+            # The control is a client for each of its images here, and the attack is alive on all or on none.
+            replace(PROTOCOLS[claims.scale]["ana_arch"], control_images=8),
             levels=EXACT_BATCH_SIZES,
             change=batches_of,
             blocks=blocks,

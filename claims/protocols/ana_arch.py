@@ -108,7 +108,7 @@ _TABLE4 = REPORTED["table4_rtf_exact_of_64_with_1000_bins"]
 CELLS: dict[str, dict[str, Cell]] = {
     scale: {
         "batch_size": Cell(
-            protocol=PROTOCOLS[scale],
+            protocol=replace(PROTOCOLS[scale], control_images=8),
             levels={"reduced": (8, 32, 64), "paper": (1, 8, 32, 64)}[scale],
             reported={batch_size: _TABLE4[str(batch_size)][0] / 64 for batch_size in (1, 8, 32, 64)},
             reported_as="Table IV, CIFAR-10",
@@ -117,7 +117,7 @@ CELLS: dict[str, dict[str, Cell]] = {
             protocol=WHOLE[scale] if scale == "reduced" else replace(WHOLE[scale], data="imagenet"),
             levels={"reduced": (16, 32, 64), "paper": (32, 64, 128, 224)}[scale],
         ),
-        "same_labels": Cell(protocol=replace(PROTOCOLS[scale], batch_size=4), levels=(1, 2, 3, 4)),
+        "same_labels": Cell(protocol=replace(PROTOCOLS[scale], batch_size=4, control_images=8), levels=(1, 2, 3, 4)),
         "training_state": Cell(protocol=TRAINED[scale], levels=("untrained", "trained")),
         "architecture": Cell(protocol=WHOLE[scale], levels=NETWORKS[scale]),
         "fedavg": Cell(protocol=FEDERATED[scale], levels=("FedSGD", "FedAvg")),

@@ -58,11 +58,10 @@ def others(protocol: Protocol, block: Block, data: Images) -> Tensor:
     """`control_images` indices, none of them private in this block."""
     taken = torch.cat([private(protocol, block, data), _kept(protocol, data)])
     rest, count = _except(data, taken), protocol.control_images
-    whole = protocol.fish is not None or count % protocol.batch_size == 0
-    if not max(1, protocol.batch_size) <= count <= len(rest) or not whole:
+    if not 1 <= count <= len(rest):
         raise ValueError(
-            f"control_images: expected a positive multiple of batch_size={protocol.batch_size}, at most the "
-            f"{len(rest)} images of {protocol.data!r} that are not private, got {count}"
+            f"control_images: expected at least 1 and at most the {len(rest)} images of {protocol.data!r} that are not "
+            f"private, got {count}"
         )
     return rest[torch.randperm(len(rest), generator=block.generator("control images"))[:count]]
 

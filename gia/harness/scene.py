@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,9 @@ class Scene:
     """A block's victim, the images chosen from the data, and what each batch of them shares."""
 
     def __init__(self, protocol: Protocol, block: Block, data: Images, chosen: Tensor) -> None:
+        size = protocol.batch_size
+        if len(chosen) % size if protocol.fish is None else len(chosen) < size:
+            raise ValueError(f"control_images: expected whole batches of batch_size={size}, got {len(chosen)}")
         self.protocol, self.block, self.data, self.chosen = protocol, block, data, chosen
         dtype = getattr(torch, protocol.dtype)
         self.model = victim(protocol, block, data, dtype)
@@ -92,7 +95,6 @@ class Scene:
             self.accuracy = accuracy(self.model, test)
         self.mean_image = _mean_of_others(data.images, chosen).to(dtype)
         if protocol.fish is None:
-            size = protocol.batch_size
             self.shared = [self._share(chosen[first : first + size], first) for first in range(0, len(chosen), size)]
         else:
             self.shared = [self._fish(protocol.fish, number) for number in range(protocol.fish.targets)]
@@ -102,7 +104,7 @@ class Scene:
         """What the batches share."""
         return [each.observation for each in self.shared]
 
-    @property
+    @cached_property
     def gradient_norm(self) -> float:
         """The smallest 2-norm among the shared gradients."""
         return min(

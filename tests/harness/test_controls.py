@@ -98,6 +98,22 @@ def test_control_images_are_not_private(monkeypatch: pytest.MonkeyPatch) -> None
         beats_blind_guess(replace(protocol, control_images=13), BLOCK)
 
 
+def test_only_the_level_whose_control_counts_needs_whole_batches_of_control_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A control would be run on a batch of another size than the attack, or cost as much as the largest level."""
+    monkeypatch.setattr(scene.attacks, "run_many", Spy(black))
+    larger = replace(PROTOCOL, batch_size=4, control_images=2, edit=unchanged)
+    measure(larger, BLOCK)
+    with pytest.raises(ValueError, match="control_images: expected whole batches of batch_size=4, got 2"):
+        beats_blind_guess(larger, BLOCK)
+
+
+def unchanged(model: Any, public: Images, *, generator: torch.Generator) -> Any:
+    """An edit that asks for the server's own images and does nothing."""
+    return model
+
+
 def decoder(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
     """A decoder of digits, trained for a moment."""
     return {"decoder": train_decoder(public, epochs=10, generator=generator, cache=cache)}

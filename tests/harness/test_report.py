@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gia.harness import pictures, report
@@ -181,6 +182,38 @@ def test_a_long_label_does_not_run_into_its_images(tmp_path: Any) -> None:
         image = row[:, row.shape[1] - 64 - 4 : row.shape[1] - 4]
         assert (image == 0).all(), "the image stands whole at the right end"
         assert (row[:, row.shape[1] - 64 - 4 - 3 : row.shape[1] - 64 - 4] == 255).all(), "the label ends before it"
+
+
+def test_a_roc_curve_runs_through_the_shares_above_each_cut_with_the_limit_as_its_dot(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """False alarms would be read as finds, or a detector as standing where its limit is not."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def watched(figure: Figure, *rest: Any, **options: Any) -> None:
+        drawn.append(figure)
+        save(figure, *rest, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    one, other = ([0, 1, 2, 3], [2, 3, 4, 5], 2.5), ([0, 1], [2, 3], 2.5)
+    pictures.roc(tmp_path / "roc.png", {"imprints": {"largest": one}, "fished": {"largest": other}})
+    with Image.open(tmp_path / "roc.png") as image:
+        assert image.width > 1.5 * image.height, "two panels side by side"
+    (figure,) = drawn
+    left, right = figure.axes
+    curve, dot = left.lines
+    by_hand = [(0, 0), (0, 0), (0, 0.25), (0, 0.5), (0.25, 0.75), (0.5, 1), (0.75, 1), (1, 1)]
+    assert curve.get_xydata().tolist() == [list(point) for point in by_hand]
+    assert dot.get_xydata().tolist() == [[0.25, 0.75]]
+    assert right.lines[1].get_xydata().tolist() == [[0, 0.5]]
+    assert [text.get_text() for axes in (left, right) for text in axes.get_legend().get_texts()] == [
+        "largest: 75% at 25.0%",
+        "largest: 50% at 0.0%",
+    ]
+    assert (left.get_title(), right.get_title()) == ("imprints", "fished")
+    assert "honest" in left.get_xlabel()
+    assert "malicious" in left.get_ylabel()
 
 
 def test_curves_are_drawn_with_the_papers_points_on_axes_of_their_own(tmp_path: Any) -> None:

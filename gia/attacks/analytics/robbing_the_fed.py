@@ -120,11 +120,10 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     (to_outputs,) = torch.autograd.grad(logits, outputs, weights, create_graph=True)
     along = to_outputs.gather(1, bins[:, None]).sum()
     slopes = torch.autograd.grad(along, weights, allow_unused=True, materialize_grads=True)[0]
-    logits = logits.detach().requires_grad_()
-    found = []
-    for label in range(logits.shape[1]):
-        labels = torch.full_like(logits[:, 0], label, dtype=torch.int64)
-        # The loss is a mean over images, so its gradient times their number is each one's own.
-        to_logits = torch.autograd.grad(loss(logits, labels), logits)[0] * len(images)
-        found.append((to_logits * slopes).sum(1))
-    return torch.stack(found)
+    count, classes = logits.shape
+    every = logits.detach().expand(classes, count, classes).flatten(0, 1).requires_grad_()
+    labels = torch.arange(classes, device=logits.device).repeat_interleave(count)
+    # The loss is a mean over rows, so its gradient times their number is each one's own.
+    to_logits = torch.autograd.grad(loss(every, labels), every)[0] * len(every)
+    found: Tensor = (to_logits.view(classes, count, classes) * slopes).sum(2)
+    return found

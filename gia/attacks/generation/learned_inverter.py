@@ -212,7 +212,7 @@ def _train(
     inverter.standardize_by(known.buckets[rows].mean(1))
     judged = unseen.drawn(source)
     network = inverter.network.requires_grad_(True)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
     best, kept, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
     for epoch in range(1, epochs + 1):
         for row, member in zip(torch.split(rows, training_batch), torch.split(members, training_batch), strict=True):
@@ -239,10 +239,10 @@ def _train(
 def _matched_error(outputs: Tensor, images: Tensor) -> Tensor:
     """Mean squared error of (P, B, C, H, W) under each pair's best assignment of outputs to images."""
     if images.shape[1] > 1:
-        with torch.no_grad():
-            costs = torch.cdist(images.flatten(2), outputs.flatten(2)).square().cpu().numpy()
-            chosen = torch.from_numpy(np.stack([linear_sum_assignment(cost)[1] for cost in costs]))
-        outputs = outputs.take_along_dim(chosen.to(outputs.device)[:, :, None, None, None], 1)
+        with torch.no_grad():  # the squares of outputs and images are in every assignment's sum: products decide
+            alike = (outputs.flatten(2) @ images.flatten(2).mT).cpu().numpy()
+        chosen = torch.from_numpy(np.stack([linear_sum_assignment(pair, maximize=True)[1] for pair in alike]))
+        images = images.take_along_dim(chosen.to(images.device)[:, :, None, None, None], 1)
     return (outputs - images).square().mean()
 
 

@@ -192,10 +192,11 @@ def _best(patterns: Tensor, model: nn.Module, levels: Tensor) -> Tensor:
     """Of patterns (draws, C, H, W), the one on which the labels' signals differ least in size, at brightnesses (L,)."""
     victim = set_mode(copy.deepcopy(model), False).double()  # slopes are differences
     levels, step = levels.double(), 1e-6 * levels.max()
+    places = torch.cat([levels - step, levels, levels + step]).view(-1, 1, 1, 1)
     evenness = []
     for pattern in patterns.double():
         try:
-            low, here, high = (victim((levels + shift).view(-1, 1, 1, 1) * pattern) for shift in (-step, 0, step))
+            low, here, high = victim(places * pattern).chunk(3)
         except RuntimeError as error:
             raise ValueError(f"image_shape: the model does not take {tuple(pattern.shape)}: {error}") from error
         slope = high - low

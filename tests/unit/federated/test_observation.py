@@ -114,6 +114,13 @@ def test_a_field_that_makes_no_sense_is_named(kind):
         observed(network(), **changes)
 
 
+def test_large_entries_are_not_taken_for_infinite_ones():
+    """If it fails, a finite gradient whose sum is beyond float32 is refused."""
+    model = network()
+    gradients = {name: torch.full_like(value, 3e38) for name, value in model.named_parameters()}
+    assert observed(model, gradients=gradients).gradients.keys() == gradients.keys()
+
+
 BAD_LOCAL = {
     "no epochs": ({"epochs": 0}, ValueError, "epochs: expected at least 1, got 0"),
     "half an epoch": ({"epochs": 0.5}, TypeError, "epochs: expected whole numbers, got 0.5"),
