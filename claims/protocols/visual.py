@@ -15,8 +15,8 @@ from gia.harness.protocol import Protocol
 GROUPS = {"high": ("ana_arch", "gen_z"), "middle": ("gen_w", "ana_param"), "low": ("op", "gen_inv")}
 
 #: Latent search takes the trained generator of faces that the paper's kind of attacker would have. With half the step
-#: size, one sample in the control, and nets with Tanh, 4 of 16 blocks were void; in a pilot its own samples came back at
-#: 20 to 23 dB with Tanh, and at 22 to 25 dB with Sigmoid.
+#: size, one sample in the control, and nets with Tanh, 4 of 16 blocks were void; in a pilot its own samples came back
+#: at 20 to 23 dB with Tanh, and at 22 to 25 dB with Sigmoid.
 GENERATED = {
     "equip": None,
     "judge": None,
