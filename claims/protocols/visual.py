@@ -15,14 +15,16 @@ from gia.harness.protocol import Protocol
 GROUPS = {"high": ("ana_arch", "gen_z"), "middle": ("gen_w", "ana_param"), "low": ("op", "gen_inv")}
 
 #: Latent search takes the trained generator of faces that the paper's kind of attacker would have. With half the step
-#: size, and one sample in the control, 4 of 16 blocks were void.
+#: size, one sample in the control, and nets with Tanh, 4 of 16 blocks were void; in a pilot its own samples came back
+#: at 20 to 23 dB with Tanh, and at 22 to 25 dB with Sigmoid. Now and then the search for one sample is stuck: a mean of
+#: three was below the 20 dB asked in 1 of 16 blocks.
 GENERATED = {
     "equip": None,
     "judge": None,
     "settings": {"optimizer": "adam", "steps": 30, "lr": 0.2},
     "control": inverts_its_own_samples,
-    "control_images": 3,
-    "vary": {"victim.width": tuple(range(20, 36)), "victim.activation": ("sigmoid", "tanh")},
+    "control_images": 4,
+    "vary": {"victim.width": tuple(range(20, 36)), "victim.activation": ("sigmoid",)},
 }
 
 

@@ -72,7 +72,7 @@ def beats_auxiliary_mean(protocol: Protocol, block: Block) -> Control:
 
 #: What the control of latent search asks: decibels on the decoder's own samples, how many of them by the search (the
 #: samples of a class resemble each other), and Adam's steps to get there.
-OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 60
+OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 80
 
 
 def inverts_its_own_samples(protocol: Protocol, block: Block) -> Control:
