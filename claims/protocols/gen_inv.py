@@ -131,7 +131,10 @@ FOURS = {
 #: One inverter for all levels: what is left of the data when each level has its images would be another set for each.
 EQUAL = {
     "reduced": replace(
-        FOURS["reduced"], images=32, equip=Inverting(epochs=14), vary={**REDUCED.vary, "attacker": tuple(range(8))}
+        FOURS["reduced"],
+        images=32,
+        equip=Inverting(epochs=20, training_batch=64),
+        vary={**REDUCED.vary, "attacker": tuple(range(8))},
     ),
     "paper": FOURS["paper"],
 }
