@@ -128,7 +128,8 @@ FOURS = {
     "paper": replace(PAPER, batch_size=4, pattern_batch=4),
 }
 
-#: One inverter for all levels: what is left of the data when each level has its images would be another set for each.
+#: At reduced scale one inverter for all levels: what is left of the data when each level has its images would be
+#: another set for each.
 EQUAL = {
     "reduced": replace(
         FOURS["reduced"],

@@ -29,7 +29,7 @@ GENERATED = {
 
 
 #: At this size Fishing's search ends below the blind guess now and then on nets with ReLU, which are not smooth (4 of
-#: 16 blocks), and a block counts only where every type lives. With these, and 120 steps, all of 10 pilot blocks did.
+#: 16 blocks), and a block counts only where every type lives. With these all of 10 pilot blocks did, in 120 steps.
 CAUGHT = {
     "settings": {"steps": 150, "total_variation": 3e-3},
     "vary": {"victim.width": tuple(range(40, 56)), "victim.activation": ("gelu", "sigmoid")},

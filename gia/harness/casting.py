@@ -55,13 +55,13 @@ def private(protocol: Protocol, block: Block, data: Images) -> Tensor:
 
 
 def others(protocol: Protocol, block: Block, data: Images) -> Tensor:
-    """`control_images` indices, none of them private in this block."""
+    """`control_images` indices, none of them private in this block or an attacker's of many blocks."""
     taken = torch.cat([private(protocol, block, data), _kept(protocol, data)])
     rest, count = _except(data, taken), protocol.control_images
     if not 1 <= count <= len(rest):
         raise ValueError(
-            f"control_images: expected at least 1 and at most the {len(rest)} images of {protocol.data!r} that are not "
-            f"private, got {count}"
+            f"control_images: expected at least 1 and at most the {len(rest)} images of {protocol.data!r} that are "
+            f"neither private nor an attacker's, got {count}"
         )
     return rest[torch.randperm(len(rest), generator=block.generator("control images"))[:count]]
 

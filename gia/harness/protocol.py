@@ -105,14 +105,14 @@ class Protocol:
             callable (protocol, model, public, *, generator, cache) -> further settings of the attack. `model` is the
             victim as sent, `cache` a folder for trained nets, or None.
         public: name of the data that the attacker holds, at this size; None takes what is left of `data` without the
-            attacked and the control images.
+            attacked and the control images, or what is `attacker`'s.
         attacker: number of an attacker who serves many blocks: seven eighths of `data`, drawn by this number, are its
             own and the judge's, and it trains on them by this number. Private and control images come from the rest.
             None makes an attacker and a judge anew for each block.
         disjoint: what must not occur in both, where `public` is None: the "images", or their "labels", where these are
             people.
-        judge: a module-level callable (images, *, generator, cache) -> classifier, made from what is left of `data`,
-            for the score "label_agreement".
+        judge: a module-level callable (images, *, generator, cache) -> classifier, made from what is left of `data` or
+            is `attacker`'s, for the score "label_agreement".
         score: names in `METRICS` and `CONTEXTUAL`; the deciding metric among them.
         control: a module-level callable (protocol, block) -> Control, run on `control_images` other images.
         dtype, device: of victim and attack.

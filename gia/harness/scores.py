@@ -74,13 +74,18 @@ def lpips_nearest(result: Tensor, real: Tensor) -> list[float] | None:
         return None
     result, real = result.float(), real[:NEAREST_OF].float()  # a perceptual distance needs no more digits
     with torch.no_grad():
-        known = [_seen(image.numpy().tobytes(), image.shape) for image in real]
+        look = _seen if real[0].numel() <= _REMEMBERED else _seen.__wrapped__
+        known = [look(image.numpy().tobytes(), image.shape) for image in real]
         layers = [torch.cat(layer) for layer in zip(*known, strict=True)]
         distances = between(features(2 * result.clamp(0, 1) - 1, "vgg"), layers)
     return [float(value) for value in distances.amin(1)]
 
 
-@lru_cache(maxsize=3 * NEAREST_OF // 2)  # half a megabyte each at 32 pixels
+#: Entries of a real image up to which its features are kept: half a megabyte each at 32 pixels, 25 at 224.
+_REMEMBERED = 3 * 64 * 64
+
+
+@lru_cache(maxsize=3 * NEAREST_OF // 2)
 def _seen(image: bytes, shape: torch.Size) -> list[Tensor]:
     """Features of a real image, float32 (C, H, W): most are the same in all blocks, and cost more than some attacks."""
     pixels = torch.frombuffer(bytearray(image), dtype=torch.float32).view(1, *shape)

@@ -110,7 +110,7 @@ def spread(
         workers: as in `run_blocks`.
         tick: called as (done, all) now and then.
 
-    Raises WorkerError with the worker's traceback where a call fails.
+    Raises WorkerError with the worker's traceback where a call fails in one; in this process the error itself.
     """
     results: dict[int, Result] = {}
 

@@ -36,7 +36,14 @@ def _started(inner: Inner) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "pytest", "claims", "--workers=1", "-q"]
     with (inner.path / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=inner.path, stdout=log, stderr=log, env=_environment(), start_new_session=True
+            command,
+            cwd=inner.path,
+            stdout=log,
+            stderr=log,
+            env=_environment(),
+            start_new_session=True,
+            # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         deadline = time.monotonic() + 120

@@ -16,6 +16,9 @@ from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 from gia.models import standardization
 
+#: Logits that are held at once when images are tried under every label.
+_AT_ONCE = 2**22
+
 
 @attack(
     Card(
@@ -44,7 +47,7 @@ def robbing_the_fed(
         model: the victim as sent.
         observations, generators: one each per trial; nothing is drawn.
         layer: name of the linear layer; None takes the first that fits.
-        loss: the client's training loss.
+        loss: the client's training loss, an unweighted mean over images.
 
     Returns a reconstruction per observation: raw, unclamped images (N, C, H, W), one per bin whose signal is above the
     rounding of the sums that it is a difference of, the lowest bin first. `exact` is the attack's own belief that a
@@ -88,8 +91,8 @@ def robbing_the_fed(
         evaluations = 0
         if (scale := signal_scale(observation.local, observation.batch_size)) and bool(exact.any()):
             few = exact.nonzero().flatten()
-            alone = _signals(model, name, images[few], bins[few], loss) * scale
-            evaluations = len(alone)
+            parts = _signals(model, name, images[few], bins[few], loss)
+            alone, evaluations = torch.cat(parts) * scale, len(parts)
             apart = (alone - signals[bins[few]]).abs().amin(0)
             exact[few] &= apart <= agreement * alone.abs().amax(0)
         else:
@@ -107,10 +110,10 @@ def _is_sparse(weight: Tensor) -> bool:
     )
 
 
-def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Loss) -> Tensor:
+def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Loss) -> list[Tensor]:
     """dL/dz of each image's own bin, (labels, images), had each image been shared alone with each label.
 
-    The logits' derivative along z is one pass for all labels: u -> u dlogits/dz is linear, and differentiated by u.
+    In parts, one for each call of the loss. The logits' derivative along z is one pass for all labels: u -> u dlogits/dz is linear, and differentiated by u.
     """
     victim = set_mode(copy.deepcopy(model), False)
     outputs: list[Tensor] = []
@@ -121,9 +124,10 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     along = to_outputs.gather(1, bins[:, None]).sum()
     slopes = torch.autograd.grad(along, weights, allow_unused=True, materialize_grads=True)[0]
     count, classes = logits.shape
-    every = logits.detach().expand(classes, count, classes).flatten(0, 1).requires_grad_()
-    labels = torch.arange(classes, device=logits.device).repeat_interleave(count)
-    # The loss is a mean over rows, so its gradient times their number is each one's own.
-    to_logits = torch.autograd.grad(loss(every, labels), every)[0] * len(every)
-    found: Tensor = (to_logits.view(classes, count, classes) * slopes).sum(2)
+    found = []
+    for some in torch.arange(classes, device=logits.device).split(max(1, _AT_ONCE // logits.numel())):
+        every = logits.detach().expand(len(some), count, classes).flatten(0, 1).requires_grad_()
+        # The loss is a mean over rows, so its gradient times their number is each one's own.
+        to_logits = torch.autograd.grad(loss(every, some.repeat_interleave(count)), every)[0] * len(every)
+        found.append((to_logits.view(len(some), count, classes) * slopes).sum(2))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from functools import lru_cache
 
@@ -233,3 +234,15 @@ def test_an_image_whose_signal_drowns_in_rounding_is_not_believed():
         assert not (found.exact & ~true).any()
         assert seen.equal(single & (torch.arange(16) != weak)) or seen.equal(single)
         assert found.exact.sum() == single.sum() - 1
+
+
+def test_labels_tried_a_few_at_a_time_believe_the_same_images(monkeypatch):
+    """A classifier of a thousand classes would not fit in memory, or believe other images than a small one."""
+    model, images, labels = scene(batch_size=4)
+    shared = gia.share_gradient(model, images, labels)
+    whole = robbing_the_fed(model, shared, generator=seeded())
+    monkeypatch.setattr(sys.modules[robbing_the_fed.__module__], "_AT_ONCE", 1)
+    apart = robbing_the_fed(model, shared, generator=seeded())
+    assert bool(whole.exact.any())
+    assert torch.equal(whole.exact, apart.exact)
+    assert (whole.gradient_evaluations, apart.gradient_evaluations) == (1, 40)
