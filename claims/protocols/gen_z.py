@@ -38,11 +38,13 @@ def noise_in_place(observation: Observation, *, generator: torch.Generator) -> O
     return replace(observation, gradients=scaled)
 
 
-#: Digits at the size they come in. Sixty-four images a block: one more or less that the judge takes for another class
-#: is then 1.6 points, of the register's margin of 10. In a pilot a wider bound (3), or a decoder that follows single
-#: digits more closely, let the search leave what the decoder knows: up to 8 points from level to level by chance.
-#: Four attackers, each with a decoder and a judge of its own, serve all blocks and levels: training them anew for each
-#: cost more than the attacks. So levels differ in nothing but their factor, and what is said holds for these decoders.
+#: Digits at the size they come in, 64 a block or 32 where a cell says so: one more or less that the judge takes for
+#: another class is then 1.6 points or 3.1, of the register's margin of 10. In a pilot a wider bound (3), or a decoder
+#: that follows single digits more closely, let the search leave what the decoder knows: up to 8 points from level to
+#: level by chance.
+#: Eight attackers, each with a decoder and a judge of its own, serve all blocks and levels: training them anew for each
+#: cost more than the attacks. So levels differ in nothing but their factor, and blocks that drew the same attacker have
+#: its decoder in common.
 REDUCED = Protocol(
     attack="ggl",
     victim={"name": "convnet"},
@@ -58,7 +60,7 @@ REDUCED = Protocol(
     vary={
         "victim.width": (12, 16, 20, 24),
         "victim.activation": ("relu", "leaky_relu", "tanh", "sigmoid"),
-        "attacker": (0, 1, 2, 3),
+        "attacker": tuple(range(8)),
     },
 )
 
@@ -81,7 +83,7 @@ PAPER = Protocol(
 PROTOCOLS = {"reduced": REDUCED, "paper": PAPER}
 
 #: A decoder and a judge of their own at each size.
-SIZED = {"reduced": replace(REDUCED, images=32, vary={**REDUCED.vary, "attacker": (0, 1)}), "paper": PAPER}
+SIZED = {"reduced": replace(REDUCED, images=32, vary={**REDUCED.vary, "attacker": tuple(range(4))}), "paper": PAPER}
 
 #: Of four images at once less comes back: the control sees it in 32 of them.
 FOURS = {

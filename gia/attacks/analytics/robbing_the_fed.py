@@ -113,7 +113,8 @@ def _is_sparse(weight: Tensor) -> bool:
 def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Loss) -> list[Tensor]:
     """dL/dz of each image's own bin, (labels, images), had each image been shared alone with each label.
 
-    In parts, one for each call of the loss. The logits' derivative along z is one pass for all labels: u -> u dlogits/dz is linear, and differentiated by u.
+    In parts, one for each call of the loss. The logits' derivative along z is one pass for all labels: u -> u
+    dlogits/dz is linear, and differentiated by u.
     """
     victim = set_mode(copy.deepcopy(model), False)
     outputs: list[Tensor] = []
@@ -125,7 +126,7 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     slopes = torch.autograd.grad(along, weights, allow_unused=True, materialize_grads=True)[0]
     count, classes = logits.shape
     found = []
-    for some in torch.arange(classes, device=logits.device).split(max(1, _AT_ONCE // logits.numel())):
+    for some in torch.split(torch.arange(classes, device=logits.device), max(1, _AT_ONCE // logits.numel())):
         every = logits.detach().expand(len(some), count, classes).flatten(0, 1).requires_grad_()
         # The loss is a mean over rows, so its gradient times their number is each one's own.
         to_logits = torch.autograd.grad(loss(every, some.repeat_interleave(count)), every)[0] * len(every)
