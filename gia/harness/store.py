@@ -168,7 +168,9 @@ def _to_plain(result: BlockResult) -> dict[str, Any]:
 @functools.cache
 def _machine() -> dict[str, str]:
     """Arithmetic as it is in a worker, and every installed package: a change of any of them is a new key."""
-    packages = sorted({f"{found.name}=={found.version}" for found in importlib.metadata.distributions()})
+    # Setuptools, once it is imported, puts the packages that it brings for itself on the path.
+    path = [folder for folder in sys.path if Path(folder).name != "_vendor"]
+    packages = sorted({f"{found.name}=={found.version}" for found in importlib.metadata.distributions(path=path)})
     with numerics.reproducible(threads=1):
         return {**numerics.environment(), "fingerprint": numerics.fingerprint(), "packages": digest_of(packages)}
 

@@ -148,6 +148,23 @@ def test_the_key_covers_every_python_file_of_gia(monkeypatch: pytest.MonkeyPatch
     assert {path for path in root.rglob("*.py") if "__pycache__" not in path.parts} <= set(seen)
 
 
+def test_a_package_that_is_installed_is_in_the_key_and_one_that_another_brings_for_itself_is_not(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks would be computed again because something imported setuptools, as torch 2.6 does now and then; or taken
+    from the store with another numpy."""
+    keys = [store.key(an_experiment(), BLOCK, measured)["machine"]]
+    for folder in ("setuptools/_vendor", "site-packages"):
+        facts = tmp_path / folder / "toy-1.0.dist-info" / "METADATA"
+        facts.parent.mkdir(parents=True)
+        facts.write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        keys.append(store.key(an_experiment(), BLOCK, measured)["machine"])
+    before, vendored, installed = keys
+    assert vendored == before
+    assert installed != before
+
+
 def test_the_key_names_torch_device_threads_arithmetic_and_packages(store: Store) -> None:
     """Numbers of another torch, machine or image package would be taken for this one's."""
     key = store.key(an_experiment(), BLOCK, measured)
