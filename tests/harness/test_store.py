@@ -153,16 +153,23 @@ def test_a_package_that_is_installed_is_in_the_key_and_one_that_another_brings_f
 ) -> None:
     """Blocks would be computed again because something imported setuptools, as torch 2.6 does now and then; or taken
     from the store with another numpy."""
-    keys = [store.key(an_experiment(), BLOCK, measured)["machine"]]
+
+    def machine() -> dict[str, str]:
+        store_module._machine.cache_clear()  # asked once in a process
+        return dict(store.key(an_experiment(), BLOCK, measured)["machine"])
+
+    keys = [machine()]
     for folder in ("setuptools/_vendor", "site-packages"):
         facts = tmp_path / folder / "toy-1.0.dist-info" / "METADATA"
         facts.parent.mkdir(parents=True)
         facts.write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
         monkeypatch.syspath_prepend(tmp_path / folder)
-        keys.append(store.key(an_experiment(), BLOCK, measured)["machine"])
+        keys.append(machine())
     before, vendored, installed = keys
     assert vendored == before
     assert installed != before
+    monkeypatch.undo()
+    assert machine() == before
 
 
 def test_the_key_names_torch_device_threads_arithmetic_and_packages(store: Store) -> None:
