@@ -80,6 +80,20 @@ def test_exactly_k_equal_labels_are_always_found_among_faces(batch_size, equal, 
         assert fits(batch, equal)
 
 
+@pytest.mark.parametrize(
+    ("labels", "pattern"),
+    [([0] * 6 + [1, 2], "distinct"), ([0] * 4 + [1] * 4 + [2] * 4, 2)],
+    ids=["more images of a label than batches", "the leading label among the others"],
+)
+def test_no_label_occurs_more_often_in_a_batch_than_the_pattern_says(labels, pattern):
+    """If this fails, a batch breaks its pattern where a careless draw would break it: in one of three, and more."""
+    images, batch_size = made(labels), 2 if pattern == "distinct" else 3
+    for seed in range(20):
+        drawn = data.sample(images, 2 * batch_size, pattern=pattern, batch_size=batch_size, generator=generator(seed))
+        for batch in images.labels[drawn].view(2, batch_size).tolist():
+            assert fits(batch, pattern)
+
+
 def test_a_set_that_barely_holds_the_pattern_is_used_up():
     """If this fails, a possible draw is refused: one label leads each batch, every other image is needed."""
     images = made([0, 0, 1, 1, 2, 2, 3, 3])

@@ -273,6 +273,23 @@ def test_values_and_image_gradients_are_those_of_double_backward(problem: Proble
     assert relative(images, gradient, least=1e-5) < 1e-10
 
 
+def test_parameters_that_are_used_twice_get_the_sum_of_both_uses() -> None:
+    """One of the uses would be lost; whether a drawn victim has such parameters hangs on the draw."""
+    generator = torch.Generator().manual_seed(0)
+    shared = Twice(nn.Conv2d(3, 3, 3, padding=1)), nn.Flatten(), Twice(nn.Linear(3 * SIDE**2, 3 * SIDE**2))
+    model = nn.Sequential(*shared, nn.Linear(3 * SIDE**2, CLASSES)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) / 4 - 1 / 8)
+    labels = torch.randint(CLASSES, (2, 2), generator=generator)
+    private, images = torch.rand(2, 2, 2, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    observations = [share_gradient(model, *pair) for pair in zip(private, labels, strict=True)]
+    problem = Problem(model, observations, images, labels, Cosine(), F.cross_entropy)
+    (values, found), (expected, gradient) = problem.by("taps"), problem.by("plain")
+    assert relative(values, expected, least=1e-2) < 1e-10
+    assert relative(found, gradient, least=1e-5) < 1e-10
+
+
 @pytest.mark.parametrize("engine", ["plain", "taps"])
 @settings(max_examples=20, deadline=None)
 @given(problem=problems())
