@@ -123,10 +123,7 @@ SIZED = {
     "paper": replace(PAPER, data="imagenet", equip=replace(PAPER.equip, hashed=4096)),
 }
 
-FOURS = {
-    "reduced": replace(REDUCED, batch_size=4, pattern_batch=4),
-    "paper": replace(PAPER, batch_size=4, pattern_batch=4),
-}
+FOURS = {scale: replace(protocol, batch_size=4, pattern_batch=4) for scale, protocol in PROTOCOLS.items()}
 
 #: At reduced scale one inverter for all levels: what is left of the data when each level has its images would be
 #: another set for each.

@@ -137,6 +137,12 @@ LATENT = replace(
 )
 
 
+def misleading(observation: Any, *, generator: torch.Generator) -> Any:
+    """Noise in place of what a client shares."""
+    noise = {name: torch.randn(g.shape, generator=generator) for name, g in observation.gradients.items()}
+    return replace(observation, gradients=noise)
+
+
 def nothing(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn.Module:
     """A judge that sees the same digit everywhere."""
     return Silent(judge(images, generator=generator, cache=cache))
@@ -148,6 +154,7 @@ def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agre
         alive = inverts_its_own_samples(LATENT, BLOCK)
         still = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "lr": 1e-6}), BLOCK)
         idle = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "steps": 0}), BLOCK)
+        misled = inverts_its_own_samples(replace(LATENT, control_images=32, defenses=(misleading,)), BLOCK)
         blind = inverts_its_own_samples(replace(LATENT, judge=nothing), BLOCK)
     silent = inverts_its_own_samples(replace(LATENT, edit=silence), BLOCK)
     assert alive.passed, alive.reason
@@ -158,7 +165,8 @@ def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agre
     assert "a shared gradient is zero" in silent.reason
     assert idle.reason.startswith("failed: real images")
     assert "label agreement" not in idle.reason, "a sample that no gradient has moved shows the class too"
-    assert [control.passed for control in (still, idle, blind, silent)] == [False] * 4
+    assert misled.reason.startswith("failed: real images")
+    assert [control.passed for control in (still, idle, misled, blind, silent)] == [False] * 5
 
 
 def test_an_attacker_of_many_blocks_is_trained_once(tmp_path: Path) -> None:
