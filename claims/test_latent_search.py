@@ -30,7 +30,7 @@ def test_noise_in_place_of_the_gradient_finds_as_good_a_look_alike(claims):
     """The judge sees the right class as often after noise of the gradient's norm as after the gradient (Fig. 6c).
 
     PSNR stands beside it: it tells what the gradient does add. It holds for small budgets: a thousand evaluations after
-    noise lead to the edge of the generator's domain, and cost up to 6 points (baselines/stored/latent_budget.json).
+    noise lead out of the generator's domain, and cost up to 12 points (baselines/stored/latent_budget.json).
     """
     claims.equivalence(
         "gen_z.noise", PROTOCOLS[claims.scale]["gen_z"], levels=("the gradient", "noise"), change=guided_by
