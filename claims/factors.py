@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from claims.protocols import CELLS
+from gia.harness.decide.verdicts import Verdict
 from gia.harness.protocol import Protocol
 from gia.harness.session import Claims
 from gia.harness.table import Table
-from gia.harness.verdicts import Verdict
 
 
 def attack_types(factor: str) -> list[Any]:

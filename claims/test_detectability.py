@@ -21,11 +21,12 @@ from gia.data import load
 from gia.federated import validate_model
 from gia.federated.server import Empirical, Laplace, classifier, fish_class, imprint, probed
 from gia.federated.validation import default_limits
-from gia.harness import pictures, verdicts
+from gia.harness import pictures
+from gia.harness.decide import verdicts
+from gia.harness.decide.counterexamples import universal
 from gia.harness.protocol import Protocol
 from gia.harness.scene import Measurement
 from gia.harness.table import LOOKS
-from gia.harness.universal import universal
 from gia.models import build
 from gia.numerics import reproducible
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from claims.protocols import PROTOCOLS
 from claims.protocols.changes import batches_of
 from gia.federated.server import Gaussian, imprint
-from gia.harness import verdicts
+from gia.harness.decide import verdicts
 from gia.harness.table import LOOKS
 from gia.models import build
 from gia.theory import expected_exact_recoveries

@@ -15,9 +15,9 @@ from claims.factors import table
 from claims.protocols import CELLS, PROTOCOLS
 from claims.protocols.changes import in_state
 from gia.data import load
-from gia.harness import verdicts
 from gia.harness.casting import keeping_fits
 from gia.harness.controls import shares_gradients
+from gia.harness.decide import verdicts
 from gia.harness.protocol import Fitting
 from gia.harness.run import prepared
 from gia.harness.scene import Measurement

@@ -13,7 +13,7 @@ from gia.attacks import ATTACKS
 from gia.data import load
 from gia.federated import share_gradient
 from gia.harness import pictures
-from gia.harness.universal import exact
+from gia.harness.decide.counterexamples import exact
 from gia.models import build
 from gia.theory import conditioning, signals, weighted_average
 

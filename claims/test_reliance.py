@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import gia
-from gia.harness.universal import ClaimRefuted
+from gia.harness.decide.counterexamples import ClaimRefuted
 
 SIDE = 16
 images_of = lru_cache(gia.data.load)

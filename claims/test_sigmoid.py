@@ -12,9 +12,9 @@ from torch import nn
 
 from claims.protocols import CELLS
 from gia.federated import set_mode
-from gia.harness import verdicts
 from gia.harness.casting import images_of, private
 from gia.harness.controls import shares_gradients
+from gia.harness.decide import verdicts
 from gia.harness.scene import Measurement, Scene
 from gia.harness.session import LOOKS
 from gia.models.activations import ACTIVATIONS

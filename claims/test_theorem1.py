@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from claims.protocols import PROTOCOLS
 from claims.protocols.changes import batches_of, resized
 from claims.protocols.op import BATCH_SIZES
-from gia.harness import verdicts
+from gia.harness.decide import verdicts
+from gia.harness.decide.statistics import slopes
 from gia.harness.session import LOOKS
-from gia.harness.statistics import slopes
 from gia.theory import theorem1
 
 CONSTANTS = {"mu": st.floats(0.01, 10), "ratio": st.floats(1, 100)}  # L = ratio * mu

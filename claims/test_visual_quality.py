@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from claims.protocols.visual import GROUPS, of_faces
-from gia.harness import pictures, verdicts
+from gia.harness import pictures
+from gia.harness.decide import verdicts
 from gia.harness.store import load_pictures
 from gia.harness.table import LOOKS
 

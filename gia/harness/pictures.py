@@ -115,7 +115,7 @@ def costs(path: Path, points: Sequence[Mapping[str, Any]], *, unit: str) -> None
     """Write a PNG of costs along each axis that the points name: medians with their intervals, axes side by side.
 
     Args:
-        points: each has axis, at (a number), median, low and high; `gia.harness.bench.Timings.points`.
+        points: each has axis, at (a number), median, low and high; `gia.harness.timing.goals.Timings.points`.
         unit: what the costs are in.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

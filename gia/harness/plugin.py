@@ -12,17 +12,17 @@ import pytest
 import torch
 from hypothesis import settings
 
-from gia.harness import report
-from gia.harness.baseline import Baseline, Baselines
-from gia.harness.baseline_file import BaselineError
-from gia.harness.bench import Timings
+from gia.harness.baseline.check import Baseline, Baselines
+from gia.harness.baseline.file import BaselineError
 from gia.harness.bench_run import BenchRun
+from gia.harness.decide.register import SCALES, Claim, load_register
 from gia.harness.live import Live
-from gia.harness.register import SCALES, Claim, load_register
+from gia.harness.report import rows as report
 from gia.harness.selection import Selection, claim_ids
 from gia.harness.session import Claims, Context
-from gia.harness.sides import commit_of
 from gia.harness.store import Store
+from gia.harness.timing.against_base import commit_of
+from gia.harness.timing.goals import Timings
 from gia.harness.workers import Pool
 from gia.numerics import REPEATABLE
 
@@ -104,7 +104,7 @@ def baseline(request: pytest.FixtureRequest) -> Baseline:
 
 @pytest.fixture(scope="session")
 def timings(request: pytest.FixtureRequest) -> Timings:
-    """Records what was timed and holds it to its goals: see `gia.harness.bench.Timings`."""
+    """Records what was timed and holds it to its goals: see `gia.harness.timing.goals.Timings`."""
     return request.config.stash[_RUN].bench.timings
 
 

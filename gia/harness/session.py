@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gia.harness import pictures, report, verdicts
+from gia.harness import pictures
 from gia.harness.blocks import draw_blocks
+from gia.harness.decide import verdicts
+from gia.harness.decide.register import Claim
+from gia.harness.decide.verdicts import Verdict
 from gia.harness.executor import Progress, run_blocks
 from gia.harness.protocol import Experiment, Protocol
-from gia.harness.register import Claim
+from gia.harness.report import rows as report
 from gia.harness.run import Measure, measure
 from gia.harness.store import Store, load_pictures
 from gia.harness.table import LOOKS, Table, Value
-from gia.harness.verdicts import Verdict
 from gia.harness.workers import Pool, spread
 
 Level = TypeVar("Level", str, int, float)
@@ -184,14 +186,14 @@ class Claims:
         return self._decide(id, protocol, "count", decide, **experiment)
 
     def universal(self, id: str, check: Callable[..., float], strategies: Mapping[str, Any], **search: Any) -> Verdict:
-        """`gia.harness.universal.universal` on the register's row, recorded."""
-        from gia.harness.universal import universal
+        """`gia.harness.decide.counterexamples.universal` on the register's row, recorded."""
+        from gia.harness.decide.counterexamples import universal
 
         return self.record(universal(self.claim(id), check, strategies, **search))
 
     def exact(self, id: str, check: Callable[..., float], strategies: Mapping[str, Any], **search: Any) -> Verdict:
-        """`gia.harness.universal.exact` on the register's row, recorded."""
-        from gia.harness.universal import exact
+        """`gia.harness.decide.counterexamples.exact` on the register's row, recorded."""
+        from gia.harness.decide.counterexamples import exact
 
         return self.record(exact(self.claim(id), check, strategies, **search))
 

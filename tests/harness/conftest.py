@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gia.harness import scene
+from tests.harness.baseline.stored import store
 from tests.harness.inner_project import Inner
-from tests.harness.stored import store
 from tests.harness.toy import Spy, black
 
 

@@ -160,7 +160,7 @@ def test_one_claim_reads_anothers_blocks_from_the_store(inner: Inner) -> None:
     shared = """
 @pytest.mark.claim("toy.second")
 def test_second(claims):
-    from gia.harness import verdicts
+    from gia.harness.decide import verdicts
     table = claims.table("toy.first", with_slope(2.0), levels=(1, 2, 4), change=batch, measure=planted)
     assert table.cached == 0  # of an earlier run
     values = table.values(lambda metrics: metrics["psnr"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.sides import checked_out
+from gia.harness.timing.against_base import checked_out
 
 
 @pytest.fixture(scope="session")

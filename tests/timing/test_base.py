@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.bench import Timings
-from gia.harness.sides import checked_out, head_over_base, names_of
-from gia.harness.timing import TimingFailed, compare_names
+from gia.harness.timing.against_base import checked_out, head_over_base, names_of
+from gia.harness.timing.goals import Timings
+from gia.harness.timing.ratio import TimingFailed, compare_names
 from tests.timing import workloads
 
 HEAD = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import pytest
 
 from gia.attacks.matching.memory import peak_bytes
-from gia.harness.bench import Timings
-from gia.harness.flops import count_flops
-from gia.harness.timing import Ratio, ratio, ratio_of_steps
+from gia.harness.timing.flops import count_flops
+from gia.harness.timing.goals import Timings
+from gia.harness.timing.ratio import Ratio, ratio, ratio_of_steps
 from tests.timing.workloads import CASES, Case, alone, core, forward, loop_steps, stand_in, training
 
 #: Case -> goal.

@@ -9,7 +9,7 @@ import pytest
 from claims.protocols import CELLS
 from gia.attacks import CARDS
 from gia.harness.blocks import draw_blocks
-from gia.harness.register import load_register
+from gia.harness.decide.register import load_register
 from gia.harness.table import LOOKS
 
 REGISTER = load_register(Path(__file__).parents[2] / "claims" / "claims.toml")

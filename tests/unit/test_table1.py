@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.register import ATTACK_TYPES, COLUMNS, FACTORS, SCALES, load_register, load_table1
+from gia.harness.decide.register import ATTACK_TYPES, COLUMNS, FACTORS, SCALES, load_register, load_table1
 
 ROOT = Path(__file__).parents[2]
 REGISTER = ROOT / "claims" / "claims.toml"

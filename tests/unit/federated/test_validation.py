@@ -19,7 +19,7 @@ from gia.data import load
 from gia.federated import Client, LastAccepted, LocalTraining, RefusedModel, fit_limits, per_example, share_gradient
 from gia.federated.server import fish_class, fish_feature, imprint
 from gia.federated.validation import SENTENCES, default_limits
-from gia.harness.timing import ratio
+from gia.harness.timing.ratio import ratio
 from gia.models import build, pretrained
 from tests.contracts.cases import CLASSES, SIZE, private
 from tests.contracts.snapshots import global_state, model_state

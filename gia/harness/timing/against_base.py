@@ -18,9 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gia.harness import timing_worker
-from gia.harness.rounds import ROUNDS
-from gia.harness.timing import Ratio, ratio_of_blocks
+from gia.harness.timing import worker as timing_worker
+from gia.harness.timing.bursts import ROUNDS
+from gia.harness.timing.ratio import Ratio, ratio_of_blocks
 
 
 def commit_of(repository: Path, ref: str) -> str:

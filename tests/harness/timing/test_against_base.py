@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.sides import checked_out, commit_of, head_over_base, names_of, side
+from gia.harness.timing.against_base import checked_out, commit_of, head_over_base, names_of, side
 
 WORKLOADS = """
 from time import process_time

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gia.harness import pictures, report
+from gia.harness import pictures
+from gia.harness.report import rows as report
 
 
 def a_row(

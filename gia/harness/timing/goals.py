@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from gia.harness.timing import Ratio, TimingFailed
+from gia.harness.timing.ratio import Ratio, TimingFailed
 from gia.numerics import environment
 
 Row = dict[str, Any]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gia.harness import baseline_file
-from gia.harness.baseline import Baseline
-from gia.harness.baseline_compare import prediction_interval
-from gia.harness.baseline_file import BaselineCorrupt, Quantity
-from tests.harness.stored import HERE, PSNR, store
+from gia.harness.baseline import file as baseline_file
+from gia.harness.baseline.check import Baseline
+from gia.harness.baseline.compare import prediction_interval
+from gia.harness.baseline.file import BaselineCorrupt, Quantity
+from tests.harness.baseline.stored import HERE, PSNR, store
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool = False) -> None:

@@ -15,8 +15,8 @@ from hypothesis import example as explicit
 from hypothesis.strategies import SearchStrategy
 
 from gia.harness.blocks import claim_seed
-from gia.harness.register import Claim
-from gia.harness.verdicts import Verdict
+from gia.harness.decide.register import Claim
+from gia.harness.decide.verdicts import Verdict
 
 Check = Callable[..., float]
 Example = Mapping[str, Any]

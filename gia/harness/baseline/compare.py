@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from gia.harness.baseline_file import COMMAND, BaselineError, spread
+from gia.harness.baseline.file import COMMAND, BaselineError, spread
 
 ALPHA = 0.05  # over all checks of a run
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gia.harness.register import Claim
-    from gia.harness.verdicts import Verdict
+    from gia.harness.decide.register import Claim
+    from gia.harness.decide.verdicts import Verdict
 
 Row = dict[str, Any]
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gia.harness.rounds import (
+from gia.harness.timing.bursts import (
     ROUNDS,
     STEADY,
     Block,

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, Unsatisfiable
 
-from gia.harness.register import Claim
-from gia.harness.universal import ClaimRefuted, exact, universal
+from gia.harness.decide.counterexamples import ClaimRefuted, exact, universal
+from gia.harness.decide.register import Claim
 
 X = {"x": st.floats(0, 100)}
 FEW = {"minimum": 20}  # where the number of examples is not the point

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness import baseline_file
-from gia.harness.baseline import Baseline, BaselineMissing, BaselineNonFinite, Baselines, RebaselineRefused
-from gia.harness.baseline_compare import prediction_interval
-from gia.harness.baseline_file import BaselineCorrupt
-from tests.harness.stored import ELSEWHERE, HERE, PSNR, SAMPLE, Values, check, shifted, store
+from gia.harness.baseline import file as baseline_file
+from gia.harness.baseline.check import Baseline, BaselineMissing, BaselineNonFinite, Baselines, RebaselineRefused
+from gia.harness.baseline.compare import prediction_interval
+from gia.harness.baseline.file import BaselineCorrupt
+from tests.harness.baseline.stored import ELSEWHERE, HERE, PSNR, SAMPLE, Values, check, shifted, store
 
 
 def test_a_missing_entry_fails_and_leaves_its_values_beside_the_file(file: Path) -> None:

@@ -2,7 +2,7 @@
 
 Run as a script, `python -P timing_worker.py ROOT WORKLOADS`, and driven by lines of JSON. It imports nothing of `gia`
 but what ROOT holds, so that an older commit can be timed; WORKLOADS is a file with `WORKLOADS`, name -> set-up, which
-returns steps (`gia.harness.rounds.Steps`).
+returns steps (`gia.harness.timing.bursts.Steps`).
 
     parent                          worker
                                     {"names": [...]}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gia.harness.statistics import (
+from gia.harness.decide.statistics import (
     binomial_interval,
     coverage_of_rank,
     detectable_effect,

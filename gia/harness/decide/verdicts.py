@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gia.harness.register import Claim
-from gia.harness.statistics import (
+from gia.harness.decide.register import Claim
+from gia.harness.decide.statistics import (
     COVERAGE,
     Alternative,
     Array,

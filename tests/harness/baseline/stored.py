@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gia.harness.baseline import Baseline
-from gia.harness.baseline_compare import Comparison
+from gia.harness.baseline.check import Baseline
+from gia.harness.baseline.compare import Comparison
 
 HERE = {"fingerprint": "aaaa", "threads": "1", "torch": "2.14.1+cu130"}
 ELSEWHERE = {"fingerprint": "bbbb", "threads": "1", "torch": "2.14.1+cu130"}

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gia.harness.baseline import Baseline
-from gia.harness.baseline_compare import (
+from gia.harness.baseline.check import Baseline
+from gia.harness.baseline.compare import (
     BaselineBetter,
     BaselineStale,
     BaselineVanished,
     BaselineWorse,
     prediction_interval,
 )
-from gia.harness.baseline_file import Quantity
-from tests.harness.stored import ELSEWHERE, HERE, PSNR, SAMPLE, check, shifted, store
+from gia.harness.baseline.file import Quantity
+from tests.harness.baseline.stored import ELSEWHERE, HERE, PSNR, SAMPLE, check, shifted, store
 
 
 def test_the_same_numbers_on_the_same_machine_agree(file: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gia.harness.register import Claim
-from gia.harness.verdicts import affected, count, equivalence, needs_second_look, paired, trend
+from gia.harness.decide.register import Claim
+from gia.harness.decide.verdicts import affected, count, equivalence, needs_second_look, paired, trend
 
 unit = settings(settings.get_profile("unit"), max_examples=25)
 LEVELS = [0.0, 1.0, 2.0, 3.0]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gia.harness import bench
-from gia.harness.bench import Timings
 from gia.harness.pictures import costs
-from gia.harness.timing import Ratio, TimingFailed, TimingInconclusive
+from gia.harness.timing import goals as bench
+from gia.harness.timing.goals import Timings
+from gia.harness.timing.ratio import Ratio, TimingFailed, TimingInconclusive
 from tests.harness.inner_project import Inner
 
 pytest_plugins = ["pytester"]
@@ -187,7 +187,7 @@ def test_the_plot_has_a_panel_for_each_axis(timings: Timings, tmp_path: Path) ->
 
 TIMED = """
 import pytest
-from gia.harness.timing import Ratio
+from gia.harness.timing.ratio import Ratio
 
 @pytest.mark.timing
 @pytest.mark.parametrize("high", [1.0, 9.0])

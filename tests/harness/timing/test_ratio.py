@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from gia.harness.flops import count_flops
-from gia.harness.timing import (
+from gia.harness.timing.flops import count_flops
+from gia.harness.timing.ratio import (
     ROUNDS,
     Ratio,
     TimingFailed,
@@ -126,7 +126,7 @@ def test_an_inconclusive_timing_is_reported_as_a_skip_with_its_numbers(pytester:
     """A silent pass would claim a speed that nobody measured."""
     pytester.makepyfile(
         """
-        from gia.harness.timing import Ratio
+        from gia.harness.timing.ratio import Ratio
 
         def test_cost():
             Ratio(2.0, 1.9, 2.1, 27, 0, 0.62, False, (0.2, 0.1)).at_most(100.0)

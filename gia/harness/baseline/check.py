@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from gia import numerics
-from gia.harness.baseline_compare import BaselineStale, Comparison, compare, differences, means_of, same_definition
-from gia.harness.baseline_file import (
+from gia.harness.baseline.compare import BaselineStale, Comparison, compare, differences, means_of, same_definition
+from gia.harness.baseline.file import (
     COMMAND,
     QUANTITIES,
     BaselineCorrupt,

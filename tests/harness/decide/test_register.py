@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from gia.harness.register import Claim, Expectation, load_register, load_table1
+from gia.harness.decide.register import Claim, Expectation, load_register, load_table1
 
 ROW = {
     "id": "'op.batch_size'",

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gia.harness.register import Claim
-from gia.harness.statistics import (
+from gia.harness.decide.counterexamples import exact, universal
+from gia.harness.decide.register import Claim
+from gia.harness.decide.statistics import (
     binomial_interval,
     decide_affected,
     decide_count,
@@ -31,8 +32,7 @@ from gia.harness.statistics import (
     median_interval,
     slopes,
 )
-from gia.harness.universal import exact, universal
-from gia.harness.verdicts import affected, count, equivalence, needs_second_look, paired, trend
+from gia.harness.decide.verdicts import affected, count, equivalence, needs_second_look, paired, trend
 
 TABLES = 20_000
 LEVELS = np.arange(4.0)
