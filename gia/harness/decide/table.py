@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gia.harness.executor import BlockResult
-from gia.harness.protocol import Experiment
-
-#: Blocks at the first look, and in all at the second.
-LOOKS = (8, 16)
+from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.results import BlockResult
+from gia.harness.decide.looks import LOOKS
 
 #: A function of one level's metrics, where a claim is decided on none of them as it is.
 Value = Callable[[Mapping[str, float | None]], float]
@@ -45,10 +43,11 @@ class Table:
         """How many blocks an earlier run computed."""
         return sum(result.cached for result in self.results)
 
-    def beside(self, other: Table) -> Table:
+    def joined(self, other: Table) -> Table:
         """These levels, then those of another table of the same blocks, which a claim reads instead of measuring them.
 
-        A block is void where it is in either. What it cost is what these levels cost: the others stand in another row.
+        A block is void where it is void in either table. Seconds count the levels of this table only: the other levels
+        are counted in their own row.
         Raises ValueError for a table of other blocks, and where a level stands in both.
         """
         if [result.block for result in self.results] != [result.block for result in other.results]:
@@ -77,10 +76,10 @@ class Table:
             return np.concatenate([self.values(metric) for metric in value], axis=1)
 
         def of(metrics: Mapping[str, float | None]) -> float:
-            found = metrics.get(value) if isinstance(value, str) else value(metrics)
-            if found is None:
-                raise ValueError(f"value: {value!r} was not measured, or is not defined at this size: {dict(metrics)}")
-            return found
+            number = metrics.get(value) if isinstance(value, str) else value(metrics)
+            if number is None:
+                raise ValueError(f"value: expected a metric that is measured and defined at this size, got {value!r}")
+            return number
 
         rows = [[of(result.levels[label]) for label in self.levels] for result in self.valid]
         return np.array(rows, dtype=float).reshape(len(rows), len(self.levels))
@@ -102,12 +101,12 @@ class Table:
                 str(r.block.index): r.control.reason for r in self.results if not r.valid and r.control is not None
             },
             "seconds": sum(result.seconds for result in self.results),
-            "second_look_seconds": sum(result.seconds for result in self.results if result.block.index >= LOOKS[0]),
+            "second_look_seconds": sum(result.seconds for result in self.results if result.block.index >= LOOKS[1]),
         }
 
     def _median(self, label: str, metric: str) -> float | None:
-        found = [value for r in self.valid if (value := r.levels[label].get(metric)) is not None]
-        return float(np.median(found)) if len(found) == len(self.valid) else None
+        defined = [value for r in self.valid if (value := r.levels[label].get(metric)) is not None]
+        return float(np.median(defined)) if len(defined) == len(self.valid) else None
 
 
 def _joined(own: BlockResult, other: BlockResult) -> BlockResult:
@@ -115,10 +114,11 @@ def _joined(own: BlockResult, other: BlockResult) -> BlockResult:
     if not own.valid:
         return replace(own, cached=cached)
     if not other.valid:
-        return replace(other, seconds=own.seconds, gradient_evaluations=own.gradient_evaluations, cached=cached)
+        return replace(other, seconds=own.seconds, counts=own.counts, cached=cached)
     return replace(
         own,
         levels={**own.levels, **other.levels},
+        counts={**own.counts, **other.counts},
         details={**own.details, **other.details},
         pictures=(*own.pictures, *other.pictures),
         cached=cached,

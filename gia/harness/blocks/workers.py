@@ -107,7 +107,7 @@ def spread(
 
     Args:
         function: module-level; what it takes and returns is pickled.
-        workers: as in `run_blocks`.
+        workers: as in `gia.harness.blocks.executor.run_blocks`.
         tick: called as (done, all) now and then.
 
     Raises WorkerError with the worker's traceback where a call fails in one; in this process the error itself.

@@ -1,20 +1,17 @@
-"""Blocks: the random settings that a claim is tried on, drawn by Hypothesis, and the randomness of each."""
+"""Drawing blocks: the random settings that a claim is tried on come from Hypothesis."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-Scalar = str | int | float | bool | None
+from gia.harness.blocks.block import Block, Scalar
 
 #: Every field is stated: Hypothesis takes what is left out from the loaded profile, its own `ci` where CI is set.
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -55,42 +52,13 @@ _RUN = 9
 _LONGEST = 100
 
 
-@dataclass(frozen=True)
-class Block:
-    """One random setting of a claim: the unit of work, of storage and of the statistics.
-
-    Args:
-        claim: Id of the claim.
-        index: Position among the claim's blocks, from 0.
-        setting: Factor to the drawn value, sorted by factor; empty where nothing is varied.
-    """
-
-    claim: str
-    index: int
-    setting: Mapping[str, Scalar]
-
-    def generator(self, *purpose: str | int) -> torch.Generator:
-        """A new CPU generator for one purpose (victim, images, start...), the same in every process and machine.
-
-        It depends on the claim, the index and the purpose, not on the setting or on what was drawn before.
-
-        Raises:
-            TypeError: if a part of the purpose is neither a string nor an integer.
-        """
-        for part in purpose:
-            if not isinstance(part, str | int) or isinstance(part, bool):
-                raise TypeError(f"purpose must consist of strings and integers, but has {part!r}")
-        digest = hashlib.sha256(json.dumps([self.claim, self.index, *purpose]).encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
-
-
 def claim_seed(claim: str) -> int:
     """The seed of every Hypothesis run of a claim: crc32 of its id, the same in every process."""
     return zlib.crc32(claim.encode())
 
 
 def draw_blocks(claim: str, space: Mapping[str, Sequence[Scalar]], count: int) -> list[Block]:
-    """Draws `count` blocks of a claim with settings that all differ.
+    """Draw `count` blocks of a claim with settings that all differ.
 
     The same id, space and version of Hypothesis give the same blocks in every process, and fewer blocks are the
     beginning of more: `draw_blocks(c, s, 8) == draw_blocks(c, s, 16)[:8]`. Hypothesis draws the settings in runs of
@@ -99,9 +67,9 @@ def draw_blocks(claim: str, space: Mapping[str, Sequence[Scalar]], count: int) -
     their index alone, and so by their victims, images and starts.
 
     Args:
-        claim: Id of the claim.
-        space: Factor to its values, at most 100 each, all different. The order of the factors does not matter.
-        count: Number of blocks, at least 1.
+        claim: id of the claim.
+        space: factor to its values, at most 100 each, all different. The order of the factors does not matter.
+        count: number of blocks, at least 1.
 
     Raises:
         TypeError: if a factor is no string or a value no JSON scalar.
@@ -109,20 +77,20 @@ def draw_blocks(claim: str, space: Mapping[str, Sequence[Scalar]], count: int) -
             space has fewer than `count` settings.
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, but is {count}")
+        raise ValueError(f"count: expected at least 1, got {count}")
     _check_space(space)
     if not space:
         return [Block(claim, index, {}) for index in range(count)]
     size = math.prod(len(values) for values in space.values())
     if size < count:
-        raise ValueError(f"space must give {count} distinct blocks for claim {claim!r}, but has only {size} settings")
-    found: dict[str, dict[str, Scalar]] = {}
+        raise ValueError(f"space: expected at least {count} settings for the blocks of {claim!r}, got {size}")
+    distinct: dict[str, dict[str, Scalar]] = {}
     run = 0
-    while len(found) < count:
+    while len(distinct) < count:
         for setting in _draw(space, claim_seed(claim) + run):
-            found.setdefault(json.dumps(setting), setting)
+            distinct.setdefault(json.dumps(setting), setting)
         run += 1
-    return [Block(claim, index, setting) for index, setting in enumerate(list(found.values())[:count])]
+    return [Block(claim, index, setting) for index, setting in enumerate(list(distinct.values())[:count])]
 
 
 def _draw(space: Mapping[str, Sequence[Scalar]], run_seed: int) -> list[dict[str, Scalar]]:
@@ -146,13 +114,13 @@ def _draw(space: Mapping[str, Sequence[Scalar]], run_seed: int) -> list[dict[str
 def _check_space(space: Mapping[str, Sequence[Scalar]]) -> None:
     for name, values in space.items():
         if not isinstance(name, str):
-            raise TypeError(f"space must have strings as factors, but has {name!r}")
+            raise TypeError(f"space: expected strings as factors, got {name!r}")
         for value in values:
             if value is not None and not isinstance(value, str | int | float | bool):
-                raise TypeError(f"space[{name!r}] must hold JSON scalars, but holds {value!r}")
+                raise TypeError(f"space[{name!r}]: expected JSON scalars, got {value!r}")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"space[{name!r}] must hold finite numbers, but holds {value!r}")
+                raise ValueError(f"space[{name!r}]: expected finite numbers, got {value!r}")
         if not 0 < len(values) <= _LONGEST:
-            raise ValueError(f"space[{name!r}] must have 1 to {_LONGEST} values, but has {len(values)}")
+            raise ValueError(f"space[{name!r}]: expected 1 to {_LONGEST} values, got {len(values)}")
         if len({json.dumps(value) for value in values}) < len(values):
-            raise ValueError(f"space[{name!r}] must hold different values, but repeats some of {list(values)}")
+            raise ValueError(f"space[{name!r}]: expected different values, got {list(values)}")

@@ -1,0 +1,45 @@
+"""One measurement, without pytest: what is attacked, by whom, and the score.
+
+A `Protocol` says what is set, `Round` is what that comes to in one block, `Exchange` what the clients of some images
+share and what an attack makes of it, and `measure` the only path from a protocol and a block to a `Measurement`.
+
+The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitute`, `draw` and
+`METRICS`.
+"""
+
+from gia.experiment.drawing import draw
+from gia.experiment.exchange import Exchange
+from gia.experiment.measurement import Measurement
+from gia.experiment.measuring import measure, prepared
+from gia.experiment.protocol import (
+    Attacker,
+    Batch,
+    Client,
+    Fishing,
+    Fitting,
+    Protocol,
+    Scoring,
+    Victim,
+)
+from gia.experiment.round import Round
+from gia.experiment.substitution import substitute
+from gia.metrics import METRICS
+
+__all__ = [
+    "METRICS",
+    "Attacker",
+    "Batch",
+    "Client",
+    "Exchange",
+    "Fishing",
+    "Fitting",
+    "Measurement",
+    "Protocol",
+    "Round",
+    "Scoring",
+    "Victim",
+    "draw",
+    "measure",
+    "prepared",
+    "substitute",
+]

@@ -1,0 +1,31 @@
+"""What one measurement finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One level of one block.
+
+    Attributes:
+        values: metric -> mean over the block's images; None where the metric is not defined at this size. With a `fit`
+            also "held_out_accuracy" of the victim as it is attacked.
+        counts: "gradient_evaluations" of the attack alone, and "unmatched", the private images without a
+            reconstruction.
+        details: plain JSON that decides nothing: "blind" ("psnr" and "rmse" of the blind guess, what a dead attack with
+            a good prior would score), "per_image" (metric -> one value per private image), "seconds" of the attack
+            alone, "gradient_norm" (smallest 2-norm among the shared gradients) and "objective" (mean of the attack's
+            own objective at its results), the last two where they are finite.
+        arrays: "originals" and "reconstructions" of the first images, uint8 (n, C, H, W), for pictures.
+    """
+
+    values: Mapping[str, float | None]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)

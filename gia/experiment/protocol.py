@@ -1,0 +1,409 @@
+"""A protocol: everything that is set in one measurement, in parts, and the one way to change a field of a part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import nn
+
+from gia import attacks
+from gia.data import Pattern
+from gia.errors import expected_one_of
+from gia.federated import LocalTraining, Observation
+from gia.metrics import METRICS
+from gia.numerics import digest_of
+
+if TYPE_CHECKING:
+    from gia.experiment.controls import ControlCheck
+
+State = Literal["untrained", "half-trained", "trained"]
+
+#: Scores that need more than a reconstruction and its original: "psnr_other" is PSNR to another image of the same
+#: label; "psnr_lost" how much more PSNR the same attack has where a fished image is the whole batch; "label_agreement"
+#: 1 where the protocol's judge sees the original's label; "lpips_nearest" LPIPS to the nearest real image of others.
+CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fishing:
+    """How a malicious server fishes for single images; each is then attacked and scored alone.
+
+    Args:
+        kind: "class" sends `gia.federated.server.fish_class` for the target's label, whoever else has it; "feature"
+            asks the client again until one image of that label is left (`gia.attacks.fish`).
+        targets: the server fishes for this many images of a block, the first ones. Each target is caught from its own
+            batch, which holds it and the next images, so the targets stay the same at every batch size.
+        queries: how many questions "feature" may ask of a client.
+    """
+
+    kind: Literal["class", "feature"] = "class"
+    targets: int = 4
+    queries: int = 32
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("class", "feature"):
+            raise ValueError(expected_one_of("kind", self.kind, ("class", "feature")))
+        if self.targets < 1:
+            raise ValueError(f"targets: expected at least 1, got {self.targets}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """The network as the server sends it.
+
+    Args:
+        name: a network that `gia.models.build` knows.
+        options: further arguments of `gia.models.build`, such as width, activation and depth.
+        standardize: `mean` and `std` of the first layer, as in `gia.models.standardize`; None leaves pixels as they are.
+        edit: what a malicious server does to the network: a module-level callable (model, public, *, generator) ->
+            model, where `public` are the attacker's own images.
+        fish: how a malicious server fishes for single images, with another edit for each.
+        dtype: "float32" or "float64", of victim and attack.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    standardize: Mapping[str, Any] | None = None
+    edit: Callable[..., nn.Module] | None = None
+    fish: Fishing | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(expected_one_of("dtype", self.dtype, ("float32", "float64")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """The training of a victim before it is attacked, on the protocol's own data (`gia.federated.fit`, with Adam).
+
+    Args:
+        state: which stage of this one training is attacked: before it, after `half` epochs, or after all `epochs`.
+        epochs, half, batch_size, lr: of the training.
+        members: whether the attacked images are trained on, as the paper's are; otherwise the training leaves out all
+            private and control images of the block.
+        held_out: share of each label's images on which accuracy is measured; they are neither attacked nor trained on.
+        accuracy: what the trained victim must reach there, or the block is void (`gia.experiment.controls`).
+    """
+
+    state: State = "trained"
+    epochs: int
+    half: int
+    batch_size: int = 32
+    lr: float = 1e-3
+    members: bool = True
+    held_out: float = 0.2
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        if self.state not in get_args(State):
+            raise ValueError(expected_one_of("state", self.state, get_args(State)))
+        if not 0 < self.half < self.epochs:
+            raise ValueError(f"half: expected between 0 and epochs={self.epochs}, got {self.half}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The private images of a block, and in which batches they are attacked.
+
+    Args:
+        data: a name that `gia.data.load` knows.
+        image_size: height and width of the images in pixels.
+        channels: 3 repeats gray images in three equal channels; None takes them as they are.
+        images: private images of a block.
+        size: images behind one gradient.
+        pattern: condition on the labels of each `pattern_batch` consecutive images (default: each batch), as in
+            `gia.data.sample`. Where the batch size is the factor, name the largest: all levels see the same images.
+    """
+
+    data: str
+    image_size: int
+    channels: int | None = None
+    images: int = 8
+    size: int = 1
+    pattern: Pattern = "any"
+    pattern_batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """What a client does before it shares, and what it leaks beside the gradient.
+
+    Args:
+        reveal: what the client leaks: "labels", "local", "batch_norm".
+        training: the mode of batch normalization, True for train mode.
+        local: the local training. Its batches come in an order of the client's choice, new in every epoch.
+        defenses: what the client does to what it shares, in order: module-level callables
+            (observation, *, generator) -> observation.
+    """
+
+    reveal: tuple[str, ...] = ("labels",)
+    training: bool = False
+    local: LocalTraining | None = None
+    defenses: tuple[Callable[..., Observation], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacker:
+    """Who attacks, and with what.
+
+    Args:
+        attack: whatever `gia.attacks.find` takes: a name, a function, or "package.module:name".
+        settings: settings of the attack.
+        assumed: the local training that the attacker takes for the client's, right or wrong, where "local" is not
+            revealed. Without either it takes the update for one gradient.
+        equip: what the attacker makes before anybody shares anything, such as a trained generator: a module-level
+            callable (protocol, model, public, *, generator, cache) -> further settings of the attack. `model` is the
+            victim as sent, `cache` a folder for trained nets, or None.
+        public: name of the data that the attacker holds, at this size. None takes the images of the protocol's data
+            that are neither attacked nor the control's, or those that belong to `seed`.
+        seed: seed of an attacker that is shared by many blocks. It draws 7/8 of the data for the attacker and the judge
+            and seeds their training; private and control images come from the other 1/8. None makes another attacker
+            and judge for each block.
+        disjoint: what public and attacked images must not share, where `public` is None: "images", or "labels", where
+            these are people.
+    """
+
+    attack: str | Callable[..., attacks.Reconstruction]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    assumed: LocalTraining | None = None
+    equip: Callable[..., Mapping[str, Any]] | None = None
+    public: str | None = None
+    seed: int | None = None
+    disjoint: Literal["images", "labels"] = "images"
+
+    def __post_init__(self) -> None:
+        if self.disjoint not in ("images", "labels"):
+            raise ValueError(expected_one_of("disjoint", self.disjoint, ("images", "labels")))
+        if self.seed is not None and self.disjoint == "labels":
+            raise ValueError("seed: expected None where labels are disjoint, since a shared attacker holds all labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How what comes back is scored, and how a block shows that it can say anything.
+
+    Args:
+        metrics: names in `gia.metrics.METRICS` and `CONTEXTUAL`; the deciding metric among them.
+        judge: a module-level callable (images, *, generator, cache) -> classifier, for the score "label_agreement". It
+            is made from the images that are neither attacked nor the control's, or from those of `Attacker.seed`.
+        control: a module-level callable (protocol, block, *, cache) -> Control.
+        control_images: images on which the control runs; none of them is private.
+    """
+
+    metrics: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
+    judge: Callable[..., nn.Module] | None = None
+    control: ControlCheck | None = None
+    control_images: int = 2
+
+    def __post_init__(self) -> None:
+        known = sorted({*METRICS, *CONTEXTUAL})
+        if unknown := sorted(set(self.metrics) - set(known)):
+            raise ValueError(expected_one_of("metrics", unknown[0], known))
+        if "label_agreement" in self.metrics and self.judge is None:
+            raise ValueError("judge: expected a callable that makes a classifier for 'label_agreement', got None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything that is set in one measurement. Levels are made by `with_`, in the parent process.
+
+    Args:
+        victim, batch, attacker, client, scoring: the parts.
+        fit: how the victim is trained before it is sent; None sends it untrained.
+        vary: dotted key, as in `with_` -> values from which a block's setting is drawn.
+        device: where victim and attack run.
+        root: the folder of the user's own data sets.
+
+    Raises ValueError where two parts contradict each other.
+
+    >>> protocol = Protocol(
+    ...     victim=Victim(name="convnet"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
+    ... )
+    >>> protocol.with_({"batch.size": 4, "victim.width": 24})
+    Protocol(victim=convnet(width=24), batch=8 of digits at 8 px in batches of 4, attacker=dlg)
+    """
+
+    victim: Victim
+    batch: Batch
+    attacker: Attacker
+    client: Client = field(default_factory=Client)
+    scoring: Scoring = field(default_factory=Scoring)
+    fit: Fitting | None = None
+    vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    device: str = "cpu"
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        batch, fish = self.batch, self.victim.fish
+        if fish is not None:
+            if (least := max(batch.size, fish.targets)) > batch.images:
+                raise ValueError(f"images: expected at least {least} to fish in, got {batch.images}")
+        elif batch.size < 1 or batch.images < 1 or batch.images % batch.size:
+            raise ValueError(f"images: expected a positive multiple of size={batch.size}, got {batch.images}")
+        if self.attacker.assumed is not None and "local" in self.client.reveal:
+            raise ValueError("assumed: expected None where 'local' is revealed, got a local training")
+
+    def __repr__(self) -> str:
+        victim, batch, attack = self.victim, self.batch, plain(self.attacker.attack, "attack")
+        options = ", ".join(f"{name}={value!r}" for name, value in victim.options.items())
+        images = f"{batch.images} of {batch.data} at {batch.image_size} px in batches of {batch.size}"
+        return f"Protocol(victim={victim.name}({options}), batch={images}, attacker={attack})"
+
+    @property
+    def dtype(self) -> str:
+        """Of victim and attack."""
+        return self.victim.dtype
+
+    @property
+    def control(self) -> ControlCheck | None:
+        """Of the scoring."""
+        return self.scoring.control
+
+    def with_(self, changes: Mapping[str, Any]) -> Protocol:
+        """This protocol with other values at dotted keys: "fit", "batch.size", "attacker.settings.steps", "victim.width".
+
+        A key of `victim` that names no field of `Victim` is an option of `gia.models.build`. The changes of one call are
+        made together, so fields that depend on each other can move at once.
+
+        Raises ValueError for a key that names no field, or that names a field of a part that is None.
+
+        >>> protocol = Protocol(
+        ...     victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
+        ... )
+        >>> protocol.with_({"bach.size": 2})
+        Traceback (most recent call last):
+        ValueError: changes: expected one of ['victim', ..., 'root'], got 'bach'; did you mean 'batch'?
+        """
+        changed: Protocol = _changed(self, {_path(key): value for key, value in changes.items()}, "")
+        return changed
+
+    def at(self, key: str) -> Any:
+        """The value at a dotted key; None where the key leads through a field that is None, or an option is not set."""
+        value: Any = self
+        for name in _path(key):
+            if value is None:
+                return None
+            value = _get(value, name, key)
+        return value
+
+    def drawn(self, setting: Mapping[str, Any]) -> Protocol:
+        """This protocol with a block's setting put in, as by `with_`.
+
+        A key that leads through an optional field that is None is left out: without local training there are no epochs
+        to set.
+        """
+
+        def leads_through_none(key: str) -> bool:
+            whole, _, _ = key.rpartition(".")
+            return bool(whole) and self.at(whole) is None
+
+        return self.with_({key: value for key, value in setting.items() if not leads_through_none(key)})
+
+    def placed(self, *, device: str, root: str | None) -> Protocol:
+        """This protocol on a device, with the user's own data sets in `root`."""
+        return replace(self, device=device, root=root)
+
+    def callables(self) -> Iterator[Callable[..., object]]:
+        """Every callable that takes part in a measurement: the attack, and whatever fields and settings hold."""
+        yield attacks.find(self.attacker.attack)
+        yield from _callables(self)
+
+    def described(self) -> dict[str, Any]:
+        """Every field that is not as it is by default, as plain JSON; a callable by its module and name.
+
+        So a new field changes no old digest. Raises TypeError for a value that is no plain JSON.
+        """
+        return _described(self, "protocol")
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with any setting, and with nothing else (a callable's code is not in it)."""
+        return digest_of(self.described())
+
+
+_PARTS = (Victim, Batch, Attacker, Client, Scoring)
+
+
+def plain(value: Any, where: str) -> Any:
+    """`value` as plain JSON: a callable becomes "module:name", a dataclass its class and fields, else TypeError."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, f"{where}.{key}") for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(inner, where) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {"class": f"{type(value).__module__}:{type(value).__qualname__}", **plain(own, where)}
+    if callable(value) and "<" not in (name := getattr(value, "__qualname__", "<")):
+        return f"{value.__module__}:{name}"
+    raise TypeError(f"{where}: expected numbers, strings, lists, mappings or a module-level function, got {value!r}")
+
+
+def _described(part: Any, where: str) -> dict[str, Any]:
+    values = {f.name: getattr(part, f.name) for f in fields(part) if not _is_default(part, f)}
+    return {
+        name: _described(value, f"{where}.{name}") if isinstance(value, _PARTS) else plain(value, f"{where}.{name}")
+        for name, value in values.items()
+    }
+
+
+def _is_default(part: Any, field: Any) -> bool:
+    value = getattr(part, field.name)
+    if field.default_factory is not MISSING:
+        return bool(value == field.default_factory())
+    return field.default is not MISSING and type(value) is type(field.default) and bool(value == field.default)
+
+
+def _path(key: str) -> tuple[str, ...]:
+    """The names along a dotted key; a key of the victim that is no field of it is an option of `gia.models.build`."""
+    path = tuple(key.split("."))
+    is_option = path[0] == "victim" and len(path) > 1 and path[1] not in Victim.__dataclass_fields__
+    return ("victim", "options", *path[1:]) if is_option else path
+
+
+def _changed(whole: Any, changes: Mapping[tuple[str, ...], Any], where: str) -> Any:
+    """`whole`, a dataclass or a mapping, with the values at the paths put in."""
+    new: dict[str, Any] = {}
+    for name in dict.fromkeys(path[0] for path in changes):
+        below = {path[1:]: value for path, value in changes.items() if path[0] == name}
+        value = below.pop((), _get(whole, name, where or "changes"))
+        key = f"{where}.{name}" if where else name
+        if below and value is None:
+            raise ValueError(f"changes: expected {key} to be set before its fields, got None for {key}")
+        new[name] = _changed(value, below, key) if below else value
+    return {**whole, **new} if isinstance(whole, Mapping) else replace(whole, **new)
+
+
+def _get(whole: Any, name: str, where: str) -> Any:
+    """What a dataclass or a mapping holds under a name; None for what a mapping lacks."""
+    if isinstance(whole, Mapping):
+        return whole.get(name)
+    if not is_dataclass(whole):
+        raise ValueError(f"changes: expected {where} to have fields, got {whole!r} in the place of {name!r}")
+    if name not in _names(whole):
+        raise ValueError(expected_one_of(where, name, _names(whole)))
+    return getattr(whole, name)
+
+
+def _names(part: Any) -> list[str]:
+    return [f.name for f in fields(part)]
+
+
+def _callables(value: Any) -> Iterator[Callable[..., object]]:
+    if callable(value):
+        yield value
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _callables(inner)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for inner in value:
+            yield from _callables(inner)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for name in _names(value):
+            yield from _callables(getattr(value, name))

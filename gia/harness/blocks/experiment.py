@@ -1,0 +1,38 @@
+"""An experiment: the levels that are compared inside each block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gia.harness.blocks.level import Level
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The levels that are compared inside each block, label -> level; the first one's control decides validity.
+
+    Raises ValueError without levels, or where a level changes what `vary` draws (the draw would overwrite it), and
+    TypeError for a setting that is no plain JSON.
+    """
+
+    id: str
+    levels: Mapping[Any, Level]
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise ValueError("levels: expected at least one, got none")
+        for level in self.levels.values():
+            level.described()  # raises for what cannot cross to a worker
+        for key in self.first.vary:
+            whole = key.rpartition(".")[0]
+            set_there = [level.at(key) for level in self.levels.values() if not whole or level.at(whole) is not None]
+            if len({json.dumps(value, sort_keys=True, default=repr) for value in set_there}) > 1:
+                raise ValueError(f"levels: expected the same {key!r} in all, since it is drawn per block, got {set_there}")
+
+    @property
+    def first(self) -> Level:
+        """The level whose control counts: A of a pair, the first level of a trend."""
+        return next(iter(self.levels.values()))

@@ -1,0 +1,151 @@
+"""Finished blocks on disk, under a digest of everything that their numbers depend on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gia import numerics
+from gia.harness.blocks.block import Block
+from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.level import Measure
+from gia.harness.blocks.results import Arrays, BlockResult, Control
+from gia.harness.blocks.sources import named, source_of_gia, sources_of
+from gia.numerics import digest_of, file_digest, replacing
+
+_FORMAT = 2
+
+
+class Store:
+    """Block results by content: `<digest>.json`, and `<digest>.npz` with arrays for pictures where there are any.
+
+    The digest covers all of gia's source, that of the functions in an experiment and of what they import, every
+    installed package by version, the arithmetic of this machine, the device, the block and every level's setting.
+    Networks that blocks train are kept in `nets`.
+    A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again.
+    """
+
+    def __init__(self, folder: Path, *, notice: Callable[[str], object] | None = None) -> None:
+        self.folder = folder
+        self.nets = folder / "nets"
+        self._notice = notice
+        self._computed: set[Path] = set()
+
+    def clear(self) -> None:
+        """Remove every block of this store, and every network that was trained for one."""
+        for pattern in ("*.json", "*.npz", "*.partial", "nets/*"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+    def key(self, experiment: Experiment, block: Block, measure: Measure) -> dict[str, Any]:
+        """Everything that the result of this block depends on, as plain JSON."""
+        callables = [measure, *(call for level in experiment.levels.values() for call in level.callables())]
+        return {
+            "format": _FORMAT,
+            "gia": source_of_gia(),
+            "sources": sources_of(callables),
+            "measure": named(measure),
+            "machine": _machine(),
+            "devices": {name: _device(name) for name in sorted({level.device for level in experiment.levels.values()})},
+            "experiment": experiment.id,
+            "levels": [[str(label), level.described()] for label, level in experiment.levels.items()],  # in order
+            "block": {"claim": block.claim, "index": block.index, "setting": dict(block.setting)},
+        }
+
+    def load(self, key: dict[str, Any], block: Block) -> BlockResult | None:
+        """The stored result, marked as cached if it is from an earlier run; None if there is none to be trusted."""
+        path = self._path(key)
+        if not path.exists():
+            return None
+        try:
+            return replace(_read(path, key, block), cached=path not in self._computed)
+        except _DamagedError as damage:
+            if self._notice is not None:
+                self._notice(f"stored block {path.name} is damaged ({damage}); it is computed again")
+            return None
+
+    def save(self, key: dict[str, Any], result: BlockResult, arrays: Arrays) -> BlockResult:
+        """Store a finished block, whole or not at all; returns it with the path of its pictures."""
+        path = self._path(key)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        images = path.with_suffix(".npz")
+        content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None}
+        if arrays:
+            with replacing(images) as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            content["pictures"] = file_digest(images)
+        content["digest"] = digest_of(content)
+        with replacing(path) as file:  # last: an entry is there when this file is
+            file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+        self._computed.add(path)
+        return replace(result, pictures=(images,) if arrays else ())
+
+    def _path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{digest_of(key)}.json"
+
+
+class _DamagedError(ValueError):
+    """An entry that must not be used."""
+
+
+def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _DamagedError(f"not JSON: {error}") from error
+    if not isinstance(content, dict) or content.pop("digest", None) != digest_of(content):
+        raise _DamagedError("its digest does not fit its content")
+    if content["key"] != key:
+        raise _DamagedError("it was stored for another setting")
+    images = path.with_suffix(".npz")
+    if content["pictures"] is not None and not (images.exists() and file_digest(images) == content["pictures"]):
+        raise _DamagedError("its pictures are missing or changed")
+    stored = content["result"]
+    control = None if stored["control"] is None else Control(**stored["control"])
+    return BlockResult(
+        **{**stored, "control": control, "block": block},
+        pictures=() if content["pictures"] is None else (images,),
+    )
+
+
+def load_pictures(result: BlockResult) -> Arrays:
+    """The stored pictures of a block, uint8 (n, C, H, W) by "LABEL/originals" and "LABEL/reconstructions"."""
+    arrays: Arrays = {}
+    for path in result.pictures:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays |= {name: file[name] for name in file.files}
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"pictures: expected a readable file of arrays, got {path}: {error}") from error
+    return arrays
+
+
+def _to_plain(result: BlockResult) -> dict[str, Any]:
+    content = {
+        name: getattr(result, name) for name in ("levels", "control", "valid", "seconds", "counts", "details")
+    }
+    return {**content, "control": None if result.control is None else asdict(result.control)}
+
+
+@functools.cache
+def _machine() -> dict[str, str]:
+    """Arithmetic as it is in a worker, and every installed package: a change of any of them is a new key."""
+    # Setuptools, once it is imported, puts the packages that it brings for itself on the path.
+    path = [folder for folder in sys.path if Path(folder).name != "_vendor"]
+    packages = sorted({f"{package.name}=={package.version}" for package in importlib.metadata.distributions(path=path)})
+    with numerics.reproducible(threads=1):
+        return {**numerics.environment(), "fingerprint": numerics.fingerprint(), "packages": digest_of(packages)}
+
+
+def _device(name: str) -> str:
+    return torch.cuda.get_device_name(name) if name.startswith("cuda") else name

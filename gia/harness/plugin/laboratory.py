@@ -1,0 +1,43 @@
+"""What the harness is handed in by the option `claims_experiment`: a module that can measure, name metrics and draw."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from gia.harness.baseline.file import Quantity
+from gia.harness.blocks.level import Measure
+
+
+class Laboratory(Protocol):
+    """A module such as `gia.experiment`."""
+
+    @property
+    def measure(self) -> Measure:
+        """(level, block, *, cache) -> result."""
+
+    @property
+    def METRICS(self) -> Mapping[str, Quantity]:  # noqa: N802 - a module's constant
+        """Metric -> its unit, its better side, and how far it may move."""
+
+    @property
+    def substitute(self) -> Callable[[Any, str, Mapping[str, Any]], Any]:
+        """(level, attack, settings) -> the level with that attack, or a sentence that says why it cannot take it."""
+
+    def draw(
+        self, folder: Path, id: str, values: np.ndarray, /, *, levels: Sequence[str], **options: Any
+    ) -> list[Path]:
+        """Write the pictures of a row and return their files."""
+
+
+def load(name: str) -> Laboratory:
+    """The module of that name. Raises ValueError where it lacks one of the four."""
+    module = importlib.import_module(name)
+    for attribute in ("measure", "METRICS", "substitute", "draw"):
+        if not hasattr(module, attribute):
+            raise ValueError(f"claims_experiment: expected a module with {attribute!r}, got {name}")
+    return cast(Laboratory, module)
