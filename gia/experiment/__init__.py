@@ -3,7 +3,7 @@
 A `Protocol` says what is set, `Round` is what that comes to in one block, `Exchange` what the clients of some images
 share and what an attack makes of it, and `measure` the only path from a protocol and a block to a `Measurement`.
 
-The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitute`, `draw` and
+The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `draw` and
 `METRICS`.
 """
 
@@ -22,7 +22,7 @@ from gia.experiment.protocol import (
     Victim,
 )
 from gia.experiment.round import Round
-from gia.experiment.substitution import substitute
+from gia.experiment.substitution import substitution
 from gia.metrics import METRICS
 
 __all__ = [
@@ -41,5 +41,5 @@ __all__ = [
     "draw",
     "measure",
     "prepared",
-    "substitute",
+    "substitution",
 ]

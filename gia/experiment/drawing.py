@@ -17,8 +17,12 @@ def draw(
     values: np.ndarray,
     *,
     levels: Sequence[str],
+    metric: str,
+    title: str,
+    details: Sequence[Mapping[str, Any]] = (),
     arrays: Mapping[str, np.ndarray],
-    **labels: Any,
+    reported: Mapping[str, float] | None = None,
+    reported_as: str = "the paper",
 ) -> list[Path]:
     """Write `<id>-levels.png`, and `<id>.png` where a block has images.
 
@@ -27,13 +31,25 @@ def draw(
         id: of the claim.
         values: (blocks, levels), what decides.
         levels: a name for each column.
+        metric: the name of what decides, `title` of the picture.
+        details: of all levels of all blocks; the median of their blind guesses is drawn as a line.
         arrays: "LEVEL/originals" and "LEVEL/reconstructions" of one block, uint8 (n, C, H, W).
-        labels: of `gia.pictures.curves`: metric, title, blind, reported, reported_as.
+        reported: level -> the paper's number, and `reported_as` what it is.
 
     Returns the files that were written.
     """
     paths = [folder / f"{id}-levels.png"]
-    pictures.curves(paths[0], values, levels=levels, **labels)
+    blind = [detail["blind"][metric] for detail in details if metric in detail.get("blind", {})]
+    pictures.curves(
+        paths[0],
+        values,
+        levels=levels,
+        metric=metric,
+        title=title,
+        blind=float(np.median(blind)) if blind else None,
+        reported=reported,
+        reported_as=reported_as,
+    )
     rows: dict[str, np.ndarray] = {}
     for label in (name.removesuffix("/originals") for name in arrays if name.endswith("/originals")):
         originals = arrays[f"{label}/originals"]

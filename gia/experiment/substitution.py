@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gia import attacks
+from gia.experiment.controls import beats_blind_guess, shares_gradients
 from gia.experiment.protocol import Protocol
 
 
-def substitute(protocol: Protocol, attack: str, settings: Mapping[str, Any]) -> Protocol | str:
-    """The protocol with another attack and its settings, or a sentence that says why the attack cannot take it.
+def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Protocol], Protocol | str]:
+    """A function that puts an attack in the place of a protocol's own, or says in a sentence why it cannot.
 
-    The attack gets nothing that was made or set for the protocol's own: neither its settings nor its equipment. The
-    control stays, for the attacks that it was written for; an attack without equipment is controlled as a pixel attack.
+    The attack gets nothing that was set or made for the protocol's own: neither its settings nor its equipment. It is
+    controlled as a pixel attack (`gia.experiment.controls.beats_blind_guess`), except where nothing is attacked.
+    Without a card it is tried on every protocol whose observations are attacked one by one.
 
     Args:
-        protocol: a level.
         attack: what `gia.attacks.find` takes.
-        settings: of that attack.
+        settings: of that attack, plain JSON.
 
-    Raises ValueError or TypeError where the attack cannot be found.
+    Raises ValueError or TypeError where there is no such attack.
+
+    >>> from gia.experiment import Attacker, Batch, Protocol, Victim, substitution
+    >>> dlg = substitution("dlg", {"steps": 5})
+    >>> batch = Batch(data="digits", image_size=8)
+    >>> dlg(Protocol(victim=Victim(name="lenet"), batch=batch, attacker=Attacker(attack="inverting_gradients")))
+    Protocol(victim=lenet(), batch=8 of digits at 8 px in batches of 1, attacker=dlg)
     """
-    from gia.experiment.controls import beats_blind_guess, shares_gradients
-
     card = attacks.card_of(attacks.find(attack))
     needs = frozenset() if card is None else card.needs
-    if (reason := _missing(protocol, needs)) is not None:
-        return reason
-    control = protocol.control if protocol.control in (None, shares_gradients) else beats_blind_guess
-    return protocol.with_(
-        {
-            "attacker.attack": attack,
-            "attacker.settings": dict(settings),
-            "attacker.equip": None,
-            "scoring.control": control,
-        }
-    )
+
+    def substitute(protocol: Protocol) -> Protocol | str:
+        if (reason := _obstacle(protocol, needs)) is not None:
+            return reason
+        control = protocol.control if protocol.control in (None, shares_gradients) else beats_blind_guess
+        return protocol.with_(
+            {
+                "attacker.attack": attack,
+                "attacker.settings": dict(settings),
+                "attacker.equip": None,
+                "scoring.control": control,
+            }
+        )
+
+    return substitute
 
 
-def _missing(protocol: Protocol, needs: frozenset[str]) -> str | None:
-    fish, edit = protocol.victim.fish, protocol.victim.edit
-    if fish is not None and "malicious_server" not in needs:
-        return "the server fishes for single images, and this attack takes observations of a victim as it is"
+def _obstacle(protocol: Protocol, needs: frozenset[str]) -> str | None:
+    """Why an attack with these needs cannot take a protocol, or None."""
+    victim = protocol.victim
+    if victim.fish is not None:
+        return "the server of this row fishes for single images, and --gia-attack takes observations as they come"
     if "labels" in needs and "labels" not in protocol.client.reveal:
         return "the attack needs labels, and the clients of this row reveal none"
-    if "malicious_server" in needs and fish is None and edit is None:
+    if "malicious_server" in needs and victim.edit is None:
         return "the attack needs a malicious server, and the server of this row is honest"
-    for need in ("decoder", "auxiliary"):
-        if need in needs:
-            return f"the attack needs {need!r}, which --gia-attack-settings cannot carry"
-    if "linear_input" in needs and protocol.victim.name != "mlp" and edit is None:
+    if "linear_input" in needs and victim.name != "mlp" and victim.edit is None:
         return "the attack needs a linear layer that sees the image, and the victim of this row has none"
+    if missing := sorted(needs & {"decoder", "auxiliary"}):
+        return f"the attack needs {missing[0]!r}, which this row does not make for it"
     return None

@@ -23,7 +23,7 @@ from gia.harness.decide.looks import MOST_BLOCKS, look_twice
 from gia.harness.decide.register import Claim, Register
 from gia.harness.decide.table import Table, Value
 from gia.harness.decide.verdicts import Look, Verdict
-from gia.harness.plugin.laboratory import Laboratory
+from gia.harness.plugin.laboratory import Laboratory, Substitution
 from gia.harness.report import rows, text
 from gia.numerics import replacing
 
@@ -68,7 +68,7 @@ class Context:
     workers: int | Pool
     facts: Mapping[str, str]
     laboratory: Laboratory
-    substitute: Callable[[Any], Any] | None
+    substitute: Substitution | None
     announce: Callable[[str], object]
     progress: Callable[[str], Progress | None]
     current: Callable[[], tuple[Sequence[str], list[tuple[str, object]], float]]

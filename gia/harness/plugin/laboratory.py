@@ -13,6 +13,10 @@ from gia.harness.baseline.file import Quantity
 from gia.harness.blocks.level import Measure
 
 
+#: Level -> the level with another attack, or a sentence that says why that attack cannot take it.
+Substitution = Callable[[Any], Any]
+
+
 class Laboratory(Protocol):
     """A module such as `gia.experiment`."""
 
@@ -24,9 +28,8 @@ class Laboratory(Protocol):
     def METRICS(self) -> Mapping[str, Quantity]:  # noqa: N802 - a module's constant
         """Metric -> its unit, its better side, and how far it may move."""
 
-    @property
-    def substitute(self) -> Callable[[Any, str, Mapping[str, Any]], Any]:
-        """(level, attack, settings) -> the level with that attack, or a sentence that says why it cannot take it."""
+    def substitution(self, attack: str, settings: Mapping[str, Any], /) -> Substitution:
+        """What puts an attack in the place of a level's own. Raises ValueError or TypeError where there is none."""
 
     def draw(
         self, folder: Path, id: str, values: np.ndarray, /, *, levels: Sequence[str], **options: Any
@@ -37,7 +40,7 @@ class Laboratory(Protocol):
 def load(name: str) -> Laboratory:
     """The module of that name. Raises ValueError where it lacks one of the four."""
     module = importlib.import_module(name)
-    for attribute in ("measure", "METRICS", "substitute", "draw"):
+    for attribute in ("measure", "METRICS", "substitution", "draw"):
         if not hasattr(module, attribute):
             raise ValueError(f"claims_experiment: expected a module with {attribute!r}, got {name}")
     return cast(Laboratory, module)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from gia.harness.executor import Progress
+from gia.harness.blocks.executor import Progress as Reporter
 
 
-class Live:
+class Progress:
     """Writes past pytest's capture; under CI and in files there are no live lines, with -q no lines at all."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -27,7 +27,7 @@ class Live:
         if self._config.option.verbose >= 0:
             self._write(write)
 
-    def progress(self, id: str) -> Progress | None:
+    def reporter(self, id: str) -> Reporter | None:
         """A reporter that keeps one line up to date and removes it at the end; None where nobody watches."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if os.environ.get("CI") or terminal is None or not terminal.isatty or self._config.option.verbose < 0:
@@ -36,8 +36,8 @@ class Live:
 
         def show(done: int, total: int, cached: int) -> None:
             bar = "#" * round(20 * done / total)
-            kept = f", {cached} from the store" if cached else ""
-            text = f"{id} [{bar:<20}] {done}/{total} blocks{kept}, {time.perf_counter() - began:.0f} s"
+            stored = f", {cached} from the store" if cached else ""
+            text = f"{id} [{bar:<20}] {done}/{total} blocks{stored}, {time.perf_counter() - began:.0f} s"
             self._write(lambda terminal: terminal.rewrite("" if done == total else text, erase=True))
 
         return show

@@ -1,132 +1,100 @@
-"""The pytest plugin of the claims: options, markers, fixtures, and the report at the end. Loaded with -p in addopts."""
+"""One pytest session with a register: its claims, its baselines, its timings, and the report at the end."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Generator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
 
-from gia.harness.baseline.check import Baseline, Baselines
+from gia.harness.baseline.check import Baselines
 from gia.harness.baseline.file import BaselineError
-from gia.harness.bench_run import BenchRun
-from gia.harness.decide.register import SCALES, Claim, load_register
-from gia.harness.live import Live
-from gia.harness.report import rows as report
-from gia.harness.selection import Selection, claim_ids
-from gia.harness.session import Claims, Context
-from gia.harness.store import Store
+from gia.harness.blocks.store import Store
+from gia.harness.blocks.workers import Pool
+from gia.harness.decide.register import Register, load_register
+from gia.harness.plugin import fixtures, laboratory
+from gia.harness.plugin.claims import Claims, Context
+from gia.harness.plugin.progress import Progress
+from gia.harness.plugin.selection import Selection, claim_ids
+from gia.harness.plugin.timings import TimingRun
+from gia.harness.report import markdown, rows, text
 from gia.harness.timing.against_base import commit_of
-from gia.harness.timing.goals import Timings
-from gia.harness.workers import Pool
 from gia.numerics import REPEATABLE
 
 _CHANGED = "+changes"
-_RUN = pytest.StashKey["ClaimRun"]()
+RUN = pytest.StashKey["ClaimRun"]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of a run, and where the register lies."""
-    group = parser.getgroup("gia", "claims about gradient inversion")
-    group.addoption("--scale", choices=SCALES, default="reduced", help="small nets on the CPU, or the paper's settings")
-    group.addoption("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where victims and attacks run")
-    group.addoption("--data", metavar="ROOT", help="folder with the user's own data sets, for torchvision")
-    group.addoption("--workers", type=int, default=2, metavar="N", help="worker processes; 0 computes in this one")
-    group.addoption("--run-dir", metavar="DIR", help="where reports go (default: .gia/runs/<scale>-<commit>)")
-    group.addoption("--junit", action="store_true", help="write junit.xml beside the reports")
-    group.addoption("--rebaseline", action="store_true", help="move the stored baselines that fail; needs --reason")
-    group.addoption("--reason", metavar="TEXT", help="why the baselines move; stored with them")
-    group.addoption("--base", metavar="REF", help="time this working tree against that commit, in place of the goals")
-    group.addoption("--repeats", type=int, default=1, metavar="N", help="planted slowdowns that --base has to tell")
-    parser.addini("claims_register", "the register of claims, relative to the root", default="claims/claims.toml")
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest's own junitxml looks at its option
-def pytest_configure(config: pytest.Config) -> None:
-    """Check the options and begin the run."""
-    config.addinivalue_line("markers", "claim(*ids): the test gives the verdict on these rows of the register")
-    config.addinivalue_line("markers", "baseline: compares a pinned grid with stored samples")
-    config.addinivalue_line("markers", "timing: measures what something costs")
-    settings.load_profile("unit")  # registered by gia.harness.blocks; claims name theirs
+def begin(config: pytest.Config, register: Path) -> None:
+    """Check the options and register what the session needs. Raises UsageError for options that contradict."""
+    for marker in (
+        "claim(*ids): the test gives the verdict on these rows of the register",
+        "baseline: compares a pinned grid with stored samples",
+        "timing: measures what something costs",
+    ):
+        config.addinivalue_line("markers", marker)
     option = config.option
-    if option.workers < 0:
-        raise pytest.UsageError(f"--workers: expected 0 or more, got {option.workers}")
-    if option.reason is not None and not option.rebaseline:
-        raise pytest.UsageError("--reason: expected together with --rebaseline")
-    if option.repeats < 1:
-        raise pytest.UsageError(f"--repeats: expected at least 1, got {option.repeats}")
-    if option.base is not None:
+    if option.gia_workers < 0:
+        raise pytest.UsageError(f"--gia-workers: expected 0 or more, got {option.gia_workers}")
+    if option.gia_reason is not None and not option.gia_rebaseline:
+        raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline")
+    if option.gia_attack_settings is not None and option.gia_attack is None:
+        raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
+    if option.gia_repeats < 1:
+        raise pytest.UsageError(f"--gia-repeats: expected at least 1, got {option.gia_repeats}")
+    if option.gia_base is not None:
         try:
-            commit_of(config.rootpath, option.base)
+            commit_of(config.rootpath, option.gia_base)
         except ValueError as error:
-            raise pytest.UsageError(f"--base: {error}") from error
-    run = ClaimRun(config)
-    if option.junit and not option.xmlpath:
+            raise pytest.UsageError(f"--gia-base: {error}") from error
+    run = ClaimRun(config, register)
+    if option.gia_junit and not option.xmlpath:
         option.xmlpath = str(run.folder / "junit.xml")
-    if option.rebaseline:
+    if option.gia_rebaseline:
         run.open_baselines()
-    config.stash[_RUN] = run
-    config.pluginmanager.register(run, "gia-claims")
-    config.pluginmanager.register(run.selection, "gia-selection")
-    config.pluginmanager.register(run.bench, "gia-bench")
-
-
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What the numbers of this run depend on."""
-    run = config.stash[_RUN]
-    facts = ", ".join(f"{name} {text}" for name, text in run.environment.items())
-    lines = [f"gia: {facts}, {config.option.workers} workers"]
-    if unset := [f"{name}={value}" for name, value in REPEATABLE.items() if os.environ.get(name) != value]:
-        lines.append(f"numerics: not set, so float32 may differ from another machine's: {' '.join(unset)}")
-    else:
-        lines.append(f"numerics: {' '.join(f'{name}={value}' for name, value in REPEATABLE.items())}")
-    return lines
-
-
-@pytest.fixture(scope="session")
-def claims(request: pytest.FixtureRequest) -> Claims:
-    """Runs experiments, decides and records: see `gia.harness.session.Claims`."""
-    if _under_xdist(request.config):
-        pytest.fail("claims have worker processes of their own (--workers): run them without -n", pytrace=False)
-    return request.config.stash[_RUN].claims
-
-
-@pytest.fixture(scope="module")
-def baseline(request: pytest.FixtureRequest) -> Baseline:
-    """The stored samples of this module: baselines/<module without test_>.json."""
-    return request.config.stash[_RUN].open_baselines().open(request.path.stem.removeprefix("test_"))
-
-
-@pytest.fixture(scope="session")
-def timings(request: pytest.FixtureRequest) -> Timings:
-    """Records what was timed and holds it to its goals: see `gia.harness.timing.goals.Timings`."""
-    return request.config.stash[_RUN].bench.timings
+    config.stash[RUN] = run
+    for name, plugin in (
+        ("claims", run),
+        ("selection", run.selection),
+        ("timings", run.timings),
+        ("fixtures", fixtures),
+    ):
+        config.pluginmanager.register(plugin, f"gia-{name}")
 
 
 class ClaimRun:
     """What one pytest session knows of its claims, and the hooks that need it."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, register: Path) -> None:
         self.config = config
+        try:
+            self.register: Register = load_register(register)
+        except ValueError as error:
+            raise pytest.UsageError(f"{register}: {error}") from error
+        option, scales = config.option, self.register.scales
+        self.scale: str = scales[0] if option.gia_scale is None else option.gia_scale
+        if self.scale not in scales:
+            raise pytest.UsageError(f"--gia-scale: expected one of {list(scales)}, got {self.scale!r}")
         self.ci = bool(os.environ.get("CI"))
-        self.scale: str = config.option.scale
         self.commit = _commit(config.rootpath)
         self.environment = {
             "scale": self.scale,
-            "device": _device(config.option.device),
+            "device": _device(option.gia_device),
             "torch": torch.__version__,
             "commit": self.commit,
         }
+        if option.gia_attack is not None:
+            self.environment["attack"] = option.gia_attack
         self.notices: list[str] = []
-        self.selection = Selection(config, self.register_path.parent)
-        self.bench = BenchRun(config, self.folder, self.environment)
-        self._live = Live(config)
-        self._register: dict[str, Claim] | None = None
+        self.selection = Selection(config, register.parent)
+        self.timings = TimingRun(config, self.folder, self.environment)
+        self._progress = Progress(config)
         self._claims: Claims | None = None
         self._pool: Pool | None = None
         self._baselines: Baselines | None = None
@@ -137,36 +105,30 @@ class ClaimRun:
     @property
     def folder(self) -> Path:
         """Where this run's reports go."""
-        chosen = self.config.option.run_dir
+        option = self.config.option
+        if option.gia_run_dir:
+            return Path(option.gia_run_dir).resolve()
         name = f"{self.scale}-{self.commit.removesuffix(_CHANGED)}"
-        return Path(chosen).resolve() if chosen else self.config.rootpath / ".gia" / "runs" / name
+        if option.gia_attack is not None:
+            name += "-" + "".join(letter if letter.isalnum() else "_" for letter in option.gia_attack)
+        return self.config.rootpath / ".gia" / "runs" / name
 
-    @property
-    def register_path(self) -> Path:
-        """Where the register lies; what lies beside it are the claims."""
-        return Path(self.config.rootpath, self.config.getini("claims_register"))
-
-    @property
-    def register(self) -> dict[str, Claim]:
-        """The rows of the register, read once. UsageError where it is missing or wrong."""
-        if self._register is None:
-            if not self.register_path.exists():
-                raise pytest.UsageError(f"no register at {self.register_path}; see the ini option claims_register")
-            try:
-                self._register = load_register(self.register_path)
-            except ValueError as error:
-                raise pytest.UsageError(f"{self.register_path}: {error}") from error
-        return self._register
+    @cached_property
+    def laboratory(self) -> laboratory.Laboratory:
+        """Who measures. UsageError where the module is not there or cannot."""
+        name = self.config.getini("claims_experiment")
+        try:
+            return laboratory.load(name)
+        except (ImportError, ValueError) as error:
+            raise pytest.UsageError(f"claims_experiment: expected a module that measures, got {name!r}: {error}") from error
 
     @property
     def claims(self) -> Claims:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
             option = self.config.option
-            self._pool = Pool(option.workers) if option.workers else None
-            folder = self.folder / "blocks" if self.ci else self.config.rootpath / ".gia" / "cache" / "blocks"
-            sources = [path for path in self.register_path.parent.rglob("*.py") if not path.name.startswith("test_")]
-            store = Store(folder, sources=sources, notice=self._notice)
+            self._pool = Pool(option.gia_workers) if option.gia_workers else None
+            store = Store(self._blocks(), notice=self._notice)
             if self.ci:
                 store.clear()
             self._claims = Claims(
@@ -174,13 +136,15 @@ class ClaimRun:
                     register=self.register,
                     scale=self.scale,
                     device=self.environment["device"],
-                    root=option.data,
+                    root=option.gia_data,
                     folder=self.folder,
                     store=store,
                     workers=self._pool or 0,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
-                    announce=self._live.line,
-                    progress=self._live.progress,
+                    laboratory=self.laboratory,
+                    substitute=None if option.gia_attack is None else self._substitution(),
+                    announce=self._progress.line,
+                    progress=self._progress.reporter,
                     current=self._current,
                 )
             )
@@ -193,25 +157,40 @@ class ClaimRun:
             try:
                 self._baselines = Baselines(
                     self.config.rootpath / "baselines",
-                    rebaseline=option.rebaseline,
-                    reason=option.reason,
+                    measure=self.laboratory.measure,
+                    quantities=self.laboratory.METRICS,
+                    rebaseline=option.gia_rebaseline,
+                    reason=option.gia_reason,
                     commit=self.commit,
                 )
             except BaselineError as error:
-                if option.rebaseline:
+                if option.gia_rebaseline:
                     raise pytest.UsageError(str(error)) from error
                 raise
         return self._baselines
 
+    def pytest_report_header(self) -> list[str]:
+        """What the numbers of this run depend on."""
+        facts = ", ".join(f"{name} {value}" for name, value in self.environment.items())
+        lines = [f"gia: {facts}, {self.config.option.gia_workers} workers"]
+        if unset := [f"{name}={value}" for name, value in REPEATABLE.items() if os.environ.get(name) != value]:
+            lines.append(f"numerics: not set, so float32 may differ from another machine's: {' '.join(unset)}")
+        else:
+            lines.append(f"numerics: {' '.join(f'{name}={value}' for name, value in REPEATABLE.items())}")
+        return lines
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Check the ids, and write an empty list, so that no earlier run's verdicts are taken for this one's."""
-        if self.selection.tests_of:
-            self.selection.check(self.register)
-        if self.selection.selected() and not self.config.option.collectonly and not _under_xdist(self.config):
-            self.claims.write()
+        self.selection.check(self.register)
+        if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
+            try:
+                self.claims.write()
+            except OSError as error:
+                raise pytest.UsageError(f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}") from error
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Know which test runs, and ask it for the verdicts that its marker promises."""
         self._item, self._began = item, time.perf_counter()
         try:
             result = yield
@@ -221,16 +200,8 @@ class ClaimRun:
             pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
         return result
 
-    def _current(self) -> tuple[Sequence[str], list[tuple[str, object]], float]:
-        if self._item is None:
-            raise RuntimeError("claims: a verdict can only be recorded while a test runs")
-        return claim_ids(self._item), self._item.user_properties, self._began
-
-    def _notice(self, text: str) -> None:
-        self.notices.append(text)
-        self._live.line(f"warning: {text}")
-
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Stop the workers, find stale baselines, and write the reports."""
         if self._pool is not None:
             self._pool.close()
         if self._baselines is not None:
@@ -241,23 +212,58 @@ class ClaimRun:
         if self._claims is None:
             return
         self._claims.write()
-        text = report.markdown(self._report())
-        (self.folder / "report.md").write_text(text, encoding="utf-8")
+        report = markdown.document(self._report())
+        (self.folder / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(text)
+                file.write(report)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table of verdicts."""
         for error in self._stale:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         if self._claims is not None:
             terminalreporter.section(f"claims at {self.scale} scale")
-            terminalreporter.write_line(report.terminal(self._report(), terminalreporter._tw.fullwidth))
+            terminalreporter.write_line(text.table(self._report(), terminalreporter._tw.fullwidth))
             terminalreporter.write_line(f"reports: {self.folder}")
 
-    def _report(self) -> report.Run:
+    def _blocks(self) -> Path:
+        """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""
+        folder = self.config.rootpath / ".gia" / "cache" / "blocks"
+        if self.ci:
+            return self.folder / "blocks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return self.folder / "blocks"
+        return folder if os.access(folder, os.W_OK) else self.folder / "blocks"
+
+    def _substitution(self) -> laboratory.Substitution:
+        """What puts the user's attack in the place of a protocol's own."""
+        option = self.config.option
+        try:
+            settings = json.loads(option.gia_attack_settings or "{}")
+        except ValueError as error:
+            raise pytest.UsageError(f"--gia-attack-settings: expected JSON, got {option.gia_attack_settings}: {error}") from error
+        if not isinstance(settings, dict):
+            raise pytest.UsageError(f"--gia-attack-settings: expected an object, got {option.gia_attack_settings}")
+        try:
+            return self.laboratory.substitution(option.gia_attack, settings)
+        except (TypeError, ValueError) as error:
+            raise pytest.UsageError(f"--gia-attack: {error}") from error
+
+    def _current(self) -> tuple[Sequence[str], list[tuple[str, object]], float]:
+        if self._item is None:
+            raise RuntimeError("claims: a verdict can only be recorded while a test runs")
+        return claim_ids(self._item), self._item.user_properties, self._began
+
+    def _notice(self, text: str) -> None:
+        self.notices.append(text)
+        self._progress.line(f"warning: {text}")
+
+    def _report(self) -> rows.Run:
         order, partial = list(self.register), not self.selection.whole("claim")
-        return report.Run(
+        return rows.Run(
             scale=self.scale,
             environment=self.environment,
             rows=sorted(self.claims.rows, key=lambda row: order.index(row["id"])),
@@ -271,7 +277,8 @@ class ClaimRun:
         return set() if self._claims is None else {row["id"] for row in self._claims.rows}
 
 
-def _under_xdist(config: pytest.Config) -> bool:
+def under_xdist(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
     return hasattr(config, "workerinput")
 
 
@@ -281,20 +288,17 @@ def _device(asked: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if asked == "cuda":
-        raise pytest.UsageError(f"--device cuda: torch {torch.__version__} sees no CUDA device here; use --device cpu")
+        raise pytest.UsageError(
+            f"--gia-device: expected a CUDA device that torch {torch.__version__} can see, got none; use cpu"
+        )
     return "cpu"
 
 
 def _commit(root: Path) -> str:
     """The short commit, "+changes" where the working tree differs from it; "unversioned" outside git."""
+    command = ["git", "describe", "--always", f"--dirty={_CHANGED}", "--exclude=*"]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", f"--dirty={_CHANGED}", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unversioned"
-    return found.stdout.strip()
+    return answer.stdout.strip()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
+
+from gia.harness.decide.register import Register
 
 
 class Selection:
@@ -19,6 +20,7 @@ class Selection:
         self._deselected: set[str] = set()
         self._failed: set[str] = set()
         self._passed: set[str] = set()
+        self._skipped: dict[str, str] = {}  # test -> reason
         self._broken_modules = False
         self.tests_of: dict[str, list[str]] = {}  # claim id -> tests, those that were left out too
 
@@ -44,16 +46,18 @@ class Selection:
         """Note how each test ended."""
         if report.failed:
             self._failed.add(report.nodeid)
+        elif report.skipped and isinstance(report.longrepr, tuple):
+            self._skipped[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
         elif report.when == "call" and report.passed:
             self._passed.add(report.nodeid)
 
-    def check(self, register: Collection[str]) -> None:
+    def check(self, register: Register) -> None:
         """Raise UsageError for a test that is marked with an id that the register does not have."""
         for id, tests in self.tests_of.items():
-            if id not in register:
-                near = difflib.get_close_matches(id, register, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise pytest.UsageError(f"{tests[0]}: the register has no claim {id!r}{hint}")
+            try:
+                register.claim(id)
+            except ValueError as error:
+                raise pytest.UsageError(f"{tests[0]}: {error}") from error
 
     def selected(self) -> dict[str, list[str]]:
         """Claim id -> the tests that are left."""
@@ -76,11 +80,14 @@ class Selection:
 
     def without_verdict(self, decided: Collection[str]) -> dict[str, str]:
         """Why selected claims have no verdict."""
-        return {
-            id: "its test failed" if self._failed.intersection(tests) else "its test did not run to its end"
-            for id, tests in self.selected().items()
-            if id not in decided
-        }
+
+        def why(tests: Sequence[str]) -> str:
+            if self._failed.intersection(tests):
+                return "its test failed"
+            reasons = [self._skipped[test] for test in tests if test in self._skipped]
+            return reasons[0] if reasons else "its test did not run to its end"
+
+        return {id: why(tests) for id, tests in self.selected().items() if id not in decided}
 
 
 def claim_ids(item: pytest.Item) -> list[str]:

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.pictures import costs
-from gia.harness.timing import goals as bench
+from gia.harness.timing import goals
+from gia.harness.timing.plot import costs
 
 
-class BenchRun:
+class TimingRun:
     """Registered as a plugin.
 
-    With `--base` only the timings that compare with it run, which ask for the fixture `base`; without it all others.
+    With `--gia-base` only the timings that compare with it run, which ask for the fixture `base`; without it all others.
     """
 
     def __init__(self, config: pytest.Config, folder: Path, about: Mapping[str, str]) -> None:
         self._config, self._folder, self._about = config, folder, about
-        self.timings = bench.Timings()
+        self.timings = goals.Timings()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out the timings of the other kind."""
-        compares = self._config.option.base is not None
+        compares = self._config.option.gia_base is not None
         left_out = [
             item
             for item in items
@@ -34,10 +34,10 @@ class BenchRun:
             self._config.hook.pytest_deselected(items=left_out)
 
     def pytest_sessionfinish(self) -> None:
-        """Write bench.json, bench.md and the plot beside the other reports; with `--base` base.json and base.md."""
+        """Write bench.json, bench.md and the plot next to the other reports; with `--gia-base` base.json and base.md."""
         if not self.timings.rows and not self.timings.points:
             return
-        base, about, pictures = self._config.option.base, {**self._about, **bench.facts()}, []
+        base, about, pictures = self._config.option.gia_base, {**self._about, **goals.facts()}, []
         self._folder.mkdir(parents=True, exist_ok=True)
         if base is not None:
             about["base"] = base
@@ -46,13 +46,13 @@ class BenchRun:
             (self._folder / "images").mkdir(exist_ok=True)
             costs(self._folder / pictures[0], self.timings.points, unit="training steps per trial and step")
         name = "bench" if base is None else "base"
-        (self._folder / f"{name}.json").write_text(bench.to_json(self.timings, about), encoding="utf-8")
-        (self._folder / f"{name}.md").write_text(bench.markdown(self.timings, about, pictures), encoding="utf-8")
+        (self._folder / f"{name}.json").write_text(goals.to_json(self.timings, about), encoding="utf-8")
+        (self._folder / f"{name}.md").write_text(goals.markdown(self.timings, about, pictures), encoding="utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
         if self.timings.rows or self.timings.points:
-            base = self._config.option.base
+            base = self._config.option.gia_base
             terminalreporter.section("what things cost" if base is None else f"this working tree over {base}")
-            terminalreporter.write_line(bench.terminal(self.timings))
+            terminalreporter.write_line(goals.terminal(self.timings))
             terminalreporter.write_line(f"reports: {self._folder}")

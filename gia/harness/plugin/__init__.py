@@ -1,0 +1,36 @@
+"""The pytest plugin of the claims, an entry point: inert until the project has a register.
+
+Without one it adds its options, which carry its name, and does nothing else: no torch, no Hypothesis profile, no header.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gia.harness.plugin import options
+
+REGISTER = "claims/claims.toml"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a run, where the register lies, and who measures."""
+    options.add(parser, "--gia-", defaults=True)
+    parser.addini("claims_register", f"the register of claims, relative to the root (default: {REGISTER})")
+    parser.addini("claims_experiment", "the module that measures and draws", default="gia.experiment")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest's own junitxml looks at its option
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the run where there is a register. Raises UsageError for a register that is named and not there."""
+    named = config.getini("claims_register")
+    register = Path(config.rootpath, named or REGISTER)
+    if register.exists():
+        from gia.harness.plugin import run
+
+        run.begin(config, register)
+    elif named:
+        raise pytest.UsageError(f"claims_register: expected a file, got {register}, which does not exist")
+    elif asked := options.given(config):
+        raise pytest.UsageError(f"{asked[0]}: expected a register of claims at {register}, got none")

@@ -1,0 +1,46 @@
+"""The options of a run, by name: each is `--gia-NAME`, and `--NAME` where `gia.harness.plugin.short` is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "scale": {"metavar": "NAME", "help": "one of the register's scales (default: its first)"},
+    "device": {"choices": ("cpu", "cuda", "auto"), "default": "cpu", "help": "where victims and attacks run"},
+    "data": {"metavar": "ROOT", "help": "folder with the user's own data sets, for torchvision"},
+    "workers": {"type": int, "default": 2, "metavar": "N", "help": "worker processes; 0 computes in this one"},
+    "run-dir": {"metavar": "DIR", "help": "where reports go (default: .gia/runs/<scale>-<commit>)"},
+    "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
+    "attack": {"metavar": "NAME", "help": "an attack (name, or package.module:name) in the place of the protocols' own"},
+    "attack-settings": {"metavar": "JSON", "help": "settings of that attack, an object"},
+    "rebaseline": {"action": "store_true", "default": False, "help": "move the stored baselines that fail; needs a reason"},
+    "reason": {"metavar": "TEXT", "help": "why the baselines move; stored with them"},
+    "base": {"metavar": "REF", "help": "time this working tree against that commit, in place of the goals"},
+    "repeats": {"type": int, "default": 1, "metavar": "N", "help": "planted slowdowns that the timings must detect"},
+}
+
+
+def add(parser: pytest.Parser, prefix: str, *, defaults: bool) -> None:
+    """Add every option under a prefix; a second prefix for the same options leaves the defaults to the first."""
+    group = parser.getgroup("gia", "claims about gradient inversion")
+    for name, settings in OPTIONS.items():
+        default = {"default": settings.get("default")} if defaults else {"default": argparse.SUPPRESS}
+        group.addoption(f"{prefix}{name}", dest=destination(name), **{**settings, **default})
+
+
+def destination(name: str) -> str:
+    """Where pytest keeps the value of an option."""
+    return f"gia_{name.replace('-', '_')}"
+
+
+def given(config: pytest.Config) -> list[str]:
+    """The options that are not as they are by default."""
+    return [
+        f"--gia-{name}"
+        for name, settings in OPTIONS.items()
+        if config.getoption(destination(name)) != settings.get("default")
+    ]
