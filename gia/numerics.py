@@ -1,14 +1,16 @@
-"""Arithmetic that can be repeated: threads and flags for a run, and a fingerprint of this machine's floating point."""
+"""Computations that can be repeated: threads and flags, seeds, digests, and a fingerprint of floating point here."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: What must stand in the environment *before* torch is imported for float32 to repeat across processors.
-#: Measured: without them one seed moved a PSNR by up to 4.2 dB between instruction sets.
+__all__ = [
+    "REPEATABLE",
+    "digest_of",
+    "environment",
+    "file_digest",
+    "fingerprint",
+    "generator_of",
+    "reproducible",
+]
+
+#: Environment variables that must be set *before* torch is imported, so that float32 repeats across processors.
+#: Without them the same seed gives visibly different images on processors with different instruction sets.
 REPEATABLE = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -29,14 +41,26 @@ REPEATABLE = {
 
 @contextmanager
 def reproducible(*, threads: int = 1) -> Iterator[None]:
-    """Run a block with `threads` torch threads and deterministic algorithms; restore every flag afterwards.
+    """Run the body of a `with` statement with deterministic algorithms in full precision, then restore every flag.
 
-    One thread per process is the default because two busy threads on two shared cores were 20 times slower than one.
-    Raises ValueError for fewer than one thread, TypeError for half of one. The global random state is neither read nor
-    moved.
+    The global random state is neither read nor changed.
+
+    Args:
+        threads: number of torch threads, at least 1. One is the default because a second busy thread on shared cores
+            can make a run many times slower.
+
+    Raises:
+        TypeError: `threads` is not an int.
+        ValueError: `threads` is below 1.
+
+    >>> import torch
+    >>> from gia.numerics import reproducible
+    >>> with reproducible(threads=1):
+    ...     torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    (1, True)
     """
     if not isinstance(threads, int):
-        raise TypeError(f"threads: expected a whole number, got {threads!r}")
+        raise TypeError(f"threads: expected an int, got {threads!r}")
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     before = (
@@ -49,13 +73,13 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
     )
     try:
         torch.set_num_threads(threads)
-        # The flag of torch.use_deterministic_algorithms, without the compiler that it imports for 3 s in each process.
+        # The same as torch.use_deterministic_algorithms(True), which would also import torch's compiler for seconds.
         torch.set_deterministic_debug_mode("error")
-        # Every new buffer would be filled with NaN first: 3 % of an attack's step, for memory that is never read.
+        # Otherwise every new buffer is filled with NaN first, which takes time; no code here reads such memory.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it in deterministic mode
         with _full_precision():
             yield
     finally:
@@ -70,15 +94,16 @@ def reproducible(*, threads: int = 1) -> Iterator[None]:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """float32 is float32: no TF32 and no bfloat16 inside products and convolutions, on a GPU or (oneDNN) on a CPU.
+    """Compute float32 in float32: no TF32 and no bfloat16 in products and convolutions, on a GPU or (oneDNN) a CPU.
 
-    torch keeps this twice. The old switches know only some of it, and since 2.9 reading them raises where the new ones
-    (`fp32_precision`, one per kind of operation) say otherwise. So both are set, and both are put back.
+    torch stores this in two sets of switches. The old ones cover only some operations, and since torch 2.9 reading
+    them raises RuntimeError if the new ones (`fp32_precision`, one per kind of operation) disagree. Therefore both are
+    set, and both are restored.
     """
     places = [place for path in _PRECISION if (place := _at(path)) is not None]
     new = [place.fp32_precision for place in places]
     matmul = cudnn = None
-    with suppress(RuntimeError):  # mixed before we came: there is no old answer to put back
+    with suppress(RuntimeError):  # the user has mixed old and new switches: no old value exists that could be restored
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         cudnn = torch.backends.cudnn.allow_tf32
@@ -97,7 +122,7 @@ _PRECISION = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn
 
 
 def _at(path: str) -> Any:
-    """The place of torch.backends that holds a precision, None in a torch that has no such place."""
+    """The object in torch.backends that holds this precision, or None if this version of torch has none."""
     kind, operation = path.split(".")
     place = getattr(getattr(torch.backends, kind), operation, None)
     return place if hasattr(place, "fp32_precision") else None
@@ -105,15 +130,87 @@ def _at(path: str) -> Any:
 
 def _set_old(*, matmul: str | None, cudnn: bool | None) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Please use the new API settings")  # said once, by torch 2.9
+        warnings.filterwarnings("ignore", message="Please use the new API settings")  # torch 2.9 warns once
         if matmul is not None:
             torch.set_float32_matmul_precision(matmul)
         if cudnn is not None:
             torch.backends.cudnn.allow_tf32 = cudnn
 
 
+def generator_of(*parts: str | int) -> torch.Generator:
+    """A new CPU generator whose seed depends on `parts` only, so that every process and machine draws the same numbers.
+
+    The seed is the first eight bytes (big endian) of the SHA-256 of `json.dumps(list(parts))`. Give each purpose its
+    own parts: two purposes then draw independently, and neither changes when the other draws more numbers.
+
+    Args:
+        *parts: what the random numbers are for, for example an experiment, an index and a purpose.
+
+    Returns:
+        A generator on the CPU.
+
+    Raises:
+        TypeError: a part is neither a str nor an int (a bool is refused, too).
+
+    >>> import torch
+    >>> from gia.numerics import generator_of
+    >>> torch.randperm(6, generator=generator_of("experiment", 3, "images")).tolist()
+    [5, 2, 4, 1, 3, 0]
+    >>> generator_of("experiment", 3, "start").initial_seed()
+    13673956423491620716
+    """
+    for part in parts:
+        if not isinstance(part, str | int) or isinstance(part, bool):
+            raise TypeError(f"parts: expected strings and integers, got {part!r}")
+    digest = hashlib.sha256(json.dumps(list(parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+
+
+def digest_of(content: Any) -> str:
+    """Sixteen hex digits of the SHA-256 of plain JSON content; the order of keys makes no difference.
+
+    Args:
+        content: what `json.dumps` takes: dicts with string keys, lists, strings, finite numbers, True, False and None.
+            Tuples count as lists.
+
+    Raises:
+        TypeError: the content holds another type.
+        ValueError: the content holds NaN or infinity.
+
+    >>> from gia.numerics import digest_of
+    >>> digest_of({"batch_size": 4, "attack": "dlg"}) == digest_of({"attack": "dlg", "batch_size": 4})
+    True
+    >>> digest_of([1, 2.5, None])
+    'c8638c12c745b295'
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: str | Path) -> str:
+    """Sixteen hex digits of the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    >>> import gia.data.assets
+    >>> from gia.numerics import file_digest
+    >>> file_digest(gia.data.assets.files("digits")[0])
+    '09f66e6debdee2cd'
+    """
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
 def environment() -> dict[str, str]:
-    """What a stored number depends on besides its setting: versions, processor capability, threads."""
+    """Versions, processor capability and threads: what a stored number depends on in addition to its settings.
+
+    Returns:
+        Name to value, both strings.
+
+    >>> from gia.numerics import environment
+    >>> sorted(environment())[:4]
+    ['ATEN_CPU_CAPABILITY', 'MKL_CBWR', 'OMP_NUM_THREADS', 'ONEDNN_MAX_CPU_ISA']
+    """
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -126,23 +223,32 @@ def environment() -> dict[str, str]:
 
 
 def fingerprint() -> str:
-    """Twelve hex digits that agree where floating point agrees bit for bit on the kernels that attacks use.
+    """Twelve hex digits that are equal on two machines if floating point agrees bit for bit in the kernels of attacks.
 
-    A digest of one fixed convolution, matrix product and transcendental in float32 and float64 with their gradients,
-    and of `environment()` without the Python version. Same digits: stored samples are compared seed by seed.
+    Stored samples are compared seed by seed only where the fingerprints are equal. The digest covers one fixed
+    convolution, matrix product and transcendental function in float32 and float64 with their gradients, and
+    `environment()` without the Python version.
+
+    Returns:
+        Twelve lower-case hex digits.
+
+    >>> from gia.numerics import fingerprint
+    >>> fingerprint() == fingerprint()
+    True
     """
     digest = hashlib.sha256()
     facts = environment()
     del facts["python"]
     digest.update(repr(sorted(facts.items())).encode())
     for dtype in (torch.float32, torch.float64):
-        for tensor in _probe(dtype):
+        for tensor in _sample_computation(dtype):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
 @torch.enable_grad()
-def _probe(dtype: torch.dtype) -> list[Tensor]:
+def _sample_computation(dtype: torch.dtype) -> list[Tensor]:
+    """A loss and its gradients, computed with the kernels that attacks use."""
     draw = np.random.default_rng(2503_11514)
     images, kernel, matrix = (
         torch.from_numpy(draw.standard_normal(shape)).to(dtype).requires_grad_()

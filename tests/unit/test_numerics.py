@@ -1,4 +1,4 @@
-"""Repeatable arithmetic: what a block sets, that it puts everything back, and when a fingerprint changes."""
+"""Repeatable computations: flags are set and restored; seeds, digests and fingerprints depend on what they should."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from gia.numerics import environment, fingerprint, reproducible
+from gia.numerics import digest_of, environment, file_digest, fingerprint, generator_of, reproducible
 from tests.contracts.snapshots import global_state
 
 PRECISIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
@@ -16,18 +16,18 @@ PRECISIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn
 
 def precisions():
     """torch's new switches, one per kind of operation; empty before torch 2.9."""
-    found = {}
+    values = {}
     for path in PRECISIONS:
         kind, operation = path.split(".")
         place = getattr(getattr(torch.backends, kind), operation, None)
         if hasattr(place, "fp32_precision"):
-            found[path] = place.fp32_precision
-    return found
+            values[path] = place.fp32_precision
+    return values
 
 
 @pytest.fixture
 def unusual():
-    """Every flag another way round than by default; put back by hand."""
+    """Every flag differs from its default; restored by hand."""
     before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(3)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -43,7 +43,7 @@ def unusual():
 
 @pytest.mark.usefixtures("unusual")
 @pytest.mark.parametrize("leave", ["by its end", "by an error"])
-def test_everything_is_put_back(leave):
+def test_every_flag_is_restored(leave):
     """If it fails, a measurement changes how the user's own training runs afterwards."""
     before = global_state(), precisions()
     try:
@@ -58,8 +58,8 @@ def test_everything_is_put_back(leave):
 
 
 @pytest.mark.usefixtures("unusual")
-def test_the_block_runs_deterministically_in_full_precision_on_its_threads():
-    """If it fails, a number that is called reproducible hangs on cuDNN's choice, on TF32 or bfloat16, or on threads."""
+def test_the_body_runs_deterministically_in_full_precision_on_its_threads():
+    """If it fails, a reproducible number depends on cuDNN's choice, on TF32 or bfloat16, or on threads."""
     for threads in (1, 2):
         with reproducible(threads=threads):
             assert torch.get_num_threads() == threads
@@ -74,8 +74,8 @@ def test_the_block_runs_deterministically_in_full_precision_on_its_threads():
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
 
-def test_precision_set_the_new_way_comes_back_too():
-    """torch >= 2.9 raises where its old and new switches disagree. If it fails, such a user cannot enter a block."""
+def test_precision_that_was_set_by_the_new_switches_is_restored_too():
+    """torch >= 2.9 raises where its old and new switches disagree. If it fails, such a user cannot enter `reproducible`."""
     if not precisions():
         return
     matmul = torch.backends.cuda.matmul
@@ -89,8 +89,8 @@ def test_precision_set_the_new_way_comes_back_too():
         matmul.fp32_precision = before
 
 
-def test_blocks_nest():
-    """If it fails, the inner block's end undoes the outer one."""
+def test_calls_nest():
+    """If it fails, leaving the inner `with` undoes the outer one."""
     with reproducible(threads=2):
         outer = global_state()
         with reproducible(threads=1):
@@ -108,13 +108,13 @@ def test_a_workspace_that_the_user_chose_is_kept(monkeypatch):
 
 @pytest.mark.parametrize(("threads", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
 def test_a_number_of_threads_is_a_whole_number_from_one(threads, error):
-    """If it fails, torch complains in words that do not name the argument."""
+    """If it fails, torch raises an error that does not name the argument."""
     with pytest.raises(error, match="threads: expected"), reproducible(threads=threads):
         pass
 
 
-def test_a_block_that_cannot_begin_leaves_nothing(monkeypatch):
-    """If it fails, half of the flags stay set although the block was never entered."""
+def test_a_body_that_cannot_begin_leaves_no_flag_changed(monkeypatch):
+    """If it fails, half of the flags stay set although the body was never entered."""
 
     def refuse(*_, **__):
         raise LookupError("on purpose")
@@ -127,8 +127,8 @@ def test_a_block_that_cannot_begin_leaves_nothing(monkeypatch):
     assert (global_state(), precisions()) == before
 
 
-def test_a_fingerprint_repeats_and_moves_nothing():
-    """If it fails, stored samples are never compared seed by seed, or asking for it moves random states. That a fresh
+def test_a_fingerprint_repeats_and_leaves_the_global_state():
+    """If it fails, stored samples are never compared seed by seed, or computing it changes random states. That a fresh
     process gives the same digits is tested in `tests/contracts/test_fresh_process.py`."""
     before = global_state()
     with torch.no_grad():
@@ -151,10 +151,43 @@ def test_a_fingerprint_changes_with_what_arithmetic_depends_on(monkeypatch):
     assert fingerprint() == digits
 
 
-def test_the_environment_is_told():
+def test_the_environment_holds_versions_threads_and_variables():
     """If it fails, a stored number does not say what it was measured with."""
     facts = environment()
     assert facts["torch"] == torch.__version__
     assert facts["threads"] == str(torch.get_num_threads())
     assert {"python", "torchvision", "cpu", "capability", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY"} <= set(facts)
     assert all(isinstance(value, str) for value in facts.values())
+
+
+def test_a_generator_follows_from_its_parts_alone():
+    """If it fails, every image, victim and start of every claim changes: the seeds are those of earlier versions."""
+    before = torch.get_rng_state()
+    assert generator_of("op.batch_size", 7, "images", 2).initial_seed() == 9861400644404027299
+    assert generator_of("experiment", 3, "start").initial_seed() == 13673956423491620716
+    assert generator_of("experiment", "3", "start").initial_seed() != 13673956423491620716
+    assert torch.get_rng_state().equal(before)
+    assert generator_of("a") is not generator_of("a")
+
+
+@pytest.mark.parametrize("part", [True, 1.0, None, b"a"])
+def test_a_part_that_is_neither_a_string_nor_an_integer_is_refused(part):
+    """If it fails, True and 1 give two seeds in one place and one seed in another."""
+    with pytest.raises(TypeError, match=f"parts: expected strings and integers, got {part!r}"):
+        generator_of("claim", 0, part)
+
+
+def test_a_digest_depends_on_the_content_and_not_on_the_order_of_keys():
+    """If it fails, stored results are not found again, or one is taken for another: earlier versions made this digest."""
+    assert digest_of({"b": [1, True, None], "a": {"x": 0.1, "ä": "é"}}) == "a2c862faea3f7ee4"
+    assert digest_of({"a": {"ä": "é", "x": 0.1}, "b": (1, True, None)}) == "a2c862faea3f7ee4"
+    assert digest_of({"b": [1, False, None], "a": {"x": 0.1, "ä": "é"}}) != "a2c862faea3f7ee4"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest_of([float("nan")])
+
+
+def test_a_file_digest_is_the_start_of_what_sha256sum_prints(tmp_path):
+    """If it fails, a changed source file or picture is taken for the old one: FIPS 180-2's digest of "abc"."""
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert file_digest(path) == file_digest(str(path)) == "ba7816bf8f01cfea"
