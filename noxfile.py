@@ -66,7 +66,7 @@ def ready() -> str:
 
     pip("--upgrade", "pip>=25.1")  # dependency groups
     pip(f"torch=={TORCH_HERE}", f"torchvision=={TORCH[TORCH_HERE]}")
-    pip("--editable", ".[harness]", "--group", "dev")
+    pip("--editable", ".[all]", "--group", "dev")
     for flags, requirement in carriers():
         pip(*flags, requirement)
     mark.write_text(stamp)
@@ -132,7 +132,7 @@ def bench(session: nox.Session) -> None:
 def matrix(session: nox.Session, torch: str) -> None:
     """Run the test suite against one torch release, in an environment of its own."""
     session.install(f"torch=={torch}", f"torchvision=={TORCH[torch]}")
-    session.install("--editable", ".[harness]", "--group", "test")
+    session.install("--editable", ".[all]", "--group", "test")
     for flags, requirement in carriers():
         session.install(*flags, requirement)
     session.run("python", "-m", "pytest", *SUITE, *session.posargs, env=ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""The message of an error about a name that is not known: what is known, what came, and what may have been meant."""
+"""The messages of errors that several modules raise: an unknown name, and an optional package that is missing."""
 
 from __future__ import annotations
 
@@ -20,3 +20,18 @@ def expected_one_of(argument: str, got: object, known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(got), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{argument}: expected one of {list(known)}, got {got!r}{hint}"
+
+
+def not_installed(package: str, purpose: str, extra: str) -> ModuleNotFoundError:
+    """The error about an optional package that is missing, with the command that installs it.
+
+    Args:
+        package: the name under which Python imports it.
+        purpose: what it is needed for.
+        extra: the extra of gia that installs it.
+
+    >>> print(not_installed("cma", "the CMA-ES search of ggl", "ggl"))
+    cma: expected to be installed for the CMA-ES search of ggl; python -m pip install "gia[ggl]"
+    """
+    command = f'python -m pip install "gia[{extra}]"'
+    return ModuleNotFoundError(f"{package}: expected to be installed for {purpose}; {command}", name=package)

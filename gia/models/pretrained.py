@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import h5py
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gia.data import assets
+from gia.errors import not_installed
 from gia.models.standardization import standardize
 
 __all__ = ["PRETRAINED", "pretrained"]
@@ -28,6 +28,7 @@ def pretrained(name: str) -> nn.Module:
         ValueError: no such network.
         FileNotFoundError: its file is missing; the message has the command that brings it.
         gia.data.assets.AssetError: its file is not the one that was meant.
+        ModuleNotFoundError: cifar10-cnn without h5py.
     """
     if name not in _LOADERS:
         raise ValueError(f"name must be one of {list(_LOADERS)}, not {name!r}")
@@ -67,6 +68,10 @@ _KERAS: Mapping[type[nn.Module], tuple[str, Mapping[str, str]]] = {
 
 
 def _read_cifar10_cnn(net: nn.Module) -> dict[str, Tensor]:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise not_installed("h5py", "the weights of cifar10-cnn", "weights") from error
     weights = {}
     counts = dict.fromkeys(_KERAS, 0)
     with h5py.File(assets.files("cifar10-cnn")[0], "r") as file:

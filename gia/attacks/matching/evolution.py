@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gia.attacks.matching.updates import Evaluate, Step
+from gia.errors import not_installed
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class _Strategy:
     """The search of one trial; `candidate` is what it wants to have evaluated next."""
 
     def __init__(self, rule: CMA, mean: Tensor, generator: torch.Generator) -> None:
-        import cma  # takes a second, of which most is matplotlib
+        try:
+            import cma  # takes a second, of which most is matplotlib
+        except ModuleNotFoundError as error:
+            raise not_installed("cma", "the CMA-ES search of ggl", "ggl") from error
 
         def normal(*shape: int) -> np.ndarray:
             drawn: np.ndarray = torch.randn(
