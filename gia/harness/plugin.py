@@ -15,7 +15,7 @@ from hypothesis import settings
 from gia.harness.baseline.check import Baseline, Baselines
 from gia.harness.baseline.file import BaselineError
 from gia.harness.bench_run import BenchRun
-from gia.harness.decide.register import SCALES, Claim, load_register
+from gia.harness.decide.register import Register, load_register
 from gia.harness.live import Live
 from gia.harness.report import rows as report
 from gia.harness.selection import Selection, claim_ids
@@ -33,7 +33,12 @@ _RUN = pytest.StashKey["ClaimRun"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run, and where the register lies."""
     group = parser.getgroup("gia", "claims about gradient inversion")
-    group.addoption("--scale", choices=SCALES, default="reduced", help="small nets on the CPU, or the paper's settings")
+    group.addoption(
+        "--scale",
+        choices=("reduced", "paper"),
+        default="reduced",
+        help="small nets on the CPU, or the paper's settings",
+    )
     group.addoption("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where victims and attacks run")
     group.addoption("--data", metavar="ROOT", help="folder with the user's own data sets, for torchvision")
     group.addoption("--workers", type=int, default=2, metavar="N", help="worker processes; 0 computes in this one")
@@ -126,7 +131,7 @@ class ClaimRun:
         self.selection = Selection(config, self.register_path.parent)
         self.bench = BenchRun(config, self.folder, self.environment)
         self._live = Live(config)
-        self._register: dict[str, Claim] | None = None
+        self._register: Register | None = None
         self._claims: Claims | None = None
         self._pool: Pool | None = None
         self._baselines: Baselines | None = None
@@ -147,7 +152,7 @@ class ClaimRun:
         return Path(self.config.rootpath, self.config.getini("claims_register"))
 
     @property
-    def register(self) -> dict[str, Claim]:
+    def register(self) -> Register:
         """The rows of the register, read once. UsageError where it is missing or wrong."""
         if self._register is None:
             if not self.register_path.exists():
