@@ -198,7 +198,9 @@ def test_no_honest_training_raises_an_alarm(claims):
     path = claims.images / "detect.false_alarms-roc.png"
     pictures.roc(path, curves)
     claim = claims.claim("detect.false_alarms")
-    verdict = verdicts.count(claim, np.array([bool(found) for found in alarms.values()]), coverage=0.95, sides="upper")
+    verdict = verdicts.count(
+        claim, np.array([bool(found) for found in alarms.values()]), coverage=0.95, alternative="less"
+    )
     which = "; ".join(f"{t.architecture} {t.seed}: {found[0]}" for t, found in alarms.items() if found)
     measured = f"{sum(map(bool, alarms.values()))} of {len(held)} {which}".strip()
     claims.record(replace(verdict, measured=measured), pictures=[path])

@@ -22,7 +22,7 @@ kind = "{kind}"
 metric = "psnr"
 unit = "dB"
 margin = {margin}
-{side}
+{direction}
 source = "Fig. 0"
 paper = "SSIM .9 to .1"
 expected = {{ reduced = ["{expected}", "planted so"], paper = ["supported", "not run"] }}
@@ -97,8 +97,8 @@ def test_{name}(claims):
 
 def row(id: str, expected: str = "supported", kind: str = "trend", margin: float = 0.5) -> str:
     """A row of an inner register."""
-    side = 'side = "worse"' if kind in ("trend", "paired") else ""
-    return ROW.format(id=id, kind=kind, margin=margin, side=side, expected=expected)
+    direction = 'direction = "worse"' if kind in ("trend", "paired") else ""
+    return ROW.format(id=id, kind=kind, margin=margin, direction=direction, expected=expected)
 
 
 def trend(id: str, slope: float = 2.0, measure: str = "planted") -> str:
@@ -125,7 +125,7 @@ class Inner:
 
     def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
         register = self.path / "claims" / "claims.toml"
-        before = register.read_text() if register.exists() else ""
+        before = register.read_text() if register.exists() else 'scales = ["reduced", "paper"]\n'
         register.write_text(before + "".join(rows))
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.decide.register import ATTACK_TYPES, COLUMNS, FACTORS, SCALES, load_register, load_table1
+from claims.table1 import ATTACK_TYPES, COLUMNS, FACTORS, load_table1
+from gia.harness.decide.register import load_register
 
 ROOT = Path(__file__).parents[2]
 REGISTER = ROOT / "claims" / "claims.toml"
 CLAIMS = load_register(REGISTER)
+MATRIX = {f"{attack_type}.{factor}": attack_type for attack_type in ATTACK_TYPES for factor in FACTORS}
 DOCUMENT = tomllib.loads(REGISTER.read_text(encoding="utf-8"))
 REPORTED = json.loads((ROOT / "baselines" / "reported.json").read_text(encoding="utf-8"))
 
@@ -109,10 +111,9 @@ def numbers(text: str) -> set[float]:
 
 def test_the_register_holds_every_row_of_the_paper_and_no_other():
     """If this fails, a claim was lost, added or renamed without this list knowing."""
-    matrix = [f"{attack_type}.{factor}" for attack_type in ATTACK_TYPES for factor in FACTORS]
-    assert len(matrix) == 36
+    assert len(MATRIX) == 36
     others = [f"{family}.{name}" for family, names in OUTSIDE_THE_MATRIX.items() for name in names.split()]
-    assert sorted(CLAIMS) == sorted([*matrix, *others, "visual_quality"])
+    assert sorted(CLAIMS) == sorted([*MATRIX, *others, "visual_quality"])
     assert len(CLAIMS) == 86
 
 
@@ -137,18 +138,17 @@ def test_table_one_has_six_by_nine_cells_that_together_hold_the_whole_matrix():
     """If this fails, a cell is missing or a row of the matrix belongs to no cell."""
     cells = [cell for row in load_table1(REGISTER).values() for cell in row.values()]
     assert len(cells) == 54
-    linked = {name for cell in cells for name in cell.rows}
-    assert {name for name, claim in CLAIMS.items() if claim.factor} <= linked
+    assert set(MATRIX) <= {name for cell in cells for name in cell.claims}
 
 
 def test_each_cell_is_linked_to_claims_of_its_own_row_and_column():
     """If this fails, a verdict is shown in a cell that it does not speak of."""
     for attack_type, row in load_table1(REGISTER).items():
         for factor in FACTORS:
-            assert row[factor].rows[0] == f"{attack_type}.{factor}"
-            effect = any(CLAIMS[name].kind != "equivalence" for name in row[factor].rows)
+            assert row[factor].claims[0] == f"{attack_type}.{factor}"
+            effect = any(CLAIMS[name].kind != "equivalence" for name in row[factor].claims)
             assert (row[factor].paper == "yes") == effect, (attack_type, factor)
-        assert row["original"].rows == (f"{attack_type}.original",)
+        assert row["original"].claims == (f"{attack_type}.original",)
 
 
 def test_margins_are_the_committed_ones():
@@ -164,16 +164,16 @@ def test_margins_are_the_committed_ones():
 def test_the_deciding_metric_is_the_attack_type_s():
     """If this fails, a metric was chosen for a matrix row that could suit its result."""
     metric = {"gen_z": "label_agreement", "ana_arch": "exact_share"}
-    for name, claim in CLAIMS.items():
-        if claim.factor:
-            assert claim.metric == OWN_METRICS.get(name, metric.get(claim.attack_type, "psnr")), name
+    for name, attack_type in MATRIX.items():
+        assert CLAIMS[name].metric == OWN_METRICS.get(name, metric.get(attack_type, "psnr")), name
 
 
 def test_every_effect_in_the_matrix_is_claimed_for_the_worse():
     """If this fails, a sign is reversed: each factor that the paper calls harmful must lower the score."""
-    for name, claim in CLAIMS.items():
-        if claim.factor and claim.kind in ("trend", "paired"):
-            assert claim.side == "worse", name
+    for name in MATRIX:
+        claim = CLAIMS[name]
+        if claim.kind in ("trend", "paired"):
+            assert claim.direction == "worse", name
             assert claim.kind == "trend" or claim.pair, name
 
 
@@ -190,7 +190,7 @@ def test_untrained_is_the_better_victim_for_op_and_the_worse_one_for_fishing():
 
 def test_only_the_rows_known_to_fail_are_expected_refuted():
     """If this fails, an expectation moved: that is a reviewed commit with its evidence, and a change of this list."""
-    for scale in SCALES:
+    for scale in CLAIMS.scales:
         refuted = {name for name, claim in CLAIMS.items() if claim.expected[scale].outcome == "refuted"}
         assert refuted == REFUTED - UNDECIDED[scale] | MEASURED[scale]
         undecided = {name for name, claim in CLAIMS.items() if claim.expected[scale].outcome == "inconclusive"}
@@ -253,3 +253,35 @@ def test_the_reported_file_is_stored_with_sorted_keys():
     """If this fails, a change of one number cannot be read in a diff."""
     text = (ROOT / "baselines" / "reported.json").read_text(encoding="utf-8")
     assert text == json.dumps(REPORTED, indent=1, sort_keys=True) + "\n"
+
+
+def planted(tmp_path, attack_type, column, cell):
+    """A register whose Table I has one cell replaced, or left out where it is None."""
+    cells = {(of, name): '{ paper = "yes", rows = ["op.batch_size"] }' for of in ATTACK_TYPES for name in COLUMNS}
+    cells[attack_type, column] = cell
+    lines = [f"table1.{of}.{name} = {value}" for (of, name), value in cells.items() if value is not None]
+    path = tmp_path / "claims.toml"
+    path.write_text("\n".join([*lines, REGISTER.read_text(encoding="utf-8").split("[table1.")[0]]), encoding="utf-8")
+    return path
+
+
+def test_table_one_is_read_cell_by_cell(tmp_path):
+    """If this fails, the re-measured table shows a verdict in the wrong cell."""
+    table = load_table1(planted(tmp_path, "gen_w", "fedavg", '{ paper = "no", rows = ["op.batch_size"] }'))
+    assert table["gen_w"]["fedavg"] == ("no", ("op.batch_size",))
+    assert table["gen_w"]["original"].paper == "yes"
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (None, "table1.op: expected the keys"),
+        ('{ paper = "yes" }', "table1.op.fedavg: expected the keys"),
+        ('{ paper = "yes", rows = ["op.fdavg"] }', r"table1.op.fedavg: rows: expected ids .* got \['op.fdavg'\]"),
+        ('{ paper = "yes", rows = [] }', r"table1.op.fedavg: rows: expected ids"),
+    ],
+)
+def test_a_cell_that_nothing_measures_is_refused(tmp_path, cell, message):
+    """If this fails, a cell of Table I can lose its claim unnoticed."""
+    with pytest.raises(ValueError, match=message):
+        load_table1(planted(tmp_path, "op", "fedavg", cell))

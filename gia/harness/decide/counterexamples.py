@@ -1,4 +1,4 @@
-"""Universal and exact claims: Hypothesis searches for a counterexample, and the worst example seen is reported."""
+"""Universal and exact claims: Hypothesis searches for a counterexample; the verdict reports the worst example."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ Example = Mapping[str, Any]
 
 
 class ClaimRefuted(AssertionError):
-    """A counterexample to a claim; any other exception is an error of the check.
+    """A counterexample to a claim. Any other exception of a check is an error of the check.
 
     Args:
-        margin: By how much the claim fails there: negative and finite.
-        counterexample: The counterexample in words; the search fills it in.
+        margin: by how much the claim fails, negative and finite.
+        counterexample: the counterexample in words; the search fills it in.
 
     Raises:
         ValueError: if the margin is not negative and finite.
+
+    >>> str(ClaimRefuted(-0.5, "x=3"))
+    'x=3: margin -0.5'
     """
 
     def __init__(self, margin: float, counterexample: str = "") -> None:
         if not (math.isfinite(margin) and margin < 0):
-            raise ValueError(f"margin of a counterexample must be negative and finite, but is {margin!r}")
+            raise ValueError(f"margin: expected a negative finite number, got {margin!r}")
         super().__init__(f"{counterexample or 'counterexample'}: margin {margin:.4g}")
         self.margin = margin
         self.counterexample = counterexample
@@ -49,30 +52,36 @@ def universal(
     examples: Sequence[Example] = (),
     minimum: int = 200,
 ) -> Verdict:
-    """A statement about every input: one counterexample refutes, `minimum` distinct valid examples support.
+    """A statement about every input: one counterexample refutes it, `minimum` distinct valid examples support it.
 
-    The explicit examples come first, then Hypothesis draws twice `minimum` examples, seeded by crc32 of the claim id,
-    with no database and no deadline; a second run shrinks what the first found. The effect is the worst margin over all
-    that was tried; the detail names the worst example and the smallest counterexample. Support is no proof: measured
-    on a unit square, the default search misses counterexamples that fill a box of 5 % of it in less than .1 % of cases,
-    of 2 % in 7 % and of 1 % in 26 % (tests/harness/test_planted.py).
+    The explicit examples come first. Then Hypothesis draws twice `minimum` examples, seeded by crc32 of the claim id,
+    without database and deadline; if one refutes, a second run shrinks it. The effect is the smallest margin seen;
+    `detail` names that example and the shrunk counterexample. Support is no proof: on a unit square the default search
+    misses counterexamples that fill a box of 5 % of the area in less than .1 % of cases, of 2 % in 7 % and of 1 % in
+    26 % (tests/harness/decide/test_planted.py).
 
     Args:
-        claim: Of kind "universal".
-        check: Takes the values by name and returns the margin by which the statement holds (>= 0 is fine), or raises
-            ClaimRefuted. It may call hypothesis.assume; a rejected example does not count.
-        strategies: Name to strategy; the values must be picklable, which tells distinct ones apart.
-        examples: Found counterexamples and other cases to try first, as keyword arguments of `check`.
-        minimum: Lower it only for a space that is smaller than that.
+        claim: of kind "universal".
+        check: takes the values by name and returns the margin by which the statement holds (negative if it fails), or
+            raises ClaimRefuted. It may call hypothesis.assume; rejected examples do not count.
+        strategies: name -> strategy of picklable values; values with equal pickles count once.
+        examples: cases to try first, such as known counterexamples, as keyword arguments of `check`.
+        minimum: how many distinct valid examples are needed. Lower it only for a space that has fewer.
 
     Raises:
-        ValueError: if the claim is of another kind, minimum < 1, a margin is not finite, or an explicit example is
-            rejected by the check's own assumptions.
+        ValueError: if the claim is of another kind, minimum < 1, a margin is not finite, or the check's assumptions
+            reject an explicit example.
         TypeError: if a value cannot be pickled.
         Exception: whatever else the check raises; hypothesis.errors.Unsatisfiable if it rejects every example.
+
+    >>> from hypothesis import strategies as st
+    >>> claim = Claim("thm.square", "x^2 >= 0.", "universal", "slack", "1", None, None, "Thm. 1", "a bound", {})
+    >>> verdict = universal(claim, lambda x: x * x, {"x": st.integers(-99, 99)}, minimum=20)
+    >>> verdict.outcome, verdict.effect
+    ('supported', 0.0)
     """
-    search, found = _run(claim, "universal", check, strategies, examples, minimum)
-    return _verdict(claim, search, found, minimum, "margin", lambda margin: margin)
+    search, smallest = _run(claim, "universal", check, strategies, examples, minimum)
+    return _verdict(claim, search, smallest, minimum, "margin", lambda margin: margin)
 
 
 def exact(
@@ -83,32 +92,41 @@ def exact(
     examples: Sequence[Example] = (),
     minimum: int = 200,
 ) -> Verdict:
-    """An equality for every input, up to the claim's margin as tolerance (none: exactly).
+    """An equality for every input, with the claim's margin as tolerance; without a margin, exactly.
 
     As `universal`, but `check` returns the error, >= 0, and the verdict's effect is the largest error seen.
 
     Raises:
         ValueError: as `universal`, and if an error is negative.
+
+    >>> from hypothesis import strategies as st
+    >>> claim = Claim("thm.half", "x/2 + x/2 = x.", "exact", "error", "1", 1e-12, None, "Eq. 1", "equal", {})
+    >>> exact(claim, lambda x: abs(x / 2 + x / 2 - x), {"x": st.integers(0, 99)}, minimum=20).outcome
+    'supported'
     """
     tolerance = claim.margin or 0.0
 
     def margin(**example: Any) -> float:
         error = float(check(**example))
         if error < 0:
-            raise ValueError(f"check must return an error >= 0, but gave {error} for {describe(example)}")
+            raise ValueError(f"check: expected an error >= 0, got {error} for {describe(example)}")
         return tolerance - error
 
-    search, found = _run(claim, "exact", margin, strategies, examples, minimum)
-    return _verdict(claim, search, found, minimum, "error", lambda margin: tolerance - margin)
+    search, smallest = _run(claim, "exact", margin, strategies, examples, minimum)
+    return _verdict(claim, search, smallest, minimum, "error", lambda margin: tolerance - margin)
 
 
 def describe(example: Example) -> str:
-    """An example as text: `name=value, ...`."""
+    """An example as text: `name=value, ...`.
+
+    >>> describe({"x": 0.5, "n": 3})
+    'x=0.5, n=3'
+    """
     return ", ".join(f"{name}={value!r}" for name, value in example.items())
 
 
 class _Search:
-    """Judges examples, counts the valid ones and remembers the worst."""
+    """Checks examples, counts the valid ones and remembers the worst."""
 
     def __init__(self, check: Check) -> None:
         self.check = check
@@ -124,7 +142,7 @@ class _Search:
         except ClaimRefuted as refutation:
             margin = refutation.margin
         if not math.isfinite(margin):
-            raise ValueError(f"check must return a finite number, but the margin is {margin} for {describe(example)}")
+            raise ValueError(f"check: expected a finite number, got the margin {margin} for {describe(example)}")
         self.valid += 1
         self.distinct.add(key)
         if margin < self.worst[0]:
@@ -132,13 +150,13 @@ class _Search:
         return margin
 
     def hunt(self, **example: Any) -> None:
-        """Judges, and raises every refutation from this one line: Hypothesis tells bugs apart by it when it shrinks."""
+        """`judge`, but raise refutations, all from this line: Hypothesis shrinks the errors of each line separately."""
         if (margin := self.judge(**example)) < 0:
             raise ClaimRefuted(margin, describe(example))
 
 
 class _ByContent(pickle.Pickler):
-    """Pickles tensors by what they hold; torch puts the number of a storage in."""
+    """Pickles tensors by their values; torch's own pickles also contain the number of a storage."""
 
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, torch.Tensor):
@@ -147,7 +165,7 @@ class _ByContent(pickle.Pickler):
 
 
 def _key(example: Example) -> tuple[bytes, ...]:
-    """What tells an example from another: the pickles of its values, by digest."""
+    """The digests of the pickles of an example's values; equal examples have equal keys."""
     keys = []
     try:
         for value in example.values():
@@ -155,7 +173,7 @@ def _key(example: Example) -> tuple[bytes, ...]:
             keys.append(hashlib.sha256(buffer.getbuffer()).digest())
         return tuple(keys)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise TypeError(f"strategies must draw values that can be pickled, but drew {describe(example)}") from error
+        raise TypeError(f"strategies: expected values that can be pickled, got {describe(example)}") from error
 
 
 def _run(
@@ -166,13 +184,13 @@ def _run(
     examples: Sequence[Example],
     minimum: int,
 ) -> tuple[_Search, ClaimRefuted | None]:
-    """The finished search and the smallest counterexample: a pass over everything, and one to shrink what it found."""
+    """The finished search and the smallest counterexample: one pass over everything, and one that shrinks."""
     if claim.kind != kind:
-        raise ValueError(f"claim {claim.id!r}: kind must be {kind!r} for this verdict, but is {claim.kind!r}")
+        raise ValueError(f"claim {claim.id!r}: kind: expected {kind!r} for this verdict, got {claim.kind!r}")
     if minimum < 1:
-        raise ValueError(f"minimum must be at least 1, but is {minimum}")
+        raise ValueError(f"minimum: expected at least 1, got {minimum}")
     if not strategies:
-        raise ValueError("strategies must name at least one value to draw, but is empty")
+        raise ValueError("strategies: expected at least one, got none")
     search = _Search(check)
     profile = settings(settings.get_profile("claims"), max_examples=2 * minimum)
 
@@ -189,7 +207,7 @@ def _run(
         before = search.valid
         attempt(search.judge, [Phase.explicit], example)
         if search.valid == before:
-            raise ValueError(f"examples must satisfy the check's assumptions, but it rejects {describe(example)}")
+            raise ValueError(f"examples: expected ones that the check's assumptions allow, got {describe(example)}")
     attempt(search.judge, [Phase.generate])
     if search.worst[0] >= 0:
         return search, None
@@ -203,7 +221,7 @@ def _run(
 def _verdict(
     claim: Claim,
     search: _Search,
-    found: ClaimRefuted | None,
+    smallest: ClaimRefuted | None,
     minimum: int,
     noun: str,
     effect: Callable[[float], float],
@@ -212,10 +230,10 @@ def _verdict(
     tried = len(search.distinct)
     detail: dict[str, Any] = {"worst": {noun: effect(worst), "example": where}, "minimum": minimum}
     measured = f"worst {noun} {effect(worst):.3g} at {where}"
-    if found is not None:
-        outcome, reason = "refuted", f"a counterexample: {found.counterexample}"
-        detail |= {"counterexample": {noun: effect(found.margin), "example": found.counterexample}}
-        measured = f"fails at {found.counterexample} ({noun} {effect(found.margin):.3g}); {measured}"
+    if smallest is not None:
+        outcome, reason = "refuted", f"a counterexample: {smallest.counterexample}"
+        detail |= {"counterexample": {noun: effect(smallest.margin), "example": smallest.counterexample}}
+        measured = f"fails at {smallest.counterexample} ({noun} {effect(smallest.margin):.3g}); {measured}"
     elif tried < minimum:
         outcome, reason = "inconclusive", f"only {tried} distinct valid examples, and {minimum} are needed"
     else:

@@ -1,26 +1,23 @@
-"""The register of claims: what each row of claims.toml says, and how a run must end to agree with it."""
+"""The register: the claims that tests decide on, read from a TOML file, and how each is expected to end."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 KINDS = ("universal", "exact", "trend", "paired", "affected", "equivalence", "count")
-SCALES = ("reduced", "paper")
 OUTCOMES = ("supported", "refuted", "inconclusive")
-ATTACK_TYPES = ("op", "gen_z", "gen_w", "gen_inv", "ana_arch", "ana_param")
-FACTORS = ("batch_size", "resolution", "same_labels", "training_state", "architecture", "fedavg")
-COLUMNS = (*FACTORS, "original", "visual_quality", "reliance")
 
-#: What the claim says of the metric as the level rises (trend), or of the second of a pair against the first (paired).
-#: "worse" and "better" speak of the attack and are used with metrics of which more is a better attack.
-SIDES = {"worse": -1, "lower": -1, "better": 1, "higher": 1}
+#: Where the metric moves as the level rises (trend), or from the first condition of a pair to the second (paired).
+#: "worse" and "better" are meant for the attack: use them with metrics that are higher for a better attack.
+DIRECTIONS = {"worse": -1, "lower": -1, "better": 1, "higher": 1}
 
 _DIRECTED = ("trend", "paired")
 _NEEDS_MARGIN = ("trend", "paired", "affected", "equivalence", "count")
@@ -28,7 +25,11 @@ _ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
 
 
 class Expectation(NamedTuple):
-    """How a claim is expected to end at one scale, and why."""
+    """How a claim is expected to end at one scale, and why.
+
+    >>> Expectation("refuted", "measured on 16 blocks").outcome
+    'refuted'
+    """
 
     outcome: str
     reason: str
@@ -36,27 +37,30 @@ class Expectation(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the register: one test, one verdict.
+    """One row of the register: one test decides on it, with one verdict.
 
     Args:
-        id: `TYPE.FACTOR` for the 36 cells of the matrix, else a name of its own; unique.
-        statement: The claim in one sentence.
-        kind: One of `KINDS`; it decides the statistic.
-        metric: The one metric that decides.
-        unit: The unit of the effect and of the margin.
-        margin: The smallest effect that counts, in `unit`; for `exact` the tolerance. None for `universal`.
-        side: For `trend` and `paired` one of `SIDES`; None otherwise.
-        source: Where the paper says so.
-        paper: The paper's numbers as they are shown in tables.
-        expected: Scale to the outcome that the run must have, with the reason.
-        attack_type: One of `ATTACK_TYPES`, or None where the row is about several or none.
-        factor: One of `FACTORS`, or None outside the matrix.
-        pair: For `paired`: the two conditions (A, B). A must pass its control; `side` says how B stands to A.
-        number: For `count`: the claimed number, where it is a single one.
-        reported: Path in baselines/reported.json (dots between keys and list indices) to the number there.
+        id: lower-case words, joined by at most one dot; unique in the register.
+        statement: the claim in one sentence.
+        kind: one of `KINDS`; it decides the statistic.
+        metric: the one metric that decides.
+        unit: the unit of the effect and of the margin.
+        margin: the smallest effect that counts, in `unit`, above 0. For `exact` it is the tolerance, or None for an
+            error of exactly 0; for `universal` it is None.
+        direction: for `trend` and `paired` one of `DIRECTIONS`, otherwise None.
+        source: where the claim is published.
+        paper: the published numbers, as tables show them.
+        expected: scale -> the outcome that a run must have, with the reason.
+        pair: for `paired` the two conditions (A, B). A must pass its control; `direction` leads from A to B.
+        number: for `count` the claimed number, if it is a single one.
+        reported: path in baselines/reported.json (keys and list indices joined by dots) -> the number there.
 
     Raises:
-        ValueError: naming the row, the key, what was expected and what came.
+        ValueError: `claim 'ID': FIELD: expected X, got Y`.
+
+    >>> row = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", {})
+    >>> row.sign
+    -1
     """
 
     id: str
@@ -65,156 +69,198 @@ class Claim:
     metric: str
     unit: str
     margin: float | None
-    side: str | None
+    direction: str | None
     source: str
     paper: str
     expected: Mapping[str, Expectation]
-    attack_type: str | None = None
-    factor: str | None = None
     pair: tuple[str, str] | None = None
     number: float | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        kind = f"for the kind {self.kind!r}"
         if not _ID.fullmatch(self.id):
             raise self._wrong("id", "lower-case words joined by at most one dot", self.id)
         if self.kind not in KINDS:
             raise self._wrong("kind", f"one of {KINDS}", self.kind)
         if self.kind in _NEEDS_MARGIN and self.margin is None:
-            raise self._wrong("margin", f"a positive number, since the kind is {self.kind!r}", self.margin)
+            raise self._wrong("margin", f"a positive number {kind}", self.margin)
         if self.margin is not None and not (math.isfinite(self.margin) and self.margin > 0):
             raise self._wrong("margin", "a positive finite number", self.margin)
         if self.kind == "universal" and self.margin is not None:
-            raise self._wrong("margin", "none, since one counterexample refutes a universal claim", self.margin)
-        if self.kind in _DIRECTED and self.side not in SIDES:
-            raise self._wrong("side", f"one of {tuple(SIDES)}, since the kind is {self.kind!r}", self.side)
-        if self.kind not in _DIRECTED and self.side is not None:
-            raise self._wrong("side", f"none, since the kind is {self.kind!r}", self.side)
-        if self.number is not None and self.kind != "count":
-            raise self._wrong("number", f"none, since the kind is {self.kind!r}", self.number)
-        if self.pair is not None and self.kind != "paired":
-            raise self._wrong("pair", f"none, since the kind is {self.kind!r}", self.pair)
+            raise self._wrong("margin", "no value, since one counterexample refutes a universal claim", self.margin)
+        if self.kind in _DIRECTED and self.direction not in DIRECTIONS:
+            raise self._wrong("direction", f"one of {tuple(DIRECTIONS)} {kind}", self.direction)
+        for name, kinds in (("direction", _DIRECTED), ("number", ("count",)), ("pair", ("paired",))):
+            if self.kind not in kinds and getattr(self, name) is not None:
+                raise self._wrong(name, f"no value {kind}", getattr(self, name))
         for scale, (outcome, reason) in self.expected.items():
-            if scale not in SCALES:
-                raise self._wrong("expected", f"scales among {SCALES}", scale)
             if outcome not in OUTCOMES:
                 raise self._wrong(f"expected.{scale}", f"one of {OUTCOMES}", outcome)
             if not reason.strip():
-                raise self._wrong(f"expected.{scale}", "a reason beside the outcome", reason)
+                raise self._wrong(f"expected.{scale}", "a reason after the outcome", reason)
 
     @property
     def sign(self) -> int:
-        """+1 or -1, so that `sign * slope` (trend) or `sign * (b - a)` (paired) is positive on the claimed side."""
-        return 1 if self.side is None else SIDES[self.side]
+        """+1 or -1: `sign * slope` (trend) and `sign * (b - a)` (paired) are positive in the claimed direction."""
+        return 1 if self.direction is None else DIRECTIONS[self.direction]
 
-    def _wrong(self, key: str, expected: str, came: object) -> ValueError:
-        return ValueError(f"claim {self.id!r}: {key} must be {expected}, but is {came!r}")
-
-
-class Cell(NamedTuple):
-    """One cell of the paper's Table I: its entry there and the rows that re-measure it."""
-
-    paper: str
-    rows: tuple[str, ...]
+    def _wrong(self, name: str, expected: str, got: object) -> ValueError:
+        return ValueError(f"claim {self.id!r}: {name}: expected {expected}, got {got!r}")
 
 
-def load_register(path: str | Path) -> dict[str, Claim]:
-    """Reads every claim of a register, in the order of the file.
+class Register(Mapping[str, Claim]):
+    """The claims of a register by id, in the order of its file.
 
-    A row that names no outcome for a scale takes that of the file's `[unmeasured]` table. Margins may be written as
-    fractions ("8/64"). `attack_type` and `factor` follow from the id.
+    Attributes:
+        scales: the names of the scales at which claims are measured; the first is the default.
+
+    >>> row = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", {})
+    >>> register = Register(("small", "large"), [row])
+    >>> register
+    <Register of 1 claims at the scales small, large>
+    >>> register.claim("op.sise")
+    Traceback (most recent call last):
+    ValueError: id: expected a claim of the register, got 'op.sise'; did you mean 'op.size'?
+    """
+
+    def __init__(self, scales: Collection[str], claims: Collection[Claim]) -> None:
+        self.scales = tuple(scales)
+        self._claims = {claim.id: claim for claim in claims}
+
+    def __getitem__(self, id: str) -> Claim:
+        return self._claims[id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._claims)
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __repr__(self) -> str:
+        return f"<Register of {len(self)} claims at the scales {', '.join(self.scales)}>"
+
+    def claim(self, id: str) -> Claim:
+        """The claim with this id. Raises ValueError for an unknown id, with the most similar one."""
+        if id not in self._claims:
+            raise ValueError(f"id: expected a claim of the register, got {id!r}{_did_you_mean(id, self._claims)}")
+        return self._claims[id]
+
+
+def load_register(path: str | Path) -> Register:
+    """Read a register. The keys of its file are `scales`, `[[claim]]` and `[unmeasured]`.
+
+    A claim that states no outcome for a scale takes that of `[unmeasured]`. Margins may be fractions ("8/64"). Further
+    tables are allowed and not read, unless their name resembles one of those three keys.
 
     Raises:
-        ValueError: on an unknown, missing or wrong key and on a duplicate id, naming the row and the key.
+        ValueError: for an unknown, missing or malformed key and for a repeated id, naming the claim and the key.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    ...     _ = file.write('''
+    ...     scales = ["small"]
+    ...     [[claim]]
+    ...     id = "dlg.size"
+    ...     statement = "Larger batches are reconstructed worse."
+    ...     kind = "trend"
+    ...     metric = "psnr"
+    ...     unit = "dB per doubling"
+    ...     margin = 0.5
+    ...     direction = "worse"
+    ...     source = "Fig. 3"
+    ...     paper = "24 to 18 dB"
+    ...     expected = { small = ["supported", "measured on 8 blocks"] }
+    ...     ''')
+    ...     file.flush()
+    ...     load_register(file.name)["dlg.size"].margin
+    0.5
     """
     document = _read(path)
-    default = _expectations("[unmeasured]", document.get("unmeasured", {}))
+    scales = _scales(document.get("scales"))
+    default = _expectations("unmeasured", document.get("unmeasured", {}))
     claims: dict[str, Claim] = {}
     for position, row in enumerate(document["claim"], start=1):
         claim = _claim(row, position, default)
         if claim.id in claims:
-            raise ValueError(f"claim {claim.id!r}: id must be unique, but row {position} repeats it")
-        if missing := [scale for scale in SCALES if scale not in claim.expected]:
-            raise ValueError(f"claim {claim.id!r}: expected.{missing[0]} is missing, and [unmeasured] has none either")
+            raise ValueError(f"claim {claim.id!r}: id: expected a unique one, got it again in row {position}")
+        if unknown := [scale for scale in claim.expected if scale not in scales]:
+            hint = _did_you_mean(unknown[0], scales)
+            raise ValueError(
+                f"claim {claim.id!r}: expected: expected scales among {list(scales)}, got {unknown[0]!r}{hint}"
+            )
+        if missing := [scale for scale in scales if scale not in claim.expected]:
+            raise ValueError(
+                f"claim {claim.id!r}: expected.{missing[0]}: expected [outcome, reason] here or in [unmeasured], "
+                "got neither"
+            )
         claims[claim.id] = claim
-    return claims
-
-
-def load_table1(path: str | Path) -> dict[str, dict[str, Cell]]:
-    """Reads the paper's Table I: attack type, then column, to its cell.
-
-    Raises:
-        ValueError: if a cell is missing, unknown or names a row that the register does not have.
-    """
-    claims = load_register(path)
-    table = _read(path)["table1"]
-    _same_keys("table1", table, ATTACK_TYPES)
-    for attack_type, row in table.items():
-        _same_keys(f"table1.{attack_type}", row, COLUMNS)
-        for column, cell in row.items():
-            _same_keys(f"table1.{attack_type}.{column}", cell, Cell._fields)
-            if missing := [name for name in cell["rows"] if name not in claims] or ([] if cell["rows"] else ["(none)"]):
-                raise ValueError(f"table1.{attack_type}.{column}: rows must name claims of the register, not {missing}")
-    return {
-        attack_type: {column: Cell(cell["paper"], tuple(cell["rows"])) for column, cell in row.items()}
-        for attack_type, row in table.items()
-    }
+    return Register(scales, claims.values())
 
 
 def _read(path: str | Path) -> dict[str, Any]:
     document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    known = {"claim", "unmeasured", "table1", "taxonomy", "inconsistency"}
-    if unknown := sorted(set(document) - known):
-        raise ValueError(f"{path}: unknown tables {unknown}; a register has {sorted(known)}")
-    if not isinstance(document.get("claim"), list):
-        raise ValueError(f"{path}: expected rows under [[claim]], found none")
+    known = ("scales", "claim", "unmeasured")
+    for key, value in document.items():
+        hint = _did_you_mean(key, known)
+        if key not in known and (hint or not _is_table(value)):
+            raise ValueError(f"{path}: expected tables and the keys {list(known)}, got {key!r}{hint}")
+    if not (isinstance(document.get("claim"), list) and _is_table(document["claim"])):
+        raise ValueError(f"{path}: claim: expected rows under [[claim]], got {document.get('claim')!r}")
     return document
 
 
-_DERIVED = {"attack_type", "factor"}
-_KEYS = {f.name for f in fields(Claim)} - _DERIVED
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(row, dict) for row in value))
+
+
+def _scales(value: Any) -> tuple[str, ...]:
+    names = isinstance(value, list) and all(isinstance(scale, str) and scale for scale in value)
+    if value and names and len(set(value)) == len(value):
+        return tuple(value)
+    raise ValueError(f"scales: expected a list of distinct names, at least one, got {value!r}")
+
+
+_KEYS = {f.name for f in fields(Claim)}
 _HAVE_DEFAULT = {f.name for f in fields(Claim) if f.default is not MISSING or f.default_factory is not MISSING}
-_OPTIONAL = _HAVE_DEFAULT | {"margin", "side", "expected"}
+_OPTIONAL = _HAVE_DEFAULT | {"margin", "direction", "expected"}
 _TEXTS = ("statement", "kind", "metric", "unit", "source", "paper")
 
 
 def _claim(row: Mapping[str, Any], position: int, default: Mapping[str, Expectation]) -> Claim:
     name = row.get("id")
     if not isinstance(name, str):
-        raise ValueError(f"claim row {position}: id must be a string, but is {name!r}")
+        raise ValueError(f"claim row {position}: id: expected a string, got {name!r}")
     where = f"claim {name!r}"
     if unknown := sorted(set(row) - _KEYS):
-        raise ValueError(f"{where}: unknown key {unknown[0]!r}; a row may have {sorted(_KEYS)}")
+        hint = _did_you_mean(unknown[0], _KEYS)
+        raise ValueError(f"{where}: expected keys among {sorted(_KEYS)}, got {unknown[0]!r}{hint}")
     if missing := sorted(_KEYS - _OPTIONAL - set(row)):
-        raise ValueError(f"{where}: key {missing[0]!r} is missing")
+        raise ValueError(f"{where}: {missing[0]}: expected a value, got none")
     for key in _TEXTS:
         if not isinstance(row[key], str) or not row[key].strip():
-            raise ValueError(f"{where}: {key} must be a non-empty string, but is {row[key]!r}")
-    prefix, _, suffix = name.partition(".")
-    attack_type = prefix if prefix in ATTACK_TYPES else None
+            raise ValueError(f"{where}: {key}: expected a non-empty string, got {row[key]!r}")
     return Claim(
         id=name,
         **{key: row[key] for key in _TEXTS},
-        margin=_number(where, "margin", row.get("margin")),
-        side=row.get("side"),
-        expected={**default, **_expectations(where, row.get("expected", {}))},
-        attack_type=attack_type,
-        factor=suffix if attack_type and suffix in FACTORS else None,
-        pair=_pair(where, row.get("pair")),
-        number=_number(where, "number", row.get("number")),
-        reported=_reported(where, row.get("reported", {})),
+        margin=_number(f"{where}: margin", row.get("margin")),
+        direction=row.get("direction"),
+        expected={**default, **_expectations(f"{where}: expected", row.get("expected", {}))},
+        pair=_pair(f"{where}: pair", row.get("pair")),
+        number=_number(f"{where}: number", row.get("number")),
+        reported=_reported(f"{where}: reported", row.get("reported", {})),
     )
 
 
-def _number(where: str, key: str, value: object) -> float | None:
-    if isinstance(value, str):
-        try:
-            return float(Fraction(value))
-        except ValueError:
-            raise ValueError(f"{where}: {key} must be a number or a fraction like '8/64', but is {value!r}") from None
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return None if value is None else float(value)
-    raise ValueError(f"{where}: {key} must be a number or a fraction like '8/64', but is {value!r}")
+def _number(where: str, value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(Fraction(value) if isinstance(value, str) else value)
+    except ValueError:
+        pass
+    raise ValueError(f"{where}: expected a number or a fraction like '8/64', got {value!r}")
 
 
 def _pair(where: str, value: object) -> tuple[str, str] | None:
@@ -222,25 +268,25 @@ def _pair(where: str, value: object) -> tuple[str, str] | None:
         return None
     if isinstance(value, list) and len(value) == 2 and all(isinstance(name, str) and name for name in value):
         return value[0], value[1]
-    raise ValueError(f"{where}: pair must be the names of the two conditions, but is {value!r}")
+    raise ValueError(f"{where}: expected the names of the two conditions, got {value!r}")
 
 
 def _expectations(where: str, table: object) -> dict[str, Expectation]:
     if not isinstance(table, dict):
-        raise ValueError(f"{where}: expected must be a table of scales, but is {table!r}")
+        raise ValueError(f"{where}: expected a table of scales, got {table!r}")
     for scale, entry in table.items():
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
-            raise ValueError(f"{where}: expected.{scale} must be [outcome, reason], but is {entry!r}")
+            raise ValueError(f"{where}.{scale}: expected [outcome, reason], got {entry!r}")
     return {scale: Expectation(*entry) for scale, entry in table.items()}
 
 
 def _reported(where: str, table: object) -> dict[str, float]:
     if not isinstance(table, dict):
-        raise ValueError(f"{where}: reported must be a table of paths and numbers, but is {table!r}")
-    numbers = {path: _number(where, f"reported.{path}", value) for path, value in table.items()}
+        raise ValueError(f"{where}: expected a table of paths and numbers, got {table!r}")
+    numbers = {path: _number(f"{where}.{path}", value) for path, value in table.items()}
     return {path: value for path, value in numbers.items() if value is not None}
 
 
-def _same_keys(where: str, table: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    if set(table) != set(names):
-        raise ValueError(f"{where}: expected the keys {sorted(names)}, found {sorted(table)}")
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""Exact small-sample statistics for tables of blocks: intervals, p-values, the rules on intervals, and their power."""
+"""Exact small-sample statistics for tables of blocks: intervals, p-values, decision rules, and their power."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Array = NDArray[np.float64]
 Outcomes = NDArray[np.str_]
 Alternative = Literal["greater", "less", "two-sided"]
 
-#: Least coverage of every interval that decides.
+#: The least coverage of an interval that decides.
 COVERAGE = 0.99
 
 
 class MedianInterval(NamedTuple):
-    """Median over blocks between the two order statistics that bound it; arrays if several tables were given."""
+    """The median over blocks and the two order statistics that bound it, each of the shape (...) of the other axes."""
 
     low: Array
     median: Array
@@ -27,10 +27,10 @@ class MedianInterval(NamedTuple):
 
 
 def slopes(levels: ArrayLike, values: ArrayLike) -> Array:
-    """Least-squares slope of each block over the levels.
+    """The least-squares slope of each block over the levels.
 
     Args:
-        levels: (levels,), at least two different ones. Pass log2 of the batch size for a slope per doubling.
+        levels: (levels,), at least two of them different. Pass log2 of the batch size for a slope per doubling.
         values: (..., levels).
 
     Returns:
@@ -38,40 +38,44 @@ def slopes(levels: ArrayLike, values: ArrayLike) -> Array:
 
     Raises:
         ValueError: if the shapes disagree or all levels are equal.
+
+    >>> slopes([0, 1, 2], [[24.0, 22.0, 20.0], [20.0, 20.0, 20.0]]).tolist()
+    [-2.0, 0.0]
     """
     x = np.asarray(levels, dtype=float)
     y = np.asarray(values, dtype=float)
     if x.ndim != 1 or y.shape[-1:] != x.shape:
-        raise ValueError(f"values must have shape (..., levels) for levels (levels,), but are {y.shape} and {x.shape}")
+        raise ValueError(f"values: expected shape (..., levels) for levels (levels,), got {y.shape} for {x.shape}")
     centred = x - x.mean()
     spread = (centred**2).sum()
     if spread == 0:
-        raise ValueError(f"levels must hold at least two different numbers, but are {x.tolist()}")
+        raise ValueError(f"levels: expected at least two different numbers, got {x.tolist()}")
     return np.asarray(y @ centred / spread)
 
 
 def coverage_of_rank(count: int, rank: int) -> float:
-    """Probability that the median of a law lies between the `rank`-th smallest and largest of `count` draws.
+    """The probability that a distribution's median lies between the `rank`-th smallest and largest of `count` draws.
 
-    Exact for every continuous law and a lower bound for others: 1 - 2 P(Binomial(count, 1/2) < rank) (David and
+    It is 1 - 2 P(Binomial(count, 1/2) < rank): exact for continuous distributions, a lower bound for others (David and
     Nagaraja, Order Statistics, section 7.1).
 
-    Examples:
-        >>> round(coverage_of_rank(8, 1), 4), round(coverage_of_rank(16, 3), 4), round(coverage_of_rank(7, 1), 4)
-        (0.9922, 0.9958, 0.9844)
+    Raises:
+        ValueError: if the rank is not in 1..(count + 1) // 2.
+
+    >>> round(coverage_of_rank(8, 1), 4), round(coverage_of_rank(16, 3), 4), round(coverage_of_rank(7, 1), 4)
+    (0.9922, 0.9958, 0.9844)
     """
     if not 1 <= rank <= (count + 1) // 2:
-        raise ValueError(f"rank must lie between 1 and {(count + 1) // 2} for {count} values, but is {rank}")
+        raise ValueError(f"rank: expected 1 to {(count + 1) // 2} for {count} values, got {rank}")
     outside = 2 * sum(math.comb(count, below) for below in range(rank))
     return 1 - math.ldexp(outside, -count)
 
 
 def interval_rank(count: int, coverage: float = COVERAGE) -> int | None:
-    """The largest rank whose interval of the median still has the coverage, or None if not even min..max has it.
+    """The largest rank whose interval of the median has the coverage; None if not even the range has it.
 
-    Examples:
-        >>> [interval_rank(count) for count in (7, 8, 12, 16)]
-        [None, 1, 2, 3]
+    >>> [interval_rank(count) for count in (7, 8, 12, 16)]
+    [None, 1, 2, 3]
     """
     ranks = range(1, (count + 1) // 2 + 1)
     return max((rank for rank in ranks if coverage_of_rank(count, rank) >= coverage), default=None)
@@ -84,24 +88,34 @@ def median_interval(values: ArrayLike, *, coverage: float = COVERAGE) -> MedianI
         values: (blocks, ...), finite. Further axes are further tables.
 
     Raises:
-        ValueError: if the blocks are too few for the coverage.
+        ValueError: if there are too few blocks for the coverage.
+
+    >>> low, median, high, coverage = median_interval([1, 2, 3, 4, 5, 6, 7, 8])
+    >>> float(low), float(median), float(high), coverage
+    (1.0, 4.5, 8.0, 0.9921875)
     """
     ordered = np.sort(np.asarray(values, dtype=float), axis=0)
     count = len(ordered)
     rank = interval_rank(count, coverage)
     if rank is None:
-        raise ValueError(f"values must have enough blocks for coverage {coverage:g}, but has {count}")
+        raise ValueError(f"values: expected enough blocks for a coverage of {coverage:g}, got {count}")
     middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return MedianInterval(ordered[rank - 1], middle, ordered[count - rank], coverage_of_rank(count, rank))
 
 
 def page_p(values: ArrayLike, *, decreasing: bool) -> float | None:
-    """p of Page's test (1963) that the values of a block rise (or fall) with the level; None below three levels.
+    """The p of Page's test (1963) that a block's values rise (or fall) with the level.
 
-    Exact up to 12 blocks of 8 levels, by the normal law beyond.
+    Exact up to 12 blocks of 8 levels; beyond that by the normal approximation.
 
     Args:
-        values: (blocks, levels), the levels in order; at least two blocks.
+        values: (blocks, levels), the levels in order.
+
+    Returns:
+        The p, or None for fewer than three levels or two blocks.
+
+    >>> page_p([[1, 2, 3], [1, 2, 3], [1, 3, 2]], decreasing=False)
+    0.032407407407407406
     """
     table = np.asarray(values, dtype=float)
     if table.shape[1] < 3 or len(table) < 2:
@@ -110,17 +124,21 @@ def page_p(values: ArrayLike, *, decreasing: bool) -> float | None:
 
 
 def wilcoxon_p(differences: ArrayLike, *, alternative: Alternative) -> float:
-    """Exact p of Wilcoxon's signed-rank test that the differences centre on 0: the law of the ranks under random signs.
+    """The exact p of Wilcoxon's signed-rank test that the differences are symmetric about 0.
 
-    Zero differences are left out (Wilcoxon 1945) and ties take their mean rank; scipy's exact law knows neither.
+    Zero differences are left out (Wilcoxon 1945) and ties take their mean rank, neither of which scipy's exact method
+    supports.
 
     Args:
         differences: (blocks,), finite.
+
+    >>> wilcoxon_p([1.0, 2.0, 3.0, 4.0], alternative="greater")
+    0.0625
     """
     d = np.asarray(differences, dtype=float)
     d = d[d != 0]
     doubled = np.rint(2 * stats.rankdata(np.abs(d))).astype(int)  # whole numbers, with ties too
-    law = np.ones(1)  # law[w]: probability that the doubled ranks of the positive differences sum to w
+    law = np.ones(1)  # law[w] is the probability that the doubled ranks of the positive differences sum to w
     for rank in doubled:
         law = (np.pad(law, (0, rank)) + np.pad(law, (rank, 0))) / 2
     observed = int(doubled[d > 0].sum())
@@ -129,28 +147,37 @@ def wilcoxon_p(differences: ArrayLike, *, alternative: Alternative) -> float:
 
 
 def binomial_interval(
-    successes: ArrayLike, trials: int, *, coverage: float = COVERAGE, sides: Literal["both", "upper"] = "both"
+    successes: ArrayLike,
+    trials: int,
+    *,
+    coverage: float = COVERAGE,
+    alternative: Literal["two-sided", "less"] = "two-sided",
 ) -> tuple[Array, Array]:
-    """Exact (Clopper and Pearson 1934) interval of the rate of independent trials.
+    """The exact interval (Clopper and Pearson 1934) of the success rate of independent trials.
 
     Args:
-        successes: Count or array of counts, between 0 and `trials`.
-        trials: At least 1.
-        sides: "both" cuts (1 - coverage)/2 off each tail; "upper" gives (0, upper bound) that spends it all above.
+        successes: a count or an array of counts, between 0 and `trials`.
+        trials: at least 1.
+        alternative: as in `scipy.stats.binomtest`. "two-sided" leaves (1 - coverage)/2 out at each end; "less" gives
+            (0, upper bound) and leaves out 1 - coverage above.
 
     Returns:
-        (low, high), each of the shape of `successes`. No success among n trials gives the upper bound
-        1 - (1 - coverage)^(1/n): 299 trials bound the rate by 1 % at 95 %, 459 at 99 %.
+        (low, high), each of the shape of `successes`. No success in n trials gives the upper bound
+        1 - (1 - coverage)^(1/n): 299 trials bound the rate by 1 % at a coverage of 95 %, 459 trials at 99 %.
 
     Raises:
-        ValueError: if trials < 1 or a count lies outside 0..trials.
+        ValueError: if trials < 1 or a count is not in 0..trials.
+
+    >>> low, high = binomial_interval(0, 299, coverage=0.95, alternative="less")
+    >>> float(low), round(float(high), 6)
+    (0.0, 0.009969)
     """
     k = np.asarray(successes, dtype=float)
     if trials < 1 or (k < 0).any() or (k > trials).any():
-        raise ValueError(f"successes must lie between 0 and trials >= 1, but are {successes!r} of {trials}")
-    tail = 1 - coverage if sides == "upper" else (1 - coverage) / 2
+        raise ValueError(f"successes: expected 0 to trials, and trials >= 1, got {successes!r} of {trials}")
+    tail = 1 - coverage if alternative == "less" else (1 - coverage) / 2
     high = np.where(k == trials, 1.0, stats.beta.ppf(1 - tail, k + 1, np.maximum(trials - k, 1)))
-    if sides == "upper":
+    if alternative == "less":
         return np.zeros_like(high), high
     return np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), trials - k + 1)), high
 
@@ -158,22 +185,32 @@ def binomial_interval(
 def decide_directed(interval: MedianInterval, margin: float) -> Outcomes:
     """trend, paired: supported if low > 0 and the median >= margin; refuted if high < margin.
 
-    This rule and the next three take the interval of one table or of many, so that error rates can be measured.
+    This rule and the next three take intervals of one table or of many, so that their error rates can be measured.
+
+    >>> str(decide_directed(median_interval([1, 2, 3, 4, 5, 6, 7, 8]), margin=2.0))
+    'supported'
     """
     low, median, high = interval[:3]
     return _outcomes((low > 0) & (median >= margin), high < margin)
 
 
 def decide_affected(interval: MedianInterval, margin: float) -> Outcomes:
-    """affected: supported if [low, high] excludes 0 and |median| >= margin; refuted if it lies in (-margin, margin)."""
+    """affected: supported if [low, high] excludes 0 and |median| >= margin; refuted if it lies in (-margin, margin).
+
+    >>> str(decide_affected(median_interval([-1, -2, -3, -4, -5, -6, -7, -8]), margin=2.0))
+    'supported'
+    """
     low, median, high = interval[:3]
     return _outcomes(((low > 0) | (high < 0)) & (np.abs(median) >= margin), (low > -margin) & (high < margin))
 
 
 def decide_equivalence(interval: MedianInterval, margin: float) -> Outcomes:
-    """equivalence: supported if every [low, high] is in (-margin, margin), refuted if one is all beyond it.
+    """equivalence: supported if every [low, high] lies in (-margin, margin), refuted if one lies wholly outside.
 
     The last axis holds the levels after the first.
+
+    >>> str(decide_equivalence(median_interval([[0.1], [0.2], [0.3], [0.4], [0.5], [0.6], [0.7], [0.8]]), margin=1.0))
+    'supported'
     """
     low, _, high = interval[:3]
     inside, beyond = (low > -margin) & (high < margin), (low > margin) | (high < -margin)
@@ -184,6 +221,9 @@ def decide_count(interval: MedianInterval, margin: float, *, claimed: ArrayLike)
     """count: supported if claimed +- margin contains every [low, high], refuted if it is disjoint from one.
 
     The last axis holds the levels.
+
+    >>> str(decide_count(median_interval([[5], [5], [5], [6], [6], [6], [7], [7]]), margin=1.0, claimed=6))
+    'supported'
     """
     low, _, high = interval[:3]
     least, most = np.subtract(claimed, margin), np.add(claimed, margin)
@@ -200,8 +240,8 @@ def detectable_effect(
 ) -> float:
     """The smallest true effect that one look at `blocks` blocks supports with probability `power` (trend and paired).
 
-    An effect is supported when the low end of the interval exceeds 0 and the median reaches the margin. In units of the
-    standard deviation of a block's effect, for normal blocks and power .9:
+    An effect is supported if the low end of the interval exceeds 0 and the median reaches the margin. In units of the
+    standard deviation of a block's effect, for normal blocks and a power of .9:
 
     | margin | 8 blocks | 16 blocks |
     |--------|----------|-----------|
@@ -211,18 +251,25 @@ def detectable_effect(
     | 2      | 2.61     | 2.39      |
 
     Args:
-        blocks: Number of valid blocks, at least 8.
-        noise_sd: Factor on `noise`, in the unit of the effect.
-        noise: A frozen scipy law with median 0; the standard normal by default.
+        blocks: number of valid blocks, at least 8.
+        noise_sd: factor on `noise`, above 0, in the unit of the effect.
+        margin: the claim's margin, at least 0, in the unit of the effect.
+        power: between 0 and 1.
+        noise: a frozen scipy distribution with median 0; the standard normal by default.
 
     Raises:
-        ValueError: if the blocks are too few, or noise_sd, margin or power are out of range.
+        ValueError: for too few blocks, or if noise_sd, margin or power is out of range.
+
+    >>> round(detectable_effect(8, noise_sd=0.5, margin=0.5), 2)
+    1.11
     """
     rank = interval_rank(blocks)
     if rank is None:
-        raise ValueError(f"blocks must be at least 8, but is {blocks}")
+        raise ValueError(f"blocks: expected at least 8, got {blocks}")
     if not (noise_sd > 0 and margin >= 0 and 0 < power < 1):
-        raise ValueError(f"need noise_sd > 0, margin >= 0, 0 < power < 1, but got {noise_sd}, {margin}, {power}")
+        raise ValueError(
+            f"noise_sd, margin, power: expected > 0, >= 0 and between 0 and 1, got {noise_sd}, {margin}, {power}"
+        )
     target = margin / noise_sd
     step = 1.0
     while _power(step, target, blocks, rank, noise) < power:
@@ -233,7 +280,7 @@ def detectable_effect(
 def _power(effect: float, margin: float, blocks: int, rank: int, noise: Any) -> float:
     """P(rank-th smallest > 0 and median >= margin), by the quantile u of the lower of the two middle values.
 
-    Given u, the values below it are independent draws from the law cut off above it, and likewise those above it.
+    Given u, the values below it are independent draws from the distribution truncated there, and so are those above.
     """
     below = (blocks - 1) // 2
     above = blocks - 1 - below

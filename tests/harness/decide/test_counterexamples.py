@@ -85,7 +85,7 @@ def test_a_crash_in_the_check_is_an_error_even_beside_a_counterexample(kind, err
 @pytest.mark.parametrize("kind", ["universal", "exact"])
 def test_a_margin_that_is_not_finite_is_an_error(kind, value):
     """If this fails, a check that divides by zero supports everything: NaN is never below 0."""
-    with pytest.raises(ValueError, match=r"check must return"):
+    with pytest.raises(ValueError, match=r"check: expected"):
         {"universal": universal, "exact": exact}[kind](claim(kind), lambda x: value, X)
 
 
@@ -142,7 +142,7 @@ def test_an_explicit_example_that_tests_nothing_is_an_error():
         assume(x > 50)
         return 1.0
 
-    with pytest.raises(ValueError, match=r"examples must satisfy the check's assumptions, but it rejects x=3.0"):
+    with pytest.raises(ValueError, match=r"examples: expected ones that the check's assumptions allow, got x=3.0"):
         universal(claim(), check, X, examples=[{"x": 3.0}])
     with pytest.raises(InvalidArgument):
         universal(claim(), check, X, examples=[{"z": 60.0}])
@@ -202,28 +202,28 @@ def test_an_error_at_the_tolerance_is_within_it():
 
 def test_a_negative_error_is_refused():
     """If this fails, a check that returns a margin where an error is due is always supported."""
-    with pytest.raises(ValueError, match=r"check must return an error >= 0, but gave -0.1 for x=0.0"):
+    with pytest.raises(ValueError, match=r"check: expected an error >= 0, got -0.1 for x=0.0"):
         exact(claim("exact", margin=1.0), lambda x: -0.1, X)
 
 
 @pytest.mark.parametrize("margin", [0.0, 1.0, math.nan, -math.inf])
 def test_a_refutation_carries_a_negative_finite_margin(margin):
     """If this fails, a counterexample that is none, or is of infinite weight, hides the worst one."""
-    with pytest.raises(ValueError, match="margin of a counterexample must be negative and finite"):
+    with pytest.raises(ValueError, match="margin: expected a negative finite number"):
         ClaimRefuted(margin)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: universal(claim("exact"), len, X), ValueError, "kind must be 'universal' for this verdict"),
-        (lambda: exact(claim(), len, X), ValueError, "kind must be 'exact' for this verdict"),
-        (lambda: universal(claim(), len, X, minimum=0), ValueError, "minimum must be at least 1, but is 0"),
-        (lambda: universal(claim(), len, {}), ValueError, "strategies must name at least one value"),
+        (lambda: universal(claim("exact"), len, X), ValueError, "kind: expected 'universal' for this verdict"),
+        (lambda: exact(claim(), len, X), ValueError, "kind: expected 'exact' for this verdict"),
+        (lambda: universal(claim(), len, X, minimum=0), ValueError, "minimum: expected at least 1, got 0"),
+        (lambda: universal(claim(), len, {}), ValueError, "strategies: expected at least one"),
         (
             lambda: universal(claim(), lambda f: 1.0, {"f": st.just(lambda: 1)}),
             TypeError,
-            "can be pickled, but drew f=",
+            "can be pickled, got f=",
         ),
     ],
 )

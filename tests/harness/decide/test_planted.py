@@ -52,9 +52,9 @@ noises = pytest.mark.parametrize("noise", NOISE)
 
 def claim(kind, name="c.x", margin=MARGIN, number=None):
     """A row of the register of this kind; trends and pairs say "better", so that effects keep their sign."""
-    side = "better" if kind in ("trend", "paired") else None
+    direction = "better" if kind in ("trend", "paired") else None
     margin = None if kind == "universal" else margin
-    return Claim(name, "It is so.", kind, "psnr", "dB", margin, side, "Fig. 1", "1 to 2", {}, number=number)
+    return Claim(name, "It is so.", kind, "psnr", "dB", margin, direction, "Fig. 1", "1 to 2", {}, number=number)
 
 
 def two_looks(effects, decide, margin=MARGIN):
@@ -66,7 +66,7 @@ def two_looks(effects, decide, margin=MARGIN):
 def upper(outcomes, outcome="supported"):
     """The rate of an outcome in percent, and its one-sided exact upper bound at 99 %."""
     hits = int((outcomes == outcome).sum())
-    return 100 * hits / outcomes.size, 100 * float(binomial_interval(hits, outcomes.size, sides="upper")[1])
+    return 100 * hits / outcomes.size, 100 * float(binomial_interval(hits, outcomes.size, alternative="less")[1])
 
 
 def scores(rng, noise, spread, effect=0.0):
@@ -186,7 +186,7 @@ def test_a_rate_beyond_the_margin_is_rarely_supported_but_by_the_95_percent_of_t
     for trials, coverage, limit in ((459, 0.99, 1.0), (299, 0.95, 5.0)):
         alarms = rng.binomial(trials, 0.01, TABLES)
         interval = median_interval(np.zeros((8, TABLES, 1)))
-        low, high = binomial_interval(alarms[:, None], trials, coverage=coverage, sides="upper")
+        low, high = binomial_interval(alarms[:, None], trials, coverage=coverage, alternative="less")
         outcomes = decide_count(interval._replace(low=low, high=high), 0.01, claimed=0.0)
         rate, _ = upper(outcomes)
         record_property(f"false support, rate, none of {trials}, %", float(rate))

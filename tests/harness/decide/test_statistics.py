@@ -80,7 +80,7 @@ def test_the_median_of_an_even_number_is_the_middle_of_the_two():
 
 def test_seven_blocks_give_no_interval():
     """If this fails, an interval of 98.4 % passes for one of 99 %."""
-    with pytest.raises(ValueError, match=r"enough blocks for coverage .*, but has 7"):
+    with pytest.raises(ValueError, match=r"enough blocks for a coverage of .*, got 7"):
         median_interval(np.arange(7.0))
 
 
@@ -175,16 +175,16 @@ def test_the_binomial_interval_covers_every_rate(trials):
 
 def test_no_alarm_in_299_bounds_the_rate_by_one_percent():
     """If this fails, the false-alarm claim asks for another number of models than it says. 1 - .05^(1/299) = .00997."""
-    low, high = binomial_interval(0, 299, coverage=0.95, sides="upper")
+    low, high = binomial_interval(0, 299, coverage=0.95, alternative="less")
     assert (float(low), float(high)) == (0.0, pytest.approx(1 - 0.05 ** (1 / 299), rel=1e-12))
-    assert high <= 0.01 < binomial_interval(0, 298, coverage=0.95, sides="upper")[1]
-    assert binomial_interval(0, 459, coverage=0.99, sides="upper")[1] <= 0.01
+    assert high <= 0.01 < binomial_interval(0, 298, coverage=0.95, alternative="less")[1]
+    assert binomial_interval(0, 459, coverage=0.99, alternative="less")[1] <= 0.01
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (-1, 8), (9, 8)])
 def test_counts_outside_the_trials_are_refused(successes, trials):
     """If this fails, an interval is NaN and every comparison with it false."""
-    with pytest.raises(ValueError, match="successes must lie between 0 and trials >= 1"):
+    with pytest.raises(ValueError, match="successes: expected 0 to trials"):
         binomial_interval(successes, trials)
 
 
@@ -219,5 +219,5 @@ def test_the_power_table_in_the_documentation_is_the_computed_one():
 @pytest.mark.parametrize("change", [{"blocks": 7}, {"noise_sd": 0.0}, {"margin": -1.0}, {"power": 1.0}])
 def test_a_power_that_cannot_be_computed_is_refused(change):
     """If this fails, the search for the effect does not end."""
-    with pytest.raises(ValueError, match=r"blocks must be at least 8|need noise_sd > 0"):
+    with pytest.raises(ValueError, match=r"blocks: expected at least 8|noise_sd, margin, power: expected > 0"):
         detectable_effect(**{"blocks": 8, "noise_sd": 1.0} | change)

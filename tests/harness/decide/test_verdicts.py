@@ -16,10 +16,10 @@ unit = settings(settings.get_profile("unit"), max_examples=25)
 LEVELS = [0.0, 1.0, 2.0, 3.0]
 
 
-def claim(kind, *, margin=1.0, side=None, number=None):
-    """A row of the register with this kind, which says "worse" where a side is due."""
-    side = side or ("worse" if kind in ("trend", "paired") else None)
-    return Claim("c.x", "It is so.", kind, "psnr", "dB", margin, side, "Fig. 1", "1 to 2", {}, number=number)
+def claim(kind, *, margin=1.0, direction=None, number=None):
+    """A row of the register with this kind, in the direction "worse" if the kind needs one."""
+    direction = direction or ("worse" if kind in ("trend", "paired") else None)
+    return Claim("c.x", "It is so.", kind, "psnr", "dB", margin, direction, "Fig. 1", "1 to 2", {}, number=number)
 
 
 def eight(low, middle, high):
@@ -28,7 +28,7 @@ def eight(low, middle, high):
 
 
 def difference(kind, effects, **options):
-    """A verdict on pairs with these effects on the claimed side."""
+    """A verdict on pairs with these effects in the claimed direction."""
     decide = {"paired": paired, "affected": affected}[kind]
     return decide(claim(kind), np.zeros(len(effects)), -effects if kind == "paired" else effects, **options)
 
@@ -116,8 +116,8 @@ def test_a_count_of_boolean_trials_uses_the_exact_binomial_interval():
     """If this fails, a rate from independent trials gets the interval of a median, which for rare events is [0, 0]."""
     none = np.zeros(299, dtype=bool)
     alarms = claim("count", margin=0.01, number=0.0)
-    assert count(alarms, none, sides="upper", coverage=0.95).outcome == "supported"
-    assert count(alarms, none[:-1], sides="upper", coverage=0.95).outcome == "inconclusive"
+    assert count(alarms, none, alternative="less", coverage=0.95).outcome == "supported"
+    assert count(alarms, none[:-1], alternative="less", coverage=0.95).outcome == "inconclusive"
     assert count(alarms, none).interval == (0.0, pytest.approx(1 - 0.005 ** (1 / 299)))
     assert count(alarms, ~none).outcome == "refuted"
     assert count(alarms, none[:0]).outcome == "inconclusive"
@@ -130,24 +130,26 @@ def test_the_claimed_number_is_the_registers_unless_given():
     assert count(claim("count", number=60.0), eight(60, 60, 60)).outcome == "supported"
     assert count(claim("count", number=60.0), eight(60, 60, 60), claimed=50).outcome == "refuted"
     for number in (None, [60, 60, 60], float("nan")):
-        with pytest.raises(ValueError, match="claimed must be one number, or one for each of 2 levels"):
+        with pytest.raises(ValueError, match="claimed: expected one number, or one for each of 2 levels"):
             count(claim("count"), np.zeros((8, 2)), claimed=number)
 
 
 def test_options_of_trials_are_refused_for_scores():
     """If this fails, a coverage that a caller asks for is silently not used, or used where none may be."""
-    for options in ({"sides": "upper"}, {"coverage": 0.95}):
-        with pytest.raises(ValueError, match="sides and coverage belong to boolean trials"):
+    for options in ({"alternative": "less"}, {"coverage": 0.95}):
+        with pytest.raises(ValueError, match="alternative, coverage: expected for boolean values only"):
             count(claim("count"), eight(60, 60, 60), claimed=60, **options)
 
 
-@pytest.mark.parametrize(("side", "outcome"), [("worse", "supported"), ("lower", "supported"), ("better", "refuted")])
-def test_the_claims_side_gives_the_sign(side, outcome):
+@pytest.mark.parametrize(
+    ("direction", "outcome"), [("worse", "supported"), ("lower", "supported"), ("better", "refuted")]
+)
+def test_the_claims_direction_gives_the_sign(direction, outcome):
     """If this fails, a metric that falls supports a claim that it rises."""
     falling = 20 - 2 * np.array(LEVELS) + np.arange(8)[:, None]
-    assert trend(claim("trend", side=side), LEVELS, falling).outcome == outcome
-    assert paired(claim("paired", side=side), falling[:, 0], falling[:, 1]).outcome == outcome
-    assert abs(trend(claim("trend", side=side), LEVELS, falling).effect) == pytest.approx(2)
+    assert trend(claim("trend", direction=direction), LEVELS, falling).outcome == outcome
+    assert paired(claim("paired", direction=direction), falling[:, 0], falling[:, 1]).outcome == outcome
+    assert abs(trend(claim("trend", direction=direction), LEVELS, falling).effect) == pytest.approx(2)
 
 
 def test_the_slope_is_per_unit_of_the_levels():
@@ -189,7 +191,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(value):
     """If this fails, NaN sorts to the end of the interval and a broken metric decides."""
     table = np.ones((8, 4))
     table[2, 1] = value
-    place = r"values must be finite, but are (nan|inf|-inf) in block 2 at level 1"
+    place = r"values: expected finite numbers, got (nan|inf|-inf) in block 2 at level 1"
     for call in (
         lambda: trend(claim("trend"), LEVELS, table),
         lambda: equivalence(claim("equivalence"), table),
@@ -206,20 +208,20 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(value):
     [
         (
             lambda: trend(claim("paired"), LEVELS, np.ones((8, 4))),
-            "kind must be 'trend' for this verdict, but is 'paired'",
+            "kind: expected 'trend' for this verdict, got 'paired'",
         ),
-        (lambda: trend(claim("trend"), LEVELS, np.ones((8, 3))), "levels must be 3 rising numbers"),
+        (lambda: trend(claim("trend"), LEVELS, np.ones((8, 3))), "levels: expected 3 rising numbers"),
         (
             lambda: trend(claim("trend"), [0, 2, 1], np.ones((8, 3))),
-            r"rising numbers, at least two, but are \[0.0, 2.0, 1.0\]",
+            r"rising numbers, at least two, got \[0.0, 2.0, 1.0\]",
         ),
-        (lambda: trend(claim("trend"), [0], np.ones((8, 1))), "levels must be 1 rising numbers, at least two"),
-        (lambda: trend(claim("trend"), LEVELS, np.ones(4)), r"values must have shape \(blocks, levels\)"),
+        (lambda: trend(claim("trend"), [0], np.ones((8, 1))), "levels: expected 1 rising numbers, at least two"),
+        (lambda: trend(claim("trend"), LEVELS, np.ones(4)), r"values: expected shape \(blocks, levels\)"),
         (lambda: equivalence(claim("equivalence"), np.ones((8, 1))), "at least two levels"),
-        (lambda: paired(claim("paired"), np.ones(8), np.ones(7)), r"a and b must both have shape \(blocks,\)"),
-        (lambda: affected(claim("affected"), np.ones((8, 1)), np.ones((8, 1))), "a and b must both have shape"),
-        (lambda: paired(claim("paired"), np.ones(8), np.ones(8), look=3), "look must be 1 or 2"),
-        (lambda: paired(claim("paired"), np.ones(8), np.ones(8), void=-1), "void must be a number of blocks"),
+        (lambda: paired(claim("paired"), np.ones(8), np.ones(7)), r"a, b: expected shape \(blocks,\) for both"),
+        (lambda: affected(claim("affected"), np.ones((8, 1)), np.ones((8, 1))), "a, b: expected shape"),
+        (lambda: paired(claim("paired"), np.ones(8), np.ones(8), look=3), "look: expected 1 or 2"),
+        (lambda: paired(claim("paired"), np.ones(8), np.ones(8), void=-1), "void: expected a number of blocks"),
     ],
 )
 def test_a_call_that_does_not_fit_the_claim_is_refused(call, message):
