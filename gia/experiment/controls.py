@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,21 +10,9 @@ from scipy.stats import binom
 
 from gia import attacks, metrics
 from gia.experiment.exchange import Exchange
+from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
 from gia.experiment.round import Block, Round
-
-
-@dataclass(frozen=True)
-class Control:
-    """Whether a block can say anything; `reason` says what was seen either way."""
-
-    passed: bool
-    reason: str
-    values: Mapping[str, float] = field(default_factory=dict)
-
-
-#: (protocol, block, *, cache) -> Control
-ControlCheck = Callable[..., Control]
 
 
 def beats_blind_guess(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from gia import attacks
 from gia.data import Pattern
 from gia.errors import expected_one_of
+from gia.experiment.measurement import Control
 from gia.federated import LocalTraining, Observation
 from gia.metrics import METRICS
 from gia.numerics import digest_of
 
-if TYPE_CHECKING:
-    from gia.experiment.controls import ControlCheck
+#: (protocol, block, *, cache) -> Control, at module level, so that worker processes can look it up.
+ControlCheck = Callable[..., Control]
 
 State = Literal["untrained", "half-trained", "trained"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gia.harness.plugin import options
+from gia.harness.plugin.options import add
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--scale` for `--gia-scale`, and so on."""
-    options.add(parser, "--", defaults=False)
+    add(parser, "--", defaults=False)
