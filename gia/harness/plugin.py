@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,9 +16,12 @@ from hypothesis import settings
 from gia.harness.baseline.check import Baseline, Baselines
 from gia.harness.baseline.file import BaselineError
 from gia.harness.bench_run import BenchRun
+from gia.harness.blocks import Block
 from gia.harness.decide.register import Register, load_register
 from gia.harness.live import Live
+from gia.harness.protocol import Protocol
 from gia.harness.report import rows as report
+from gia.harness.run import measure
 from gia.harness.selection import Selection, claim_ids
 from gia.harness.session import Claims, Context
 from gia.harness.store import Store
@@ -198,6 +202,8 @@ class ClaimRun:
             try:
                 self._baselines = Baselines(
                     self.config.rootpath / "baselines",
+                    measure=_measured,
+                    quantities=_QUANTITIES,
                     rebaseline=option.rebaseline,
                     reason=option.reason,
                     commit=self.commit,
@@ -274,6 +280,33 @@ class ClaimRun:
 
     def _decided(self) -> set[str]:
         return set() if self._claims is None else {row["id"] for row in self._claims.rows}
+
+
+class _Quantity(NamedTuple):
+    unit: str
+    higher_is_better: bool = True
+    tolerance: float = 1e-5
+    platform_spread: float = 0.0
+
+
+#: The platform spread of psnr: float64 with sign updates agreed to 1e-6 dB between instruction sets.
+_QUANTITIES = {
+    "psnr": _Quantity("dB", platform_spread=1e-6),
+    "ssim": _Quantity("1"),
+    "cw_ssim": _Quantity("1"),
+    "lpips": _Quantity("1", higher_is_better=False),
+    "rmse": _Quantity("1", higher_is_better=False),
+}
+
+
+class _Seen(NamedTuple):
+    values: Mapping[str, float | None]
+    counts: Mapping[str, int]
+
+
+def _measured(level: Protocol, block: Block) -> _Seen:
+    result = measure(level, block)
+    return _Seen(result.values, {"gradient_evaluations": result.gradient_evaluations})
 
 
 def _under_xdist(config: pytest.Config) -> bool:

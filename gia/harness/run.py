@@ -11,7 +11,6 @@ from gia.harness.blocks import Block
 from gia.harness.casting import images_of, private
 from gia.harness.protocol import Protocol
 from gia.harness.scene import Measurement, Scene
-from gia.numerics import reproducible
 
 Measure = Callable[[Protocol, Block], Measurement]
 
@@ -34,22 +33,3 @@ def prepared(protocol: Protocol, block: Block) -> tuple[nn.Module, list[Observat
     data = images_of(protocol)
     scene = Scene(protocol, block, data, private(protocol, block, data))
     return scene.model, scene.observations
-
-
-def sampled(protocol: Protocol, *, seeds: int = 6) -> dict[str, list[float]]:
-    """One value per seed of every metric in `score` and of the gradient evaluations, for a stored baseline.
-
-    Nothing may vary per block: a baseline is a pinned setting. Raises ValueError where the protocol varies something or
-    a metric is not defined at its size.
-    """
-    if protocol.vary:
-        raise ValueError(f"vary: expected nothing, a baseline is pinned, got {sorted(protocol.vary)}")
-    with reproducible():
-        seen = [measure(protocol, Block("baseline", seed, {})) for seed in range(seeds)]
-    values: dict[str, list[float]] = {"gradient_evaluations": [float(found.gradient_evaluations) for found in seen]}
-    for metric in protocol.score:
-        scores = [found.values[metric] for found in seen]
-        values[metric] = [score for score in scores if score is not None]
-        if len(values[metric]) < seeds:
-            raise ValueError(f"score: {metric!r} is not defined at {protocol.image_size} pixels")
-    return values
