@@ -18,44 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from gia import numerics
 from gia.harness.baseline.compare import BaselineStale, Comparison, compare, differences, means_of, same_definition
 from gia.harness.baseline.file import COMMAND, BaselineCorrupt, BaselineError, Quantity, load, new_content, write
-from gia.harness.blocks import Block
+from gia.harness.blocks.block import Block
+from gia.harness.blocks.level import Level, Measure
 
 SEEDS = 6
 MINIMUM_SEEDS = 4  # with fewer a prediction interval excludes almost nothing
 
 Values = Mapping[str, Sequence[float]]
-
-
-class PinnedLevel(Protocol):
-    """What a baseline needs to know of a level."""
-
-    @property
-    def vary(self) -> Mapping[str, Any]:
-        """What is drawn per block; empty for a baseline."""
-
-    @property
-    def dtype(self) -> str:
-        """The name of the dtype that it is measured in."""
-
-    def digest(self) -> str:
-        """A digest of everything that is set."""
-
-
-class Measured(Protocol):
-    """What a baseline needs to know of the result of a level."""
-
-    @property
-    def values(self) -> Mapping[str, float | None]:
-        """Quantity -> value; None where it is not defined."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Quantity -> what was counted."""
 
 
 class _Count(NamedTuple):
@@ -100,7 +74,7 @@ class Baselines:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     baselines = Baselines(Path(folder), measure=lambda level, block: level, quantities={})
+    ...     baselines = Baselines(Path(folder), measure=lambda level, block, cache: level, quantities={})
     ...     baselines.open("batch_size").path.name, baselines.finish(full=True)
     ('batch_size.json', [])
     """
@@ -109,7 +83,7 @@ class Baselines:
         self,
         folder: Path,
         *,
-        measure: Callable[[Any, Block], Measured],
+        measure: Measure,
         quantities: Mapping[str, Quantity],
         rebaseline: bool = False,
         reason: str | None = None,
@@ -178,7 +152,7 @@ class Baseline:
         self._checked: set[str] = set()
         self._obtained: dict[str, Any] = {}
 
-    def check_level(self, entry: str, level: PinnedLevel, *, deciding: str | None = None) -> Comparison:
+    def check_level(self, entry: str, level: Level, *, deciding: str | None = None) -> Comparison:
         """Measure a pinned level on six seeds and `check` the values and counts that the run has a quantity for.
 
         Args:
@@ -271,11 +245,11 @@ class Baseline:
     def _at(self, entry: str) -> str:
         return f"{self.path.name}: {entry!r}"
 
-    def _measured(self, level: PinnedLevel) -> dict[str, list[float]]:
+    def _measured(self, level: Level) -> dict[str, list[float]]:
         if level.vary:
             raise ValueError(f"level: expected nothing that varies in a baseline, got {sorted(level.vary)}")
         with numerics.reproducible():
-            results = [self._run.measure(level, Block("baseline", seed, {})) for seed in range(SEEDS)]
+            results = [self._run.measure(level, Block("baseline", seed, {}), cache=None) for seed in range(SEEDS)]
         numbers = [{**result.values, **result.counts} for result in results]
         sample = {}
         for name in (name for name in numbers[0] if name in self._run.quantities):

@@ -13,15 +13,15 @@ set. Each entry has a digest, which catches edits by hand and bad merges, but no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from gia.numerics import digest_of, replacing
 
 FORMAT = 1
 COMMAND = 'pytest --rebaseline --reason "why it moved"'
@@ -93,7 +93,7 @@ def new_content(
         "protocol": setting,
         "reason": reason,
     }
-    return {**content, "digest": _digest(entry, content)}
+    return {**content, "digest": digest_of([entry, content])}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -124,9 +124,8 @@ def write(path: Path, entries: Mapping[str, Any]) -> None:
         return
     text = json.dumps({"cells": entries, "format": FORMAT}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def spread(values: Sequence[float]) -> float:
@@ -142,7 +141,7 @@ def _problem(entry: str, stored: Any) -> str | None:
     """What is wrong with an entry, or None."""
     if not isinstance(stored, dict) or set(stored) != _FIELDS:
         return f"expected the fields {sorted(_FIELDS)}"
-    if stored["digest"] != _digest(entry, {field: value for field, value in stored.items() if field != "digest"}):
+    if stored["digest"] != digest_of([entry, {field: value for field, value in stored.items() if field != "digest"}]):
         return "its digest does not fit its content: it was edited by hand or merged badly"
     metrics = stored["metrics"]
     if stored["deciding"] not in metrics or any(set(row) != _METRIC_FIELDS for row in metrics.values()):
@@ -156,11 +155,6 @@ def _problem(entry: str, stored: Any) -> str | None:
         if row["tolerance"] < row["platform_spread"]:
             return f"{metric}: tolerance {row['tolerance']:g} is below the recorded spread {row['platform_spread']:g}"
     return None
-
-
-def _digest(entry: str, content: Mapping[str, Any]) -> str:
-    text = json.dumps([entry, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
