@@ -1,4 +1,4 @@
-"""`python -m gia.data`: a table of each data set and weight file, and the command that brings it."""
+"""`python -m gia.data`: a table of all data sets and weight files, with the command that installs each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,29 @@ from gia.data.full import FULL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 0 if every asset from PyPI is there and intact, else 1."""
+    """Print the table of data sets and weight files.
+
+    Args:
+        arguments: the command line, by default that of the process.
+
+    Returns:
+        The exit status: 0 if every asset from PyPI is installed and unchanged, else 1.
+
+    >>> import gia.data.__main__ as command
+    >>> status = command.main([])  # doctest: +ELLIPSIS
+    name ... kind ... state ... what ... licence ... how to install it
+    ...
+    >>> status
+    0
+    """
     parser = argparse.ArgumentParser(prog="python -m gia.data", description=__doc__)
-    parser.add_argument("--data", metavar="ROOT", type=Path, help="folder of your own copies of the full data sets")
+    parser.add_argument("--data", metavar="ROOT", type=Path, help="folder that holds your copies of the full data sets")
     root = parser.parse_args(arguments).data
     states = {name: _state(name) for name in assets.ASSETS}
     rows = [(a.name, a.kind, states[a.name], a.title, a.licence, a.command) for a in assets.ASSETS.values()]
     for name, spec in FULL.items():
         rows.append((name, "images", _folder_state(root, spec.folder), spec.title, spec.licence, spec.command))
-    print(_table([("name", "kind", "state", "what", "licence", "how to bring it"), *rows]))
+    print(_table([("name", "kind", "state", "what", "licence", "how to install it"), *rows]))
     return 0 if set(states.values()) == {"there"} else 1
 
 
