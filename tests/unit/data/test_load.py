@@ -14,7 +14,7 @@ from gia.data import assets
 from gia.data.pixels import stack, to_square
 
 BUNDLED = ["cifar10-samples", "cifar100-samples", "imagenet-samples", "faces", "photos", "digits"]
-# Counts and classes as in the documentation of the packages and of the data sets.
+# Counts and classes as in the documentation of the packages.
 FACTS = {
     "cifar10-samples": (20, 10, (3, 32, 32)),
     "cifar100-samples": (20, 100, (3, 32, 32)),

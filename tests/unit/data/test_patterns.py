@@ -140,7 +140,7 @@ def test_the_error_of_an_impossible_pattern_says_which_images_there_are():
     [
         ({"count": 6, "batch_size": 4}, "count: expected a positive multiple of batch_size = 4, got 6"),
         ({"count": 0}, "count: expected a positive multiple of batch_size = 0, got 0"),
-        ({"count": 4, "pattern": "same"}, "pattern: expected 'any', 'distinct', 'equal' or an int, got 'same'"),
+        ({"count": 4, "pattern": "same"}, "pattern: expected one of ['any', 'distinct', 'equal'], got 'same'"),
         ({"count": 4, "pattern": True}, "pattern: expected 'any', 'distinct', 'equal' or an int, got True"),
         ({"count": 4, "pattern": 5}, "pattern: expected 1 .. batch_size = 4, got 5"),
     ],
