@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.pictures import costs
 from gia.harness.timing import goals as bench
+from gia.harness.timing.plot import costs
 
 
 class BenchRun:

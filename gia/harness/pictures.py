@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -108,36 +107,6 @@ def roc(path: Path, kinds: Mapping[str, Mapping[str, tuple[Sequence[float], Sequ
         panel.set(title=title, xlabel="share of honest models above", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         panel.legend(loc="lower right", fontsize="small")
     panels[0].set(ylabel="share of malicious models above")
-    figure.savefig(path, dpi=110)
-
-
-def costs(path: Path, points: Sequence[Mapping[str, Any]], *, unit: str) -> None:
-    """Write a PNG of costs along each axis that the points name: medians with their intervals, axes side by side.
-
-    Args:
-        points: each has axis, at (a number), median, low and high; `gia.harness.timing.goals.Timings.points`.
-        unit: what the costs are in.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(point["axis"] for point in points))
-    figure = Figure(figsize=(4 * len(names), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    for panel, name in zip(panels, names, strict=True):
-        along = sorted((point for point in points if point["axis"] == name), key=lambda point: point["at"])
-        places, medians = [point["at"] for point in along], [point["median"] for point in along]
-        reach = [
-            [point["median"] - point["low"] for point in along],
-            [point["high"] - point["median"] for point in along],
-        ]
-        panel.errorbar(places, medians, yerr=reach, marker="o", capsize=3)
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(places, [str(place) for place in places])
-        panel.set(xlabel=name)
-        panel.grid(axis="y", color="0.9")
-    panels[0].set(ylabel=unit, ylim=(0, 1.05 * max(point["high"] for point in points)))
     figure.savefig(path, dpi=110)
 
 
