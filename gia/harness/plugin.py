@@ -20,7 +20,9 @@ from gia.harness.blocks import Block
 from gia.harness.decide.register import Register, load_register
 from gia.harness.live import Live
 from gia.harness.protocol import Protocol
-from gia.harness.report import rows as report
+from gia.harness.report.markdown import markdown
+from gia.harness.report.rows import Run
+from gia.harness.report.text import terminal
 from gia.harness.run import measure
 from gia.harness.selection import Selection, claim_ids
 from gia.harness.session import Claims, Context
@@ -252,7 +254,7 @@ class ClaimRun:
         if self._claims is None:
             return
         self._claims.write()
-        text = report.markdown(self._report())
+        text = markdown(self._report())
         (self.folder / "report.md").write_text(text, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
@@ -263,12 +265,12 @@ class ClaimRun:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         if self._claims is not None:
             terminalreporter.section(f"claims at {self.scale} scale")
-            terminalreporter.write_line(report.terminal(self._report(), terminalreporter._tw.fullwidth))
+            terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
             terminalreporter.write_line(f"reports: {self.folder}")
 
-    def _report(self) -> report.Run:
+    def _report(self) -> Run:
         order, partial = list(self.register), not self.selection.whole("claim")
-        return report.Run(
+        return Run(
             scale=self.scale,
             environment=self.environment,
             rows=sorted(self.claims.rows, key=lambda row: order.index(row["id"])),
