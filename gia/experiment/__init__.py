@@ -9,7 +9,7 @@ The harness is given this module by its option `claims_experiment`, and uses `me
 
 from gia.experiment.drawing import draw
 from gia.experiment.exchange import Exchange
-from gia.experiment.measurement import Measurement
+from gia.experiment.measurement import Control, Measurement
 from gia.experiment.measuring import measure, prepared
 from gia.experiment.protocol import (
     Attacker,
@@ -30,6 +30,7 @@ __all__ = [
     "Attacker",
     "Batch",
     "Client",
+    "Control",
     "Exchange",
     "Fishing",
     "Fitting",

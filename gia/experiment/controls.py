@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from scipy.stats import binom
 
 from gia import attacks, metrics
 from gia.experiment.exchange import Exchange
+from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
 from gia.experiment.round import Block, Round
-
-
-@dataclass(frozen=True)
-class Control:
-    """Whether a block can say anything; `reason` says what was seen either way."""
-
-    passed: bool
-    reason: str
-    values: Mapping[str, float] = field(default_factory=dict)
-
-
-#: (protocol, block, *, cache) -> Control
-ControlCheck = Callable[..., Control]
 
 
 def beats_blind_guess(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
@@ -70,7 +55,7 @@ def beats_auxiliary_mean(protocol: Protocol, block: Block, *, cache: Path | None
 
 
 #: What the control of latent search asks of the decoder's own samples, in decibels: the PSNR, and how much of it the
-#: search must add (samples of a class resemble each other); and the number of Adam's steps that it has for exchange.round.
+#: search must add (samples of a class resemble each other); and the number of Adam's steps that it has for that.
 OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 80
 
 

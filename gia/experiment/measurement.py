@@ -1,4 +1,4 @@
-"""What one measurement finds."""
+"""What a measurement and a control find in a block."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ class Measurement:
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Whether a block can say anything; `reason` says what was seen either way, `values` in numbers."""
+
+    passed: bool
+    reason: str
+    values: Mapping[str, float] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The pytest plugin of the claims, an entry point: inert until the project has a register.
 
-Without one it adds its options, which carry its name, and does nothing else: no torch, no Hypothesis profile, no header.
+Without one it only adds its options, which carry its name: no torch, no Hypothesis profile, no header.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.plugin import options
+from gia.harness.plugin.options import add, given
 
 REGISTER = "claims/claims.toml"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run, where the register lies, and who measures."""
-    options.add(parser, "--gia-", defaults=True)
+    add(parser, "--gia-", defaults=True)
     parser.addini("claims_register", f"the register of claims, relative to the root (default: {REGISTER})")
     parser.addini("claims_experiment", "the module that measures and draws", default="gia.experiment")
 
@@ -27,10 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
     named = config.getini("claims_register")
     register = Path(config.rootpath, named or REGISTER)
     if register.exists():
-        from gia.harness.plugin import run
+        from gia.harness.plugin.run import begin
 
-        run.begin(config, register)
+        begin(config, register)
     elif named:
         raise pytest.UsageError(f"claims_register: expected a file, got {register}, which does not exist")
-    elif asked := options.given(config):
+    elif asked := given(config):
         raise pytest.UsageError(f"{asked[0]}: expected a register of claims at {register}, got none")

@@ -18,8 +18,8 @@ from gia.harness.baseline.file import BaselineError
 from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Pool
 from gia.harness.decide.register import Register, load_register
-from gia.harness.plugin import fixtures, laboratory
 from gia.harness.plugin.claims import Claims, Context
+from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
@@ -59,13 +59,9 @@ def begin(config: pytest.Config, register: Path) -> None:
     if option.gia_rebaseline:
         run.open_baselines()
     config.stash[RUN] = run
-    for name, plugin in (
-        ("claims", run),
-        ("selection", run.selection),
-        ("timings", run.timings),
-        ("fixtures", fixtures),
-    ):
+    for name, plugin in {"claims": run, "selection": run.selection, "timings": run.timings}.items():
         config.pluginmanager.register(plugin, f"gia-{name}")
+    config.pluginmanager.import_plugin("gia.harness.plugin.fixtures")
 
 
 class ClaimRun:
@@ -114,13 +110,15 @@ class ClaimRun:
         return self.config.rootpath / ".gia" / "runs" / name
 
     @cached_property
-    def laboratory(self) -> laboratory.Laboratory:
+    def laboratory(self) -> Laboratory:
         """Who measures. UsageError where the module is not there or cannot."""
         name = self.config.getini("claims_experiment")
         try:
-            return laboratory.load(name)
+            return load(name)
         except (ImportError, ValueError) as error:
-            raise pytest.UsageError(f"claims_experiment: expected a module that measures, got {name!r}: {error}") from error
+            raise pytest.UsageError(
+                f"claims_experiment: expected a module that measures, got {name!r}: {error}"
+            ) from error
 
     @property
     def claims(self) -> Claims:
@@ -186,7 +184,9 @@ class ClaimRun:
             try:
                 self.claims.write()
             except OSError as error:
-                raise pytest.UsageError(f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}") from error
+                raise pytest.UsageError(
+                    f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}"
+                ) from error
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -238,13 +238,15 @@ class ClaimRun:
             return self.folder / "blocks"
         return folder if os.access(folder, os.W_OK) else self.folder / "blocks"
 
-    def _substitution(self) -> laboratory.Substitution:
+    def _substitution(self) -> Substitution:
         """What puts the user's attack in the place of a protocol's own."""
         option = self.config.option
         try:
             settings = json.loads(option.gia_attack_settings or "{}")
         except ValueError as error:
-            raise pytest.UsageError(f"--gia-attack-settings: expected JSON, got {option.gia_attack_settings}: {error}") from error
+            raise pytest.UsageError(
+                f"--gia-attack-settings: expected JSON, got {option.gia_attack_settings}: {error}"
+            ) from error
         if not isinstance(settings, dict):
             raise pytest.UsageError(f"--gia-attack-settings: expected an object, got {option.gia_attack_settings}")
         try:

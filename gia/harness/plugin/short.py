@@ -1,12 +1,12 @@
-"""The options of `gia.harness.plugin` by their short names, for this repository's own command line (`-p` in addopts)."""
+"""The options of `gia.harness.plugin` by short names; only this repository loads it (`-p` in addopts)."""
 
 from __future__ import annotations
 
 import pytest
 
-from gia.harness.plugin import options
+from gia.harness.plugin.options import add
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--scale` for `--gia-scale`, and so on."""
-    options.add(parser, "--", defaults=False)
+    add(parser, "--", defaults=False)
