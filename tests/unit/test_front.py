@@ -108,7 +108,7 @@ def test_the_attacks_are_listed_with_type_needs_and_source(capsys):
 
 def test_attacks_of_installed_packages_are_listed_with_their_import_path(capsys, monkeypatch):
     """If it fails, a user cannot see whether an attack of another package was found."""
-    monkeypatch.setattr(attacks, "registered", lambda: {"outsider": "absent.package:attack"}, raising=False)
+    monkeypatch.setattr(attacks, "registered", lambda: {"outsider": "absent.package:attack"})
     assert main(["attacks"]) == 0
     assert "\noutsider " in (shown := capsys.readouterr().out)
     assert shown.endswith("\n  absent.package:attack\n")
