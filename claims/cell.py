@@ -1,4 +1,4 @@
-"""What a row of the register compares at one scale: a cell of the matrix of factors and attack types, or another row."""
+"""What a row of the register compares at one scale: a cell of the matrix of factors and attack types, or any other."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,9 +30,10 @@ class Imprinted:
     strength: float = 1.0
 
     def __call__(self, model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+        _, channels, height, width = public.images.shape
         return imprint(
             model,
-            image_shape=tuple(public.images.shape[1:]),
+            image_shape=(channels, height, width),
             bins=self.bins,
             probe=self.mode,
             quantiles=Gaussian.of(probed(public.images, probe=self.mode)),
@@ -46,10 +48,14 @@ def replicating(model: nn.Module, public: Images, *, generator: torch.Generator)
     changed = copy.deepcopy(model)
     for name, layer in list(changed.named_modules()):
         if isinstance(layer, nn.Conv2d) and any(layer.padding):
-            settings = {"stride": layer.stride, "padding": layer.padding, "bias": layer.bias is not None}
-            sizes = layer.in_channels, layer.out_channels, layer.kernel_size
+            settings: dict[str, Any] = {
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "bias": layer.bias is not None,
+            }
+            settings["kernel_size"] = layer.kernel_size
             with torch.device("meta"):
-                made = nn.Conv2d(*sizes, **settings, padding_mode="replicate")
+                made = nn.Conv2d(layer.in_channels, layer.out_channels, **settings, padding_mode="replicate")
             made.load_state_dict(layer.state_dict(), assign=True)
             changed.set_submodule(name, made)
     return changed

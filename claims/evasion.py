@@ -186,7 +186,7 @@ def _exact(model: nn.Module, images: Tensor, labels: Tensor, scales: Tensor) -> 
     flat = images.flatten(1)
     for rows, signal in ((to_weight, to_bias), (None, to_bias[pairs[:, 0]] - to_bias[pairs[:, 1]])):
         usable = (signal.abs() > 1e-6 * to_bias.abs().max()).nonzero().flatten() if len(signal) else signal.long()
-        for part in usable.split(4096):
+        for part in torch.split(usable, 4096):
             some = rows[part] if rows is not None else to_weight[pairs[part, 0]] - to_weight[pairs[part, 1]]
             quotients = some / signal[part, None]
             # A few pixels distinguish most candidates from every image.

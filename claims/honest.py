@@ -129,7 +129,7 @@ def _federated(trial: Trial) -> Iterator[ValidationReport]:
         before, sent = sent, copy.deepcopy(sent)
         with torch.no_grad():
             for key, parameter in sent.named_parameters():
-                parameter -= torch.stack([update[key] for update in updates]).mean(0)
+                parameter.sub_(torch.stack([update[key] for update in updates]).mean(0))
 
 
 def main() -> None:

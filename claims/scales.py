@@ -16,19 +16,19 @@ class Scale(Structure):
     """What a package such as `claims.reduced` holds."""
 
     @property
-    def PROTOCOLS(self) -> Mapping[str, Protocol]:  # noqa: N802 - the constant of a module, and those below
+    def PROTOCOLS(self) -> Mapping[str, Protocol]:
         """Attack type -> the protocol that its cells start from."""
 
     @property
-    def CELLS(self) -> Mapping[str, Mapping[str, Cell]]:  # noqa: N802
+    def CELLS(self) -> Mapping[str, Mapping[str, Cell]]:
         """Factor -> attack type -> cell."""
 
     @property
-    def ROWS(self) -> Mapping[str, Row]:  # noqa: N802
+    def ROWS(self) -> Mapping[str, Row]:
         """Id of a row that is no cell of the matrix -> what it compares."""
 
     @property
-    def VISUAL(self) -> Mapping[str, Protocol]:  # noqa: N802
+    def VISUAL(self) -> Mapping[str, Protocol]:
         """Attack type -> its protocol on the pictures that all types attack."""
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from claims import reduced
 from claims.changes import batches_of
@@ -27,7 +27,7 @@ def test_batch_size(claims: Claims, scale: Scale, attack_type: str) -> None:
 @pytest.mark.timing
 @pytest.mark.parametrize("batch_size", reduced.CELLS["batch_size"]["op"].levels)
 @pytest.mark.parametrize("attack_type", ["op"])
-def test_ten_steps(benchmark: BenchmarkFixture, attack_type: str, batch_size: int) -> None:
+def test_ten_steps(benchmark: Any, attack_type: str, batch_size: int) -> None:
     """pytest-benchmark's row for ten steps of the attack on all eight images of a block, set-up outside."""
     protocol = batches_of(reduced.PROTOCOLS[attack_type], batch_size)
     model, observations = prepared(protocol, Block("timing", 0, {}))

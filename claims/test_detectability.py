@@ -22,10 +22,10 @@ from claims.victims import VICTIMS, before_classifier, drawn, first_alone
 from gia import pictures
 from gia.data import load_cached
 from gia.experiment import Attacker, Batch, Measurement, Protocol, Victim
-from gia.experiment.round import Block
 from gia.federated import validate_model
 from gia.federated.server import Empirical, Laplace, classifier, fish_class, imprint, probed
 from gia.federated.validation import ValidationReport, default_limits
+from gia.harness.blocks.block import Block
 from gia.harness.decide import verdicts
 from gia.harness.decide.counterexamples import universal
 from gia.harness.decide.looks import look_twice
@@ -79,7 +79,7 @@ def imprinted(
     try:
         sent: nn.Module = imprint(
             honest.model,
-            image_shape=tuple(images.shape[1:]),
+            image_shape=(images.shape[1], images.shape[2], images.shape[3]),
             bins=bins,
             probe=probe,
             sparse=sparse,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_proposition2_predicts_the_count(claims: Claims, scale: Scale) -> None:
         apart = np.pad(np.diff(bins, axis=1) != 0, ((0, 0), (1, 1)), constant_values=True)
         return float((apart[:, 1:] & apart[:, :-1]).mean())
 
-    def predicted(model: str) -> list[float]:
+    def predicted(model: Literal["paper", "independent"]) -> list[float]:
         return [expected_exact_recoveries(size, 1000, model=model) / size for size in EXACT_BATCH_SIZES]
 
     paper = predicted("paper")

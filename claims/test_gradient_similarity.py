@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from claims.factors import cell_of, table
 from claims.reported import REPORTED
 from claims.scales import Scale
 from gia.experiment import Measurement, Protocol, Round, prepared
-from gia.experiment.round import Block
 from gia.federated import Observation
+from gia.harness.blocks.block import Block
 from gia.harness.decide import verdicts
 from gia.harness.decide.looks import look_twice
 from gia.harness.decide.table import Table
@@ -45,10 +46,12 @@ def single_against_batch(protocol: Protocol, block: Block, *, cache: Path | None
     mean cosine of a batch's images, weighted by their gradients' norms, is never negative.
     """
     _, shared = prepared(protocol, block, cache=cache)
+    equal = protocol.batch.pattern
+    assert isinstance(equal, int)
     seen: dict[str, list[float]] = {"cosine": [], "others": []}
     rows, labels = rows_and_labels(shared)
-    for batch, of in zip(rows.split(4), labels.split(4), strict=True):
-        repeated = (of[:, None] == of).sum(1) == protocol.batch.pattern
+    for batch, of in zip(torch.split(rows, 4), torch.split(labels, 4), strict=True):
+        repeated = (of[:, None] == of).sum(1).eq(equal).tolist()
         for along, repeats in zip(cosines(batch, batch.mean(0, keepdim=True))[:, 0].tolist(), repeated, strict=True):
             seen["cosine" if repeats else "others"].append(along)
     return Measurement({name: float(np.mean(values)) if values else None for name, values in seen.items()})
@@ -114,7 +117,7 @@ def test_gradients_are_more_alike_on_a_trained_network(claims: Claims, scale: Sc
         return verdicts.paired(claim, untrained, trained, void=table.void, look=look)
 
     verdict, seen = look_twice(measured, decide)
-    drawn = {state: seen.experiment.levels[state] for state in ("untrained", "trained")}
+    drawn = {state: cast(Protocol, seen.experiment.levels[state]) for state in ("untrained", "trained")}
     picture = figure4(claims.images / f"{claim.id}.png", drawn, seen.results[0].block, cache=claims.cache)
     claims.record(verdict, tables=[seen], pictures=[picture])
 

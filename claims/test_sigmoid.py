@@ -14,8 +14,8 @@ from claims.edits import replicating
 from claims.factors import cell_of
 from claims.scales import Scale
 from gia.experiment import Exchange, Measurement, Protocol, Round
-from gia.experiment.round import Block
 from gia.federated import set_mode
+from gia.harness.blocks.block import Block
 from gia.harness.decide import verdicts
 from gia.harness.decide.looks import look_twice
 from gia.harness.decide.table import Table

@@ -94,8 +94,8 @@ def test_the_measured_error_grows_with_the_batch_and_with_the_resolution(claims:
         return claims.table(claim.id, row.protocol, levels=tuple(row.levels), change=row.change, blocks=blocks)
 
     seen = {
-        "B": looked(claim, along_batch, np.log(sizes)),
-        "HW": looked(claim, along_sides, 2 * np.log([float(pixels) for pixels in row.levels])),
+        "B": looked(claim, along_batch, np.log(sizes).tolist()),
+        "HW": looked(claim, along_sides, (2 * np.log([float(pixels) for pixels in row.levels])).tolist()),
     }
     verdict = min((found for found, _ in seen.values()), key=lambda v: (OUTCOMES.index(v.outcome), v.effect or 0.0))
     measured = "; ".join(f"along {name}: {found.measured}" for name, (found, _) in seen.items())

@@ -1,4 +1,4 @@
-"""Honest models with real images, as Hypothesis draws them for the claims about what a malicious server does to them."""
+"""Honest models and real images, drawn by Hypothesis for the claims about what a malicious server does to them."""
 
 from __future__ import annotations
 

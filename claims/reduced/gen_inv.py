@@ -53,9 +53,9 @@ NETWORKS = Row(
     levels={"LeNet": {}, "ResNet-20": {"victim": Victim(name="resnet20", options={"width": 8})}},
 )
 
-#: The clients train as in `op.FEDERATED`, and the attacker simulates it for each pair. It learns from 720 batches behind
-#: updates, since it cannot put gradients of single images together as it does behind gradients. So part of what the
-#: levels differ by is how much the same images teach.
+#: The clients train as in `op.FEDERATED`, and the attacker simulates it for each pair. From updates it learns only 720
+#: batches, since it cannot put gradients of single images together. So part of what the levels differ by is how much
+#: the same images teach.
 FEDERATED = FOURS.with_(
     {
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.02),

@@ -61,8 +61,8 @@ TRAINED = PROTOCOL.with_(
     }
 )
 
-#: Batch normalization in eval mode, as in the paper; in an untrained net it is then the identity. In train mode no image
-#: comes back at any depth, which would support every claim that says "worse".
+#: Batch normalization in eval mode, as in the paper; in an untrained net it is then the identity. In train mode no
+#: image comes back at any depth, which would support every claim that says "worse".
 RESIDUAL = PROTOCOL.with_(
     {
         "victim.name": "resnet10",
