@@ -37,6 +37,9 @@ ENVIRONMENT = {
 #: Processes over the cores, one thread each; timings have a session of their own, where nothing else runs.
 SUITE = ("tests", "-m", "not timing", "-n", "auto", "--benchmark-disable")
 
+#: The examples in the docstrings. `tests/` is left out, since a module there may be a script of a test.
+EXAMPLES = ("gia", "--doctest-modules", "-n", "auto", "--benchmark-disable")
+
 #: The newest pair first; oldest and newest are also tags.
 TORCH = {"2.14.1": "0.29.1", "2.11.0": "0.26.0", "2.9.1": "0.24.1", "2.7.1": "0.22.1", "2.6.0": "0.21.0"}
 #: A fresh environment takes this pair; an existing one keeps what it has.
@@ -99,8 +102,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the test suite over the cores, one thread each."""
+    """Run the test suite, then the docstrings' examples, over the cores; with `-- -k NAME` the suite alone."""
     run(session, "-m", "pytest", *SUITE, *session.posargs)
+    if not session.posargs:
+        run(session, "-m", "pytest", *EXAMPLES)
 
 
 @nox.session(venv_backend="none")

@@ -27,7 +27,7 @@ def test_batch_size(claims, attack_type):
 def test_quality_is_that_on_record(baseline, attack_type, batch_size):
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
     protocol = batches_of(pinned(PROTOCOLS["reduced"][attack_type]), batch_size)
-    baseline.check_attack(f"{attack_type}/B={batch_size}", protocol)
+    baseline.check_level(f"{attack_type}/B={batch_size}", protocol)
 
 
 @pytest.mark.timing

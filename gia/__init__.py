@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gia import attacks, data, federated, metrics, models, numerics, pictures, theory
+    from gia import attacks, data, experiment, federated, metrics, models, numerics, pictures, theory
     from gia.attacks import Reconstruction
     from gia.federated import LocalTraining, Observation, ValidationReport, share_gradient, share_update, validate_model
 

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gia.attacks.probe import logits_of
+from gia.attacks.logits import logits_of
 from gia.federated import LocalTraining, Observation, set_mode
 
 Rule = Literal["sign", "row_minimum", "counts"]

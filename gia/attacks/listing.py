@@ -33,6 +33,6 @@ def listing() -> str:
     lines = [_COLUMNS.format("attack", "type", "needs beyond gradients and weights")]
     for name, card in attacks.CARDS.items():
         lines += [_COLUMNS.format(name, card.leaf, ", ".join(sorted(card.needs)) or "nothing"), f"  {card.source}"]
-    for name, path in getattr(attacks, "registered", dict)().items():
+    for name, path in attacks.registered().items():
         lines += [_COLUMNS.format(name, "registered by an installed package", "").rstrip(), f"  {path}"]
     return "\n".join(lines)

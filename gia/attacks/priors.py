@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gia.attacks.registration import consensus
+from gia.attacks.alignment import consensus
 from gia.federated import Observation, set_mode
 
 #: (R, B, C, H, W) -> (R,) penalty per trial; smaller is more natural.
@@ -68,7 +68,7 @@ class GroupConsistency:
         weight: of the penalty.
         seeds: candidates per observation, which follow each other on the trial axis.
         labels: (R, B) int64, of every candidate.
-        radius: pixels by which registration moves an image at most (`gia.attacks.registration`).
+        radius: pixels by which registration moves an image at most (`gia.attacks.alignment`).
 
     E is a constant to the derivative: each candidate is pulled towards it, and none pulls it.
     """

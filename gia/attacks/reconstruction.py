@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
     """The images that an attack believes the client holds.
 
-    Attributes:
-        images: (N, C, H, W); in [0, 1] from iterative attacks, raw from analytic ones. N may differ from the batch
-            size, and the order says nothing: `gia.metrics.match` aligns.
-        labels: (N,) int64 that the attack assumed or found, None if it has none.
-        exact: (N,) bool, which images the attack believes to be exact; None if it cannot tell.
-        objective: the least value of the attack's own objective, at the point that these images are the clamp of; None
-            if it has none.
-        gradient_evaluations: how often a gradient of the victim's loss was computed, local steps counted singly.
+    Args:
+        images: (N, C, H, W), in [0, 1] from iterative attacks, unclamped from analytic ones. N may differ from the
+            batch size, and the order carries no meaning: `gia.metrics.match` assigns images to private ones.
+        labels: (N,) int64, assumed or restored by the attack; None if it has none.
+        exact: (N,) bool, which images the attack believes to be exact; None if it does not say.
+        objective: the least value of the attack's own objective. `images` are the point with this value, clamped to
+            [0, 1]. None if the attack has no objective.
+        gradient_evaluations: number of gradients of the victim's loss that were computed. Each local step counts once.
+
+    >>> import torch, gia
+    >>> gia.Reconstruction(images=torch.zeros(2, 3, 8, 8), objective=0.25, gradient_evaluations=11)
+    Reconstruction(images=(2, 3, 8, 8) float32, objective=0.25, gradient_evaluations=11)
     """
 
     images: Tensor
@@ -26,3 +30,17 @@ class Reconstruction:
     exact: Tensor | None = None
     objective: float | None = None
     gradient_evaluations: int = 0
+
+    def __repr__(self) -> str:
+        kind = str(self.images.dtype).removeprefix("torch.")
+        device = "" if self.images.device.type == "cpu" else f" on {self.images.device}"
+        parts = [f"images={tuple(self.images.shape)} {kind}{device}"]
+        if self.labels is not None:
+            shown = ", ".join(map(str, self.labels[:8].tolist())) + (", ..." if len(self.labels) > 8 else "")
+            parts.append(f"labels=[{shown}]")
+        if self.exact is not None:
+            parts.append(f"exact={int(self.exact.sum())} of {len(self.exact)}")
+        if self.objective is not None:
+            parts.append(f"objective={self.objective:.4g}")
+        parts.append(f"gradient_evaluations={self.gradient_evaluations}")
+        return f"{type(self).__name__}({', '.join(parts)})"

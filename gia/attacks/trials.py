@@ -1,32 +1,43 @@
-"""An attack is written once, over trials; this is how one trial of it is called."""
+"""What makes a function a gia attack: its card, its form over several trials, and checked arguments."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, ParamSpec, Protocol, cast
 
 import torch
 from torch import nn
 
 from gia.attacks.reconstruction import Reconstruction
+from gia.errors import expected_one_of
 from gia.federated import Observation
 
 LEAVES = ("OP", "GEN-z", "GEN-W", "GEN-inverter", "ANA-architecture", "ANA-parameters")
+NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input")
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Card:
     """What an attack is and what it needs.
 
-    Attributes:
-        leaf: its place in the paper's taxonomy (Fig. 1), one of `LEAVES`.
-        needs: what it relies on beyond gradients and weights: "labels", "decoder", "auxiliary", "malicious_server",
-            "linear_input".
-        iterative: whether it searches (and so has `steps`, an objective and a callback).
+    Args:
+        leaf: its place in the taxonomy of arXiv 2503.11514, Fig. 1: one of "OP", "GEN-z", "GEN-W", "GEN-inverter",
+            "ANA-architecture" and "ANA-parameters".
+        needs: what it uses in addition to gradients and weights: any of "labels", "decoder", "auxiliary" (images like
+            the private ones), "malicious_server" and "linear_input" (a linear layer that sees the image).
+        iterative: whether it searches. A search has `steps`, an objective and a callback.
         source: the publication.
+
+    Raises ValueError for an unknown leaf or need.
+
+    >>> from gia.attacks import Card
+    >>> Card(leaf="OP", needs=frozenset({"labels"}), iterative=True, source="Doe et al., 2026").leaf
+    'OP'
     """
 
     leaf: str
@@ -34,9 +45,26 @@ class Card:
     iterative: bool
     source: str
 
+    def __post_init__(self) -> None:
+        if self.leaf not in LEAVES:
+            raise ValueError(expected_one_of("leaf", self.leaf, LEAVES))
+        for need in sorted(self.needs):
+            if need not in NEEDS:
+                raise ValueError(expected_one_of("needs", need, NEEDS))
+
 
 class Attack(Protocol):
-    """(model, observation, *, generator, **settings) -> Reconstruction, with its card and its form over trials."""
+    """A gia attack: a function (model, observation, *, generator, **settings) -> Reconstruction with two attributes.
+
+    Attributes:
+        card: what it is and what it needs.
+        many: the same attack on several observations of one victim, (model, observations, *, generators, **settings)
+            -> list of reconstructions. `gia.attacks.run_many` calls it.
+
+    >>> import gia
+    >>> gia.attacks.dlg.card.leaf
+    'OP'
+    """
 
     __name__: str
     card: Card
@@ -47,37 +75,90 @@ class Attack(Protocol):
     ) -> Reconstruction: ...
 
 
-def attack(card: Card) -> Callable[[Callable[..., list[Reconstruction]]], Attack]:
-    """Make a function over trials (model, observations, *, generators, ...) callable for a single observation."""
+class TypedAttack(Attack, Protocol[P]):
+    """An `Attack` that a type checker knows by the signature P that stands in its source."""
 
-    def decorate(over_trials: Callable[..., list[Reconstruction]]) -> Attack:
-        many = torch.enable_grad()(over_trials)  # an attack differentiates, whatever the caller's mode
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Reconstruction: ...  # type: ignore[override]
+
+
+def attack(
+    card: Card, *, many: Callable[..., list[Reconstruction]]
+) -> Callable[[Callable[P, Reconstruction]], TypedAttack[P]]:
+    """Make a function for one observation a gia attack.
+
+    The function becomes one that checks its arguments and runs with gradients enabled, whatever the caller's mode.
+
+    Args:
+        card: what the attack is and what it needs.
+        many: the attack over trials, (model, observations, *, generators, **settings). It has the settings of the
+            decorated function and no defaults: those of the decorated function hold for both.
+    """
+
+    def decorate(function: Callable[P, Reconstruction]) -> TypedAttack[P]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def one(*args: P.args, **kwargs: P.kwargs) -> Reconstruction:
+            check_settings(function, kwargs, besides=("model", "observation", "generator"))
+            given = signature.bind(*args, **kwargs).arguments
+            _check_instance("observation", given["observation"], Observation)
+            _check_instance("generator", given["generator"], torch.Generator)
+            with torch.enable_grad():
+                return function(*args, **kwargs)
 
         @functools.wraps(many)
-        def one(
-            model: nn.Module, observation: Observation, *, generator: torch.Generator, **settings: Any
-        ) -> Reconstruction:
-            return many(model, [observation], generators=[generator], **settings)[0]
+        def over_trials(
+            model: nn.Module,
+            observations: Sequence[Observation],
+            *,
+            generators: Sequence[torch.Generator],
+            **settings: Any,
+        ) -> list[Reconstruction]:
+            check_settings(function, settings)
+            bound = signature.bind(model, observations, generator=generators, **settings)
+            bound.apply_defaults()
+            complete = {name: bound.arguments[name] for name in settings_of(function) or ()}
+            with torch.enable_grad():
+                return many(model, observations, generators=generators, **complete)
 
-        signature = inspect.signature(many)
-        single = {"observations": ("observation", Observation), "generators": ("generator", torch.Generator)}
-        one.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[
-                p.replace(name=single[p.name][0], annotation=single[p.name][1]) if p.name in single else p
-                for p in signature.parameters.values()
-            ],
-            return_annotation=Reconstruction,
-        )
-        one.card, one.many = card, many  # type: ignore[attr-defined]
-        return cast(Attack, one)
+        one.card, one.many = card, over_trials  # type: ignore[attr-defined]
+        return cast(TypedAttack[P], one)
 
     return decorate
 
 
+def settings_of(function: Callable[..., Any]) -> list[str] | None:
+    """The settings of an attack: all parameters but model, observation and generator. None if it takes any name."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    named = [p.name for p in parameters[2:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [name for name in named if name != "generator"]
+
+
+def check_settings(function: Callable[..., Any], given: Collection[str], *, besides: Sequence[str] = ()) -> None:
+    """Raise TypeError where a given name is neither a setting of the attack nor one of `besides`."""
+    known = settings_of(function)
+    for name in given:
+        if known is not None and name not in known and name not in besides:
+            raise TypeError(expected_one_of("setting", name, known))
+
+
+def _check_instance(argument: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        hint = "; Observation.from_tensors makes one of tensors" if kind is Observation else ""
+        expected = "gia.Observation" if kind is Observation else "torch.Generator"
+        raise TypeError(f"{argument}: expected a {expected}, got {type(value).__name__}{hint}")
+
+
 def check_trials(model: nn.Module, observations: Sequence[Observation], generators: Sequence[torch.Generator]) -> None:
-    """Raise ValueError unless the observations fit the model, agree in form, and have one generator each."""
+    """Raise unless the observations fit the model, agree in form, and have one generator each.
+
+    Raises TypeError for values of other types, ValueError otherwise.
+    """
     if isinstance(observations, Observation) or not all(isinstance(each, Observation) for each in observations):
-        raise TypeError("observations: expected a sequence of gia.Observation; Observation.from_tensors makes one")
+        kind = type(observations).__name__
+        raise TypeError(f"observations: expected a sequence of gia.Observation, got {kind}; from_tensors makes one")
     if not observations:
         raise ValueError("observations: expected at least one, got none")
     if len(generators) != len(observations):
@@ -89,6 +170,6 @@ def check_trials(model: nn.Module, observations: Sequence[Observation], generato
     for name in ("image_shape", "batch_size", "training", "local", "trainable"):
         values = {getattr(observation, name) for observation in observations}
         if len(values) > 1:
-            raise ValueError(f"observations: trials must agree in {name}, got {values}")
+            raise ValueError(f"observations: expected the same {name} in all trials, got {values}")
     if len({observation.labels is None for observation in observations}) > 1:
-        raise ValueError("observations: either all trials have labels or none")
+        raise ValueError("observations: expected labels in all trials or in none, got some with and some without")

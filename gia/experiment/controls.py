@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
 from scipy.stats import binom
 
 from gia import attacks, metrics
@@ -56,7 +55,7 @@ def beats_auxiliary_mean(protocol: Protocol, block: Block, *, cache: Path | None
 
 
 #: What the control of latent search asks of the decoder's own samples, in decibels: the PSNR, and how much of it the
-#: search must add (samples of a class resemble each other); and the number of Adam's steps that it has for exchange.round.
+#: search must add (samples of a class resemble each other); and the number of Adam's steps that it has for that.
 OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 80
 
 

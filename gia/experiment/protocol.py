@@ -58,7 +58,7 @@ class Victim:
     Args:
         name: a network that `gia.models.build` knows.
         options: further arguments of `gia.models.build`, such as width, activation and depth.
-        standardize: `mean` and `std` of the first layer, as in `gia.models.standardize`; None leaves pixels as they are.
+        standardize: `mean` and `std` of the first layer, as in `gia.models.standardize`; None leaves them out.
         edit: what a malicious server does to the network: a module-level callable (model, public, *, generator) ->
             model, where `public` are the attacker's own images.
         fish: how a malicious server fishes for single images, with another edit for each.
@@ -265,10 +265,10 @@ class Protocol:
         return self.scoring.control
 
     def with_(self, changes: Mapping[str, Any]) -> Protocol:
-        """This protocol with other values at dotted keys: "fit", "batch.size", "attacker.settings.steps", "victim.width".
+        """This protocol with other values at dotted keys, such as "fit", "batch.size" or "attacker.settings.steps".
 
-        A key of `victim` that names no field of `Victim` is an option of `gia.models.build`. The changes of one call are
-        made together, so fields that depend on each other can move at once.
+        A key of `victim` that names no field of `Victim`, such as "victim.width", is an option of
+        `gia.models.build`. The changes of one call are made together, so fields that depend on each other can move.
 
         Raises ValueError for a key that names no field, or that names a field of a part that is None.
 

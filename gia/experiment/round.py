@@ -43,9 +43,7 @@ class Round:
     def data(self) -> Images:
         """All the images of the protocol's data."""
         batch = self.protocol.batch
-        return load_cached(
-            batch.data, image_size=batch.image_size, channels=batch.channels, root=self.protocol.root
-        )
+        return load_cached(batch.data, image_size=batch.image_size, channels=batch.channels, root=self.protocol.root)
 
     @cached_property
     def private(self) -> Tensor:
@@ -109,7 +107,7 @@ class Round:
         return self.block.generator(purpose) if seed is None else generator_of("attacker", seed, purpose)
 
     def others_of_their_class(self, chosen: Tensor) -> Tensor:
-        """For each chosen index another one with its label that is not chosen. Raises ValueError where there is none."""
+        """For each chosen index another one with its label that is not chosen; ValueError where there is none."""
         generator, others = self.block.generator("others of their class"), []
         for index in chosen.tolist():
             alike = (self.data.labels == self.data.labels[index]).index_fill(0, chosen, False).nonzero()[:, 0]
@@ -167,7 +165,7 @@ class Round:
 
     @cached_property
     def _divided(self) -> tuple[Images, Images]:
-        """What the victim is trained on, and what its accuracy is measured on: the same for all states of a training."""
+        """What the victim is trained on, and what its accuracy is measured on; the same for all of its states."""
         fitting, data = self._fitting, self.data
         attacked = torch.cat([self.private, self.control])
         left = self._without(attacked)

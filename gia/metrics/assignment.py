@@ -1,4 +1,4 @@
-"""Which reconstruction belongs to which original, and what stands in where none is left."""
+"""Which reconstruction belongs to which original, and what an original without a reconstruction is scored with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from gia.errors import expected_one_of
 from gia.metrics._checks import image_batch, image_pair, reference_batch, same_kind
 from gia.metrics.perceptual import SMALLEST, pairwise
 
@@ -16,8 +17,8 @@ __all__ = ["align", "blind_guess", "match"]
 def match(reconstruction: Tensor, reference: Tensor, *, by: str = "pixels") -> Tensor:
     """For each original the index of its reconstruction: the assignment of least total cost (Hungarian method).
 
-    A reconstruction is given to one original at most. Pass one attacked batch at a time: matching across batches would
-    credit an attack with images that it was not attacking.
+    A reconstruction is assigned to at most one original. Pass one attacked batch at a time: matching across batches
+    would credit an attack with images that it did not attack.
 
     Args:
         reconstruction: images (N,C,H,W), float32 or float64, clamped to [0,1] for the comparison. N may differ from B,
@@ -26,13 +27,18 @@ def match(reconstruction: Tensor, reference: Tensor, *, by: str = "pixels") -> T
         by: the cost of a pair, "pixels" for the mean squared error or "lpips" for LPIPS with AlexNet.
 
     Returns:
-        LongTensor (B,) of indices into `reconstruction`; -1 where N < B left none over.
+        LongTensor (B,) of indices into `reconstruction`; -1 for an original without one, which happens if N < B.
 
     Raises:
         ValueError: `by` is another word, or the shapes differ beyond the first axis. Otherwise see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("digits").images[:3]
+    >>> gia.metrics.match(reference[[2, 0]], reference)
+    tensor([ 1, -1,  0])
     """
     if by not in ("pixels", "lpips"):
-        raise ValueError(f"by must be 'pixels' or 'lpips', not {by!r}")
+        raise ValueError(expected_one_of("by", by, ("pixels", "lpips")))
     reconstruction, reference = _batches(reconstruction, reference, smallest=SMALLEST if by == "lpips" else 1)
     chosen = torch.full((len(reference),), -1, dtype=torch.long)
     if len(reconstruction):
@@ -45,14 +51,25 @@ def match(reconstruction: Tensor, reference: Tensor, *, by: str = "pixels") -> T
 
 @torch.no_grad()
 def align(reconstruction: Tensor, reference: Tensor, *, blind: Tensor, by: str = "pixels") -> Tensor:
-    """The reconstructions in the order of the originals, `blind` where `match` left none over: (B,C,H,W).
+    """The reconstructions in the order of the originals, with `blind` for originals that `match` gives none.
 
     Args:
-        reconstruction, reference, by: as in `match`. The images are returned as they are, not clamped.
-        blind: what an original scores with that has no reconstruction, (B,C,H,W), e.g. from `blind_guess`.
+        reconstruction: images (N,C,H,W), float32 or float64; they are returned as they are, not clamped.
+        reference: the originals (B,C,H,W), in [0,1].
+        blind: images (B,C,H,W) that stand in for missing reconstructions, for example from `blind_guess`.
+        by: the cost of a pair, "pixels" or "lpips", as in `match`.
+
+    Returns:
+        Tensor (B,C,H,W).
 
     Raises:
         ValueError: `blind` has another shape than `reference`. Otherwise as `match`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("digits").images[:3]
+    >>> aligned = gia.metrics.align(reference[[2, 0]], reference, blind=gia.metrics.blind_guess(reference))
+    >>> gia.metrics.exact(aligned, reference)
+    tensor([ True, False,  True])
     """
     chosen = match(reconstruction, reference, by=by)
     blind, reference = image_pair(blind, reference, name="blind")
@@ -63,17 +80,28 @@ def align(reconstruction: Tensor, reference: Tensor, *, blind: Tensor, by: str =
 
 @torch.no_grad()
 def blind_guess(reference: Tensor, *, mean_image: Tensor | None = None) -> Tensor:
-    """What an attacker with a dead attack would score: per image the better of two guesses without a gradient.
+    """For each image the better of two guesses that need no gradient: what a failed attack is compared with.
 
-    The guesses are the image's own best constant color (its mean in each channel, a little more than an attacker knows)
-    and `mean_image`; the better is the one with the lower mean squared error.
+    One guess is the image's own best constant color (its mean in each channel, a little more than an attacker knows),
+    the other is `mean_image`; the better one has the lower mean squared error.
 
     Args:
         reference: the originals (B,C,H,W), in [0,1].
-        mean_image: mean of the images that an attacker may have, (C,H,W) or (1,C,H,W), in [0,1].
+        mean_image: mean of the images that an attacker may have, (C,H,W) or (1,C,H,W), in [0,1]. None leaves the
+            constant color only.
 
     Returns:
         Tensor (B,C,H,W), in [0,1].
+
+    Raises:
+        ValueError: `mean_image` has another shape. Otherwise see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> faces = gia.data.load("faces", image_size=32).images
+    >>> gia.metrics.psnr(gia.metrics.blind_guess(faces[:2]), faces[:2])
+    tensor([14.3498, 17.2498])
+    >>> gia.metrics.psnr(gia.metrics.blind_guess(faces[:2], mean_image=faces[10:].mean(0)), faces[:2])
+    tensor([17.6656, 17.2498])
     """
     reference = reference_batch(reference, "reference")
     constant = reference.mean(dim=(2, 3), keepdim=True).expand_as(reference)
@@ -81,8 +109,8 @@ def blind_guess(reference: Tensor, *, mean_image: Tensor | None = None) -> Tenso
         return constant.clone()
     shape = tuple(reference.shape[1:])
     if not isinstance(mean_image, Tensor) or mean_image.shape not in (shape, (1, *shape)):
-        found = tuple(mean_image.shape) if isinstance(mean_image, Tensor) else type(mean_image).__name__
-        raise ValueError(f"mean_image must be a Tensor {shape}, not {found}")
+        got = tuple(mean_image.shape) if isinstance(mean_image, Tensor) else type(mean_image).__name__
+        raise ValueError(f"mean_image: expected a Tensor {shape}, got {got}")
     mean = reference_batch(mean_image.reshape(1, *shape), "mean_image").to(reference).expand_as(reference)
     better = _error(mean, reference) < _error(constant, reference)
     return torch.where(better[:, None, None, None], mean, constant)
@@ -93,8 +121,8 @@ def _batches(reconstruction: Tensor, reference: Tensor, *, smallest: int) -> tup
     reconstruction = image_batch(reconstruction, "reconstruction", smallest=smallest)
     if reconstruction.shape[1:] != reference.shape[1:]:
         raise ValueError(
-            f"reconstruction must hold images of shape {tuple(reference.shape[1:])} as reference does, "
-            f"not {tuple(reconstruction.shape[1:])}"
+            f"reconstruction: expected images of the shape of those in reference, {tuple(reference.shape[1:])}, "
+            f"got {tuple(reconstruction.shape[1:])}"
         )
     same_kind(reconstruction, reference, "reconstruction")
     return reconstruction, reference

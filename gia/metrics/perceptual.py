@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gia.errors import expected_one_of
 from gia.metrics._checks import image_pair
 from gia.metrics.trunks import convolutions
 
@@ -18,6 +19,7 @@ __all__ = ["NETS", "SMALLEST", "between", "distances", "features", "lpips", "pai
 
 NETS = ("alex", "vgg")
 SMALLEST = 32
+"""Smallest height and width that LPIPS takes, in pixels."""
 
 
 @torch.no_grad()
@@ -25,11 +27,11 @@ def lpips(reconstruction: Tensor, reference: Tensor, *, net: str = "alex") -> Te
     """Learned perceptual image patch similarity of each image: 0 for identical images, larger is worse.
 
     Zhang, Isola, Efros, Shechtman and Wang (CVPR 2018), version 0.1 with the calibrated heads of the `lpips` package.
-    The trunks are the ImageNet-trained ones or none: there is no LPIPS with a random trunk.
+    The trunks are always the ones trained on ImageNet: without them an error is raised, no random trunk is used.
 
     At 32 pixels the AlexNet trunk has features of 7 x 7 to 1 x 1 positions and can prefer another sharp image to a
-    blurred copy of the right one: show `net="vgg"`, PSNR and SSIM beside it. A pair of such images costs about
-    1.5 ms with AlexNet and 45 ms with VGG on one CPU core in float32, three times as much in float64.
+    blurred copy of the right one. Report `net="vgg"`, PSNR and SSIM, too. A pair of such images takes about 1.5 ms with
+    AlexNet and 45 ms with VGG on one CPU core in float32, and three times as long in float64.
 
     Args:
         reconstruction: aligned images (B,C,H,W), float32 or float64; values outside [0,1] are clamped. One channel is
@@ -43,28 +45,81 @@ def lpips(reconstruction: Tensor, reference: Tensor, *, net: str = "alex") -> Te
     Raises:
         FileNotFoundError: the trunk is not installed; the message has the command that installs it.
         gia.data.assets.AssetError: the trunk's file is not the expected one.
-        TypeError, ValueError: see `gia.metrics`.
+        TypeError, ValueError: an unknown `net`; otherwise see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("cifar10-samples").images[:2]
+    >>> gia.metrics.lpips(reference.flip(3), reference)
+    tensor([0.0690, 0.0371])
     """
     reconstruction, reference = image_pair(reconstruction, reference, smallest=SMALLEST)
     return distances(2 * reconstruction.clamp(0, 1) - 1, 2 * reference - 1, net=net)
 
 
 def distances(x: Tensor, y: Tensor, *, net: str) -> Tensor:
-    """LPIPS of aligned images (B,C,H,W) as the network takes them, nominally in [-1,1]: Tensor (B,)."""
+    """LPIPS of aligned images as the network takes them.
+
+    Args:
+        x, y: images (B,C,H,W) of one shape, nominally in [-1,1]; C = 1 or 3.
+        net: "alex" or "vgg".
+
+    Returns:
+        Tensor (B,), at least 0.
+
+    Raises:
+        FileNotFoundError, gia.data.assets.AssetError, ValueError: as `lpips`.
+
+    >>> import torch, gia
+    >>> from gia.metrics.perceptual import distances
+    >>> reference = gia.data.load("cifar10-samples").images[:2]
+    >>> distances(2 * reference.flip(3) - 1, 2 * reference - 1, net="alex")
+    tensor([0.0690, 0.0371])
+    """
     layers = features(torch.cat((x, y)), net)
     return torch.stack([(layer[: len(x)] - layer[len(x) :]).square().sum(dim=1) for layer in layers]).sum(dim=0)
 
 
 def pairwise(x: Tensor, y: Tensor, *, net: str) -> Tensor:
-    """LPIPS of each of N images with each of B others, both nominally in [-1,1]: Tensor (N,B).
+    """LPIPS of all pairs of N images and B others; the trunk sees every image once, not every pair.
 
-    The trunk sees every image once, not every pair.
+    Args:
+        x: images (N,C,H,W), nominally in [-1,1]; C = 1 or 3.
+        y: images (B,C,H,W) of the same height and width.
+        net: "alex" or "vgg".
+
+    Returns:
+        Tensor (N,B), at least 0.
+
+    Raises:
+        FileNotFoundError, gia.data.assets.AssetError, ValueError: as `lpips`.
+
+    >>> import torch, gia
+    >>> from gia.metrics.perceptual import pairwise
+    >>> images = 2 * gia.data.load("cifar10-samples").images[:3] - 1
+    >>> pairwise(images[:2], images, net="alex")
+    tensor([[0.0000, 0.1943, 0.1838],
+            [0.1943, 0.0000, 0.1929]])
     """
     return between(features(x, net), features(y, net))
 
 
 def between(layers_x: Sequence[Tensor], layers_y: Sequence[Tensor]) -> Tensor:
-    """LPIPS of each of N images with each of B others, of both the `features`: Tensor (N,B)."""
+    """LPIPS of all pairs of N images and B others, from the `features` of both.
+
+    Args:
+        layers_x: `features` of N images.
+        layers_y: `features` of B images, by the same net.
+
+    Returns:
+        Tensor (N,B), at least 0.
+
+    >>> import torch, gia
+    >>> from gia.metrics.perceptual import between, features
+    >>> images = 2 * gia.data.load("cifar10-samples").images[:3] - 1
+    >>> layers = features(images, "alex")
+    >>> between([layer[:1] for layer in layers], layers)
+    tensor([[0.0000, 0.1943, 0.1838]])
+    """
     columns = []
     for index in range(len(layers_y[0])):
         pairs = zip(layers_x, layers_y, strict=True)
@@ -73,30 +128,47 @@ def between(layers_x: Sequence[Tensor], layers_y: Sequence[Tensor]) -> Tensor:
 
 
 def features(images: Tensor, net: str) -> list[Tensor]:
-    """For each layer a tensor (B, channels * positions) such that LPIPS is the squared distance, summed over layers.
+    """Scaled features of each layer, such that LPIPS is their squared distance, summed over layers.
 
     LPIPS weights squared differences of unit-length features by a head w >= 0 and averages over positions, so the
     features are scaled by sqrt(w / positions).
+
+    Args:
+        images: (B,C,H,W), nominally in [-1,1]; C = 1 or 3.
+        net: "alex" or "vgg".
+
+    Returns:
+        For each layer a tensor (B, channels * positions).
+
+    Raises:
+        ValueError: an unknown `net` or another number of channels.
+        FileNotFoundError, gia.data.assets.AssetError: as `lpips`.
+
+    >>> import torch, gia
+    >>> from gia.metrics.perceptual import features
+    >>> images = 2 * gia.data.load("cifar10-samples").images[:2] - 1
+    >>> [tuple(layer.shape) for layer in features(images, "alex")]
+    [(2, 3136), (2, 1728), (2, 384), (2, 256), (2, 256)]
     """
     if net not in NETS:
-        raise ValueError(f"net must be one of {NETS}, not {net!r}")
+        raise ValueError(expected_one_of("net", net, NETS))
     if images.shape[1] not in (1, 3):
-        raise ValueError(f"LPIPS takes images with 1 or 3 channels, not {images.shape[1]}")
+        raise ValueError(f"images: expected 1 or 3 channels, got {images.shape[1]}")
     network = _network(net, images.device, images.dtype)
     layers = network.net(network.scaling_layer(images.expand(-1, 3, -1, -1)))
-    found = []
+    scaled = []
     for layer, head in zip(layers, network.lins, strict=True):
         unit = layer / (layer.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
         scale = (head.model[-1].weight / unit[0, 0].numel()).sqrt()
-        found.append((unit * scale).flatten(1))
-    return found
+        scaled.append((unit * scale).flatten(1))
+    return scaled
 
 
 @lru_cache(maxsize=8)
 def _network(net: str, device: torch.device, dtype: torch.dtype) -> Any:
     """`lpips.LPIPS` with its trained trunk and heads, in eval mode, without gradients.
 
-    It is built on the meta device: that costs no time on random weights and leaves the global generator where it was.
+    It is built on the meta device, which draws no random weights and so leaves the global generator unchanged.
     """
     import lpips as package
 
@@ -120,6 +192,6 @@ def _fill(module: nn.Module, **values: Tensor) -> None:
     for name, value in values.items():
         if value.shape != getattr(module, name).shape:
             raise ValueError(
-                f"{name} of {module} must have shape {tuple(getattr(module, name).shape)}, not {value.shape}"
+                f"{name} of {module}: expected shape {tuple(getattr(module, name).shape)}, got {tuple(value.shape)}"
             )
         setattr(module, name, nn.Parameter(value, requires_grad=False))

@@ -1,4 +1,4 @@
-"""Pixel errors: PSNR in decibels, and whether an image was recovered exactly."""
+"""Pixel errors: PSNR in decibels, root mean squared error, and whether an image was recovered exactly."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 from gia.metrics._checks import image_pair
 
-__all__ = ["PSNR_CAP", "exact", "psnr"]
+__all__ = ["PSNR_CAP", "exact", "exact_share", "psnr", "recovered_share", "rmse"]
 
 PSNR_CAP = 100.0
-"""Decibels at which `psnr` stops: a root mean squared error of 1e-5, far below one step of an 8-bit image."""
+"""Largest value of `psnr` in dB: a root mean squared error of 1e-5, far below one step of an 8-bit image."""
 
 _EXACT = {torch.float32: 1e-3, torch.float64: 1e-9}
 
@@ -24,11 +24,16 @@ def psnr(reconstruction: Tensor, reference: Tensor) -> Tensor:
         reference: the originals (B,C,H,W), in [0,1].
 
     Returns:
-        Tensor (B,), in dB, at most `PSNR_CAP`: an identical image scores the cap, so that one exact image does not make
-        the mean over a batch infinite.
+        Tensor (B,), in dB, at most `PSNR_CAP`. An identical image scores the cap; an infinite score would make the mean
+        over a batch infinite.
 
     Raises:
         TypeError, ValueError: see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("cifar10-samples").images[:2]
+    >>> gia.metrics.psnr(0.9 * reference, reference)
+    tensor([26.6934, 23.3265])
     """
     reconstruction, reference = image_pair(reconstruction, reference)
     error = (reconstruction.clamp(0, 1) - reference).square().mean(dim=(1, 2, 3))
@@ -36,11 +41,95 @@ def psnr(reconstruction: Tensor, reference: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def exact(reconstruction: Tensor, reference: Tensor) -> Tensor:
-    """Whether each image was recovered exactly: BoolTensor (B,).
+def rmse(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """Root mean squared error of each image over its pixels and channels.
 
-    Exact means that no value is off by more than 1e-9 in float64 or 1e-3 in float32. The reconstruction is taken as it
-    is, not clamped: clamping would forgive an analytic attack its errors above 1 and below 0.
+    Args:
+        reconstruction: aligned images (B,C,H,W), float32 or float64; values outside [0,1] are clamped.
+        reference: the originals (B,C,H,W), in [0,1].
+
+    Returns:
+        Tensor (B,), in [0,1].
+
+    Raises:
+        TypeError, ValueError: see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("cifar10-samples").images[:2]
+    >>> gia.metrics.rmse(0.9 * reference, reference)
+    tensor([0.0463, 0.0682])
+    """
+    reconstruction, reference = image_pair(reconstruction, reference)
+    return (reconstruction.clamp(0, 1) - reference).square().flatten(1).mean(1).sqrt()
+
+
+@torch.no_grad()
+def exact(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """Whether each image was recovered exactly: no value differs by more than 1e-9 in float64 or 1e-3 in float32.
+
+    The reconstruction is not clamped: clamping would hide errors of an analytic attack above 1 and below 0.
+
+    Args:
+        reconstruction: aligned images (B,C,H,W), float32 or float64.
+        reference: the originals (B,C,H,W), in [0,1].
+
+    Returns:
+        BoolTensor (B,).
+
+    Raises:
+        TypeError, ValueError: see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("digits").images[:2]
+    >>> gia.metrics.exact(reference + torch.tensor([1e-4, 1e-2]).view(2, 1, 1, 1), reference)
+    tensor([ True, False])
     """
     reconstruction, reference = image_pair(reconstruction, reference)
     return (reconstruction - reference).abs().amax(dim=(1, 2, 3)) <= _EXACT[reference.dtype]
+
+
+@torch.no_grad()
+def exact_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """`exact` as numbers, 1 for an exact image and 0 for another: their mean is the share of exact images.
+
+    Args:
+        reconstruction: aligned images (B,C,H,W), float32 or float64; not clamped.
+        reference: the originals (B,C,H,W), in [0,1].
+
+    Returns:
+        Tensor (B,) of zeros and ones, in the dtype of the images.
+
+    Raises:
+        TypeError, ValueError: see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("digits").images[:2].double()
+    >>> gia.metrics.exact_share(reference + torch.tensor([0.0, 1e-4]).view(2, 1, 1, 1), reference).mean()
+    tensor(0.5000, dtype=torch.float64)
+    """
+    return exact(reconstruction, reference).to(reference.dtype)
+
+
+@torch.no_grad()
+def recovered_share(reconstruction: Tensor, reference: Tensor) -> Tensor:
+    """As `exact_share`, with the limit 1e-3 in float64, too.
+
+    It is meant for attacks on model updates: a difference of two weights has fewer correct digits than a gradient.
+
+    Args:
+        reconstruction: aligned images (B,C,H,W), float32 or float64; not clamped.
+        reference: the originals (B,C,H,W), in [0,1].
+
+    Returns:
+        Tensor (B,) of zeros and ones, in the dtype of the images.
+
+    Raises:
+        TypeError, ValueError: see `gia.metrics`.
+
+    >>> import torch, gia
+    >>> reference = gia.data.load("digits").images[:2].double()
+    >>> gia.metrics.recovered_share(reference + torch.tensor([1e-4, 1e-2]).view(2, 1, 1, 1), reference)
+    tensor([1., 0.], dtype=torch.float64)
+    """
+    reconstruction, reference = image_pair(reconstruction, reference)
+    return ((reconstruction - reference).abs().amax(dim=(1, 2, 3)) <= _EXACT[torch.float32]).to(reference.dtype)

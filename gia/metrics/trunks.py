@@ -1,6 +1,6 @@
 """The trained trunks of LPIPS, read from an installed package or from torchvision's files in the user's hub cache.
 
-Nothing is downloaded, and a trunk that is missing is never replaced by a random one.
+Nothing is downloaded, and a missing trunk is never replaced by a random one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gia.data.assets import ASSETS, AssetError, locate
+from gia.errors import expected_one_of
 
 __all__ = ["convolutions", "read_arrays"]
 
@@ -26,7 +27,7 @@ __all__ = ["convolutions", "read_arrays"]
 class _Trunk:
     asset: str
     tree: str
-    cached: str  # torchvision's file name; its end is the start of the file's SHA-256
+    cached: str  # torchvision's file name, which ends in the first digits of the file's SHA-256
 
 
 _TRUNKS = {
@@ -36,12 +37,26 @@ _TRUNKS = {
 
 
 def convolutions(net: str) -> list[tuple[Tensor, Tensor]]:
-    """Weight (out,in,h,w) and bias (out,) of each convolution of the trunk "alex" or "vgg", in order, float32.
+    """Weight and bias of each convolution of a trained trunk, in order.
+
+    Args:
+        net: "alex" or "vgg".
+
+    Returns:
+        Pairs of a weight (out,in,h,w) and a bias (out,), float32.
 
     Raises:
-        FileNotFoundError: neither the package nor torchvision's file is there; the message has the command to type.
+        ValueError: an unknown `net`.
+        FileNotFoundError: neither the package nor torchvision's file is installed; the message has the command to type.
         gia.data.assets.AssetError: a file is not the expected one.
+
+    >>> import torch, gia
+    >>> from gia.metrics.trunks import convolutions
+    >>> [tuple(weight.shape) for weight, bias in convolutions("alex")]
+    [(64, 3, 11, 11), (192, 64, 5, 5), (384, 192, 3, 3), (256, 384, 3, 3), (256, 256, 3, 3)]
     """
+    if net not in _TRUNKS:
+        raise ValueError(expected_one_of("net", net, _TRUNKS))
     trunk = _TRUNKS[net]
     asset = ASSETS[trunk.asset]
     try:
@@ -57,28 +72,47 @@ def convolutions(net: str) -> list[tuple[Tensor, Tensor]]:
 
 
 def read_arrays(data: bytes) -> Any:
-    """What a pickle of nested dicts of numpy arrays holds; any other pickle raises pickle.UnpicklingError unrun."""
+    """The content of a pickle of nested dicts of numpy arrays; nothing else is unpickled, so no code is run.
+
+    Args:
+        data: the bytes of the pickle.
+
+    Returns:
+        The dicts and arrays.
+
+    Raises:
+        pickle.UnpicklingError: the pickle holds something else.
+
+    >>> import pickle, numpy as np
+    >>> from gia.metrics.trunks import read_arrays
+    >>> read_arrays(pickle.dumps({"bias": np.zeros(2)}))
+    {'bias': array([0., 0.])}
+    >>> read_arrays(pickle.dumps(print))
+    Traceback (most recent call last):
+        ...
+    _pickle.UnpicklingError: data: expected numpy arrays only, got builtins.print
+    """
     return _ArraysOnly(io.BytesIO(data)).load()
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows three names of numpy and no others."""
+    """An unpickler that resolves three names of numpy and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _empty_array
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        raise pickle.UnpicklingError(f"weight file asks for {module}.{name}; it may hold numpy arrays only")
+        raise pickle.UnpicklingError(f"data: expected numpy arrays only, got {module}.{name}")
 
 
 def _empty_array(subtype: type[np.ndarray[Any, Any]], shape: tuple[int, ...], code: bytes) -> np.ndarray[Any, Any]:
-    """What numpy's own `_reconstruct` does; that function's module has another name in numpy 2."""
+    """Do what numpy's own `_reconstruct` does, whose module has another name in numpy 2."""
     return np.ndarray.__new__(subtype, shape, code.decode())
 
 
 def _from_flax(tree: Mapping[str, Mapping[str, np.ndarray[Any, Any]]]) -> list[tuple[Tensor, Tensor]]:
-    """Flax keeps kernels as (h,w,in,out), torch as (out,in,h,w)."""
+    """Convert kernels from Flax's order (h,w,in,out) to torch's (out,in,h,w)."""
     layers = (tree[f"Conv_{index}"] for index in range(len(tree)))
     return [
         (torch.from_numpy(layer["kernel"]).permute(3, 2, 0, 1).contiguous(), torch.from_numpy(layer["bias"]).clone())
@@ -97,6 +131,6 @@ def _from_torchvision(path: Path) -> list[tuple[Tensor, Tensor]]:
 
 
 def _check(path: Path, data: bytes, digest: str) -> None:
-    found = sha256(data).hexdigest()
-    if not found.startswith(digest):
-        raise AssetError(f"{path.name} has sha256 {found}, expected {digest}")
+    got = sha256(data).hexdigest()
+    if not got.startswith(digest):
+        raise AssetError(f"{path.name}: expected sha256 {digest}, got {got}")

@@ -28,19 +28,40 @@ _QSHIFT_LOW = (
 
 
 def levels_for(height: int, width: int, *, limit: int = 5) -> int:
-    """Number of levels that an image of this size supports: every subband of the last one comes from real pixels.
+    """Number of levels that an image of this size supports: every subband of the last level comes from real pixels.
 
-    A level halves the image, so that is floor(log2(min(height, width))), at most `limit`: 3 for 8 pixels, 4 for 16, 5
-    from 32 pixels on.
+    Each level halves the image, so the number is floor(log2(min(height, width))), at most `limit`.
+
+    Args:
+        height, width: of the image, in pixels, at least 1.
+        limit: largest number of levels.
+
+    >>> from gia.metrics.wavelets import levels_for
+    >>> [levels_for(size, size) for size in (8, 16, 32, 224)]
+    [3, 4, 5, 5]
     """
     return min(limit, min(height, width).bit_length() - 1)
 
 
 def analyze(images: Tensor, levels: int) -> list[tuple[Tensor, Tensor]]:
-    """Complex subbands of images (..., H, W): for each level the real and the imaginary part (..., 6, h, w).
+    """Complex subbands of images.
 
-    h is H / 2^level, rounded up to what the padding of odd sizes needs; the six orientations stand in pairs that
-    mirror each other (15 and 165, 75 and 105, 45 and 135 degrees). Edges are extended by half-sample reflection.
+    Edges are extended by half-sample reflection. The six orientations come in two triples: 15, 75 and 45 degrees, then
+    their mirror images 165, 105 and 135 degrees.
+
+    Args:
+        images: (..., H, W), float32 or float64, of any range.
+        levels: number of levels, at least 1; see `levels_for`.
+
+    Returns:
+        For each level the real and the imaginary part, (..., 6, h, w); h is H / 2^level, rounded up to what the padding
+        of odd sizes needs, and w likewise.
+
+    >>> import torch, gia
+    >>> from gia.metrics.wavelets import analyze
+    >>> images = gia.data.load("digits").images[:2]
+    >>> [tuple(real.shape) for real, imaginary in analyze(images, 3)]
+    [(2, 1, 6, 4, 4), (2, 1, 6, 2, 2), (2, 1, 6, 1, 1)]
     """
     vertical, horizontal = (_filters(size, levels) for size in images.shape[-2:])
     subbands = []
@@ -62,7 +83,7 @@ def _complex(quads: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 def _filters(size: int, levels: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """For each level the matrices (n, size), float64, that take an axis to its low-pass and high-pass samples."""
+    """For each level two matrices (n, size), float64: an axis times them gives its low-pass and high-pass samples."""
     signal = torch.eye(size, dtype=torch.float64)
     if size % 2:
         signal = torch.cat((signal, signal[-1:]))
@@ -81,13 +102,13 @@ def _filters(size: int, levels: int) -> tuple[tuple[Tensor, Tensor], ...]:
 
 
 def _first_level(signal: Tensor, half: tuple[float, ...]) -> Tensor:
-    """Undecimated filtering of the rows by the symmetric filter with these taps up to its middle."""
+    """Filter the rows, without decimation, by the symmetric filter whose taps up to the middle are `half`."""
     taps = torch.tensor((*half, *half[-2::-1]), dtype=torch.float64)
     return _correlate(_extend(signal, len(half) - 1), taps, stride=1)
 
 
 def _next_level(signal: Tensor, odd: Tensor, even: Tensor, *, odd_first: bool) -> Tensor:
-    """Filtering of the odd and of the even rows, which belong to the two trees, to half the rows, interleaved."""
+    """Filter the odd and the even rows, which belong to the two trees, each to half as many rows; interleave them."""
     extended = _extend(signal, len(odd))
     trees = _correlate(extended[3::2], odd, stride=2), _correlate(extended[2::2], even, stride=2)
     return torch.stack(trees if odd_first else trees[::-1], dim=1).flatten(0, 1)
@@ -98,7 +119,7 @@ def _correlate(signal: Tensor, taps: Tensor, *, stride: int) -> Tensor:
 
 
 def _extend(signal: Tensor, reach: int) -> Tensor:
-    """`reach` rows more at both ends, by reflection about the outer edges (again and again, if the axis is short)."""
+    """Add `reach` rows at both ends by reflection about the outer edges (repeatedly, if the axis is short)."""
     size = len(signal)
     position = torch.arange(-reach, size + reach) % (2 * size)
     return signal[torch.where(position < size, position, 2 * size - 1 - position)]

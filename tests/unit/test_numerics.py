@@ -75,7 +75,7 @@ def test_the_body_runs_deterministically_in_full_precision_on_its_threads():
 
 
 def test_precision_that_was_set_by_the_new_switches_is_restored_too():
-    """torch >= 2.9 raises where its old and new switches disagree. If it fails, such a user cannot enter `reproducible`."""
+    """torch >= 2.9 raises if its old and new switches disagree. If it fails, such a user cannot call `reproducible`."""
     if not precisions():
         return
     matmul = torch.backends.cuda.matmul
@@ -178,7 +178,7 @@ def test_a_part_that_is_neither_a_string_nor_an_integer_is_refused(part):
 
 
 def test_a_digest_depends_on_the_content_and_not_on_the_order_of_keys():
-    """If it fails, stored results are not found again, or one is taken for another: earlier versions made this digest."""
+    """If it fails, stored results are not found, or one is taken for another: earlier versions made this digest."""
     assert digest_of({"b": [1, True, None], "a": {"x": 0.1, "ä": "é"}}) == "a2c862faea3f7ee4"
     assert digest_of({"a": {"ä": "é", "x": 0.1}, "b": (1, True, None)}) == "a2c862faea3f7ee4"
     assert digest_of({"b": [1, False, None], "a": {"x": 0.1, "ä": "é"}}) != "a2c862faea3f7ee4"

@@ -28,6 +28,7 @@ PUBLIC = {
         "metrics",
         "models",
         "numerics",
+        "pictures",
         "share_gradient",
         "share_update",
         "theory",

@@ -1,4 +1,4 @@
-"""Analytics-based attacks (ANA-GIA): inputs in closed form, or one isolated by a malicious server."""
+"""Analytics-based attacks (ANA-GIA): inputs in closed form, or an image that a malicious server isolates."""
 
 from gia.attacks.analytics.fishing import fish, fishing
 from gia.attacks.analytics.linear_layer import linear_layer

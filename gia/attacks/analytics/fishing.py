@@ -21,19 +21,60 @@ from gia.federated.client import Loss
 from gia.federated.server.fishing import classifier, fish_class, fish_feature
 
 
+def _many(
+    model: nn.Module,
+    observations: Sequence[Observation],
+    *,
+    generators: Sequence[torch.Generator],
+    target: int,
+    steps: int,
+    total_variation: float,
+    restarts: int,
+    space: Space,
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
+) -> list[Reconstruction]:
+    check_trials(model, observations, generators)
+    name = classifier(model)
+    layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
+    attacked, label = _unsaturated(model, name, target)
+    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
+        raise ValueError(
+            f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
+        )
+    isolated = [
+        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
+        for o in observations
+    ]
+    results = inverting_gradients.many(
+        attacked,
+        isolated,
+        generators=generators,
+        steps=steps,
+        objective=Cosine(layers=layers),
+        total_variation=total_variation,
+        restarts=restarts,
+        space=space,
+        loss=loss,
+        callback=callback,
+    )
+    return results if label == target else [replace(each, labels=None) for each in results]
+
+
 @attack(
     Card(
         leaf="ANA-parameters",
         needs=frozenset({"malicious_server"}),
         iterative=True,
         source="Wen et al., 2022, Fishing for User Data in Large-Batch Federated Learning via Gradient Magnification",
-    )
+    ),
+    many=_many,
 )
 def fishing(
     model: nn.Module,
-    observations: Sequence[Observation],
+    observation: Observation,
     *,
-    generators: Sequence[torch.Generator],
+    generator: torch.Generator,
     target: int,
     steps: int = 24_000,
     total_variation: float = 1e-2,
@@ -41,67 +82,78 @@ def fishing(
     space: Space = "pixels",
     loss: Loss = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
-) -> list[Reconstruction]:
+) -> Reconstruction:
     """Inverting Gradients on the gradient that a fished model isolates (Wen et al., 2022; arXiv 2503.11514, Eq. 6).
 
-    B times the observed gradient is the target's own before the classifier, but not in it: the classifier is left out
-    of the cosine.
+    Before the classifier, B times the observed gradient is the target's own gradient. In the classifier it is not, so
+    the classifier is left out of the cosine.
 
     Args:
         model: as sent, made by `gia.federated.server.fish_class` or `fish_feature`: one row of the classifier is not 0.
-        observations, generators: one each per trial. Labels, `local` and batch statistics are not used: the target is
-            matched alone, an update as its gradient, and batch normalization by running statistics.
-        target: class of the isolated image, the one that `fish_class` or `gia.attacks.fish` was given.
+        observation: of a batch of any size. Labels, `local` and batch statistics are not used: the target is matched
+            alone, an update as its gradient, and batch normalization by running statistics.
+        generator: draws the starts.
+        target: class of the isolated image, the one given to `fish_class` or `gia.attacks.fish`.
         steps, total_variation, restarts, space, loss, callback: as in `inverting_gradients`.
 
-    Returns one image per observation, (1, C, H, W) in [0, 1]; its label is the target after `fish_class`, and not known
-    after `fish_feature`. Raises ValueError for a
-    model that is not fished, or fished for another class, and for a gradient that is zero before the classifier.
+    Returns one image (1, C, H, W) in [0, 1]; its label is the target after `fish_class`, and None after `fish_feature`.
+    Raises ValueError for a model that is not fished, or fished for another class, and for a gradient that is zero
+    before the classifier.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images = torch.rand(3, 3, 4, 4, generator=seed)
+    >>> client = gia.federated.Client(images, torch.tensor([2, 3, 4]))
+    >>> sent, observation = gia.attacks.fish(model, client, target=2, generator=seed)
+    >>> settings = {"target": 2, "steps": 100, "total_variation": 0.0}
+    >>> result = gia.attacks.fishing(sent, observation, generator=seed, **settings)
+    >>> result.labels.tolist(), bool(gia.metrics.psnr(result.images, images[:1]) > 20)
+    ([2], True)
     """
-    check_trials(model, observations, generators)
-    name = classifier(model)
-    kept = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
-    attacked, label = _unsaturated(model, name, target)
-    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in kept)]:
-        raise ValueError(f"gradients: every entry is zero before the classifier in observation {empty[0]}")
-    isolated = [
-        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
-        for o in observations
-    ]
-    found = inverting_gradients.many(
-        attacked,
-        isolated,
-        generators=generators,
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        target=target,
         steps=steps,
-        objective=Cosine(layers=kept),
         total_variation=total_variation,
         restarts=restarts,
         space=space,
         loss=loss,
         callback=callback,
-    )
-    return found if label == target else [replace(each, labels=None) for each in found]
+    )[0]
 
 
 def fish(
     model: nn.Module, client: Client, *, target: int, queries: int = 32, generator: torch.Generator
 ) -> tuple[nn.Module, Observation]:
-    """Isolate one image of a class with as few questions to the client as it takes (Wen et al., 2022).
+    """Isolate one image of a class with few questions to the client (Wen et al., 2022, Sec. 3).
 
-    The first question fishes for the class; the classifier's bias gradient tells how many images have each label. If
-    several have the target's, the next ones fish for the largest feature: its cut-off is bisected until one image is
-    above it, and the number above is read off each answer.
+    The first question fishes for the class; the classifier's bias gradient then shows how many images have each label.
+    If several images have the target's label, the next questions fish for the largest feature: its cut-off is bisected
+    until exactly one image lies above it. Each answer shows how many images lie above.
 
     Args:
         model: the honest model.
-        client: answers with the same batch each time; one batch gradient each (no local steps, no defense).
-        target: label of the image that is wanted.
-        queries: how many questions are allowed.
+        client: answers with the same batch each time, one batch gradient per question (no local steps, no defense).
+        target: label of the wanted image.
+        queries: largest number of questions.
         generator: chooses the decoy class among those that no image has.
 
-    Returns the model as sent last and its answer, for `fishing`. Where images of other labels are in the batch, the
-    image with the largest feature may be one of those: a linear classifier cannot tell both label and feature in one
-    gradient. Raises ValueError where no image has the target's label, every class has one, or the queries run out.
+    Returns the model as sent last and the client's answer to it, for `fishing`. Where images of other labels are in the
+    batch, the image with the largest feature may be one of those: a linear classifier cannot select by label and by
+    feature in one gradient. Raises ValueError where no image has the target's label, every class has an image, or
+    `queries` questions are not enough.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images = torch.rand(3, 3, 4, 4, generator=seed)
+    >>> client = gia.federated.Client(images, torch.tensor([2, 3, 4]))
+    >>> sent, observation = gia.attacks.fish(model, client, target=2, generator=seed)
+    >>> observation.batch_size
+    3
     """
     name = classifier(model)
 
@@ -117,50 +169,55 @@ def fish(
     counts[target] = -to_bias[target]
     counts = counts.round()
     if counts[target] < 1:
-        raise ValueError(f"target: no image of the client has label {target}")
+        raise ValueError(f"target: expected the label of one of the client's images, got {target}")
     if counts[target] == 1:
         return sent, answer
     free = (counts == 0).nonzero().flatten()
     if not len(free):
-        raise ValueError("client: every class has an image, so that none is left for a decoy")
+        raise ValueError("client: expected a class without images, as a decoy, got images of every class")
     decoy = int(free[torch.randint(len(free), (1,), generator=generator)])
-    # The mean feature of the target's images: at least one lies above, unless all are equal.
+    # The mean feature of the target's images: at least one image lies above, unless all are equal.
     low = float(-0.5 * to_weight[target].sum() / counts[target])
     high, step = math.inf, abs(low) or 1.0
     for _ in range(queries - 1):
         cutoff = low + step if high == math.inf else (low + high) / 2
         if not low < cutoff:
             break
-        # As sharp as the bracket is narrow: float32 would lose small logits' gaps in the rounding of large ones.
+        # The narrower the bracket, the sharper: a constant sharpness would lose small gaps to float32 rounding.
         sharpness = 100 / (cutoff - low)
         step *= 2
         sent = fish_feature(model, decoy=decoy, cutoff=cutoff, sharpness=sharpness)
         answer, to_weight, to_bias = ask(sent)
         above = float(to_bias[decoy])
-        # One image far above, or several close to the cut-off that are each counted in part? The gradient of the row
-        # tells their mean feature.
+        # A count of 1 is one image far above the cut-off, or several close to it that each count in part. The row's
+        # gradient gives their mean feature and so decides.
         if abs(above - 1) < 1e-3 and sharpness * (0.5 * float(to_weight[decoy].sum()) / above - cutoff) >= 10:
             return sent, answer
         low, high = (low, cutoff) if above < 1 - 1e-3 else (cutoff, high)
-    raise ValueError(f"queries: {queries} did not isolate one of {int(counts[target])} images of class {target}")
+    raise ValueError(
+        f"queries: expected enough to isolate one of {int(counts[target])} images of class {target}, got {queries}"
+    )
 
 
 def _unsaturated(model: nn.Module, name: str, target: int) -> tuple[nn.Module, int]:
     """A model and label whose gradient before the classifier is the isolated one up to a factor, for every image.
 
-    That is the model itself after `fish_class`. After `fish_feature` an image below the cut-off has no gradient, so
-    that a search could not start; fishing for the decoy's class with the opposite row has the same direction.
+    After `fish_class` this is the model itself. After `fish_feature` an image below the cut-off has no gradient, so a
+    search could not start; fishing for the decoy's class with the opposite row gives the same direction.
     """
     rows, biases = (model.get_parameter(f"{name}.{part}").detach() for part in ("weight", "bias"))
     used = rows.any(1).nonzero().flatten()
     if len(used) != 1:
-        raise ValueError(f"model: expected one row of {name!r} that is not 0, as fishing leaves it, got {len(used)}")
+        raise ValueError(f"model: expected one row of {name!r} that is not 0, as after fishing, got {len(used)}")
     if not 0 <= target < len(rows):
         raise ValueError(f"target: expected a class from 0 to {len(rows) - 1}, got {target}")
     label = int(used[0])
     by_class = bool((biases[torch.arange(len(biases)) != label] != 0).all())
     if by_class == (label != target):
-        raise ValueError(f"target: the model was fished with {'target' if by_class else 'decoy'} {label}, got {target}")
+        role = "target" if by_class else "decoy"
+        raise ValueError(
+            f"target: expected to agree with the model, which was fished with {role} {label}, got {target}"
+        )
     if by_class:
         return model, label
     return fish_class(model, target=label, row=-0.5 if rows[label, 0] > 0 else 0.5), label

@@ -1,4 +1,4 @@
-"""What the analytic attacks share: the linear layer that sees the image, and the scale of one image's signal."""
+"""Shared by the analytic attacks: finding the linear layer that sees the image, and the scale of one image's signal."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from gia.attacks.probe import logits_of
+from gia.attacks.logits import logits_of
 from gia.federated import LocalTraining, Observation, set_mode
 from gia.models import standardization
 
 
 def signal_scale(local: LocalTraining | None, batch_size: int) -> float:
-    """What the signal of a single image is multiplied by in the observed gradient; 0 after several local steps."""
+    """Factor on the signal of a single image in the observed gradient; 0, for unknown, after several local steps."""
     if local is None:
         return 1 / batch_size
     return local.lr / batch_size if local.epochs == 1 and local.batch_size >= batch_size else 0.0
 
 
 def input_layer(model: nn.Module, observation: Observation, wanted: str | None) -> str:
-    """Name of a shared linear layer with a bias that is fed the image itself, tried on a made-up image."""
+    """Name of a shared linear layer with a bias whose input is the image itself, tried on a made-up image.
+
+    Raises ValueError where there is none, or none of the name `wanted`.
+    """
     victim = set_mode(copy.deepcopy(model), False)
     like = next(iter(observation.gradients.values()))
     size = int(torch.Size(observation.image_shape).numel())
@@ -38,6 +41,8 @@ def input_layer(model: nn.Module, observation: Observation, wanted: str | None) 
             module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
     logits_of(victim, image)
     if not seen or (wanted is not None and wanted not in seen):
-        which = "no linear layer" if wanted is None else f"no linear layer named {wanted!r}"
-        raise ValueError(f"layer: {which} with shared weight and bias sees the image itself; those that do: {seen}")
+        raise ValueError(
+            f"layer: expected a linear layer with shared weight and bias that sees the image itself, one of {seen}, "
+            f"got {wanted!r}"
+        )
     return seen[0] if wanted is None else wanted

@@ -1,4 +1,4 @@
-"""CI-Net: the weights of an untrained, over-parameterized decoder are searched."""
+"""CI-Net: a search over the weights of an untrained, over-parameterized decoder."""
 
 from __future__ import annotations
 
@@ -20,61 +20,28 @@ from gia.federated.client import Loss
 from gia.models import OverParameterized
 
 
-@attack(
-    Card(
-        leaf="GEN-W",
-        needs=frozenset({"labels"}),
-        iterative=True,
-        source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
-    )
-)
-def ci_net(
+def _many(
     model: nn.Module,
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
-    steps: int | None = None,
-    lr: float = 1e-3,
-    signed: bool = True,
-    schedule: Schedule = constant,
-    objective: Objective | None = None,
-    total_variation: float = 0.0,
-    decoder: nn.Module | None = None,
-    loss: Loss = cross_entropy,
-    callback: Callable[[Progress], None] | None = None,
+    steps: int | None,
+    lr: float,
+    signed: bool,
+    schedule: Schedule,
+    objective: Objective | None,
+    total_variation: float,
+    decoder: nn.Module | None,
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
-    """CI-Net (Zhang et al., 2023), with the settings of arXiv 2503.11514, Sec. IV-A, and its released code.
-
-    Minimizes 1 - cos(g*, g(G_w(z), y)) + total_variation * TV(G_w(z)) over the weights w of a decoder G, with Adam on
-    the sign of the gradient. The latents z, one per image, are drawn once and stay.
-
-    Args:
-        model: the victim as sent; dtype and device follow it.
-        observations: with labels.
-        generators: one per observation, for the decoder's weights and then for z.
-        steps: None takes the paper's 2,000, and 5,000 for batches of 32 and more.
-        lr, signed, schedule: Adam's step size; on the sign; no decay.
-        objective: the matching term, `Cosine()` by default.
-        total_variation: weight of the prior on the images.
-        decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; the search
-            starts from its weights. None takes an `OverParameterized` one, drawn anew for each observation.
-        loss: the client's training loss.
-        callback: called before each step with `Progress`; its variables are the weights, each (R, *shape).
-
-    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
-    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last. On a
-    Sigmoid net without batch normalization that objective falls below 1e-7, where float32 ends, before the image is
-    found: float64 gave 37.0 dB where float32 gave 33.0, in the same time (four 16-px CIFAR images, 100 steps).
-    Raises ValueError for observations without labels or that do not fit the model, and for a decoder without a
-    `latent_shape` or whose pictures do not turn into the client's images.
-    """
     check_trials(model, observations, generators)
     if not lr > 0 or not total_variation >= 0:
         raise ValueError(f"lr and total_variation: expected lr > 0 and a weight >= 0, got {lr} and {total_variation}")
     problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: ci_net needs them; share with reveal=('labels',) or set them")
+        raise ValueError("labels: ci_net needs them, got None; share with reveal=('labels',) or set them")
     if steps is None:
         steps = 2_000 if problem.batch_size < 32 else 5_000
     shape, batch_size = problem.image_shape, problem.batch_size
@@ -104,3 +71,79 @@ def ci_net(
         callback=callback,
     )
     return reconstructions(decoders(found.variables, latents, labels), found.values, problem)
+
+
+@attack(
+    Card(
+        leaf="GEN-W",
+        needs=frozenset({"labels"}),
+        iterative=True,
+        source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
+    ),
+    many=_many,
+)
+def ci_net(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    steps: int | None = None,
+    lr: float = 1e-3,
+    signed: bool = True,
+    schedule: Schedule = constant,
+    objective: Objective | None = None,
+    total_variation: float = 0.0,
+    decoder: nn.Module | None = None,
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """CI-Net (Zhang et al., 2023), with the settings of arXiv 2503.11514, Sec. IV-A, and its released code.
+
+    Minimizes 1 - cos(g*, g(G_w(z), y)) + total_variation * TV(G_w(z)) over the weights w of a decoder G, with Adam on
+    the sign of the gradient. The latents z, one per image, are drawn once and stay fixed.
+
+    Args:
+        model: the victim as sent; dtype and device follow it. On a Sigmoid net without batch normalization the
+            objective falls below 1e-7, the precision of float32, before the image is reached: float64 gives better
+            images there.
+        observation: with labels.
+        generator: draws the decoder's weights, then z.
+        steps: None takes the paper's 2,000, and 5,000 for batches of 32 and more.
+        lr: Adam's step size, > 0.
+        signed: whether Adam takes the sign of the gradient.
+        schedule: factor on the step size; constant by default.
+        objective: the matching term, `Cosine()` by default.
+        total_variation: weight of the prior on the images, >= 0.
+        decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; the search
+            starts from its weights. None draws the weights of a new `OverParameterized` one.
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are the weights, each (1, *shape).
+
+    Returns images (B, C, H, W) in [0, 1], in the order of the sorted labels. Departs from the authors' code in
+    returning the best iterate by the attack's own objective, not the last one. Raises ValueError for an observation
+    without labels or that does not fit the model, for a setting out of range, and for a decoder without a
+    `latent_shape` or whose images cannot be converted to the client's shape.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=8, width=8, generator=seed)
+    >>> image, label = torch.rand(1, 3, 8, 8, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label, reveal=("labels",))
+    >>> result = gia.attacks.ci_net(model, observation, generator=seed, steps=2)
+    >>> result.images.shape, result.gradient_evaluations
+    (torch.Size([1, 3, 8, 8]), 3)
+    """
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        steps=steps,
+        lr=lr,
+        signed=signed,
+        schedule=schedule,
+        objective=objective,
+        total_variation=total_variation,
+        decoder=decoder,
+        loss=loss,
+        callback=callback,
+    )[0]

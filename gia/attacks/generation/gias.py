@@ -1,4 +1,4 @@
-"""GIAS: the latents of a trained decoder are searched, then its weights."""
+"""GIAS: a search over the latents of a trained decoder, then over its weights."""
 
 from __future__ import annotations
 
@@ -22,58 +22,23 @@ from gia.federated import Observation
 from gia.federated.client import Loss
 
 
-@attack(
-    Card(
-        leaf="GEN-z",
-        needs=frozenset({"labels", "decoder"}),
-        iterative=True,
-        source="Jeon et al., 2021, Gradient Inversion with Generative Image Prior",
-    )
-)
-def gias(
+def _many(
     model: nn.Module,
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 5_500,
-    latent_steps: int = 500,
-    latent_lr: float = 3e-2,
-    weight_lr: float = 1e-3,
-    schedule: Schedule = constant,
-    objective: Objective | None = None,
-    total_variation: float = 1e-6,
-    divergence: float = 0.1,
-    decoder: nn.Module | None = None,
-    loss: Loss = cross_entropy,
-    callback: Callable[[Progress], None] | None = None,
+    steps: int,
+    latent_steps: int,
+    latent_lr: float,
+    weight_lr: float,
+    schedule: Schedule,
+    objective: Objective | None,
+    total_variation: float,
+    divergence: float,
+    decoder: nn.Module | None,
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
-    """GIAS (Jeon et al., 2021, Sec. 4): Adam on the latents z of a trained decoder G, then on its weights w.
-
-    Minimizes 1 - cos(g*, g(G_w(z), y)) + total_variation * TV(G_w(z)) + divergence * KL(z).
-
-    Args:
-        model: the victim as sent; dtype and device follow it.
-        observations: with labels.
-        generators: one per observation, for the first z.
-        steps: of both searches together, 500 and 5,000.
-        latent_steps: the first so many move z alone, the others w alone, from the last z on.
-        latent_lr, weight_lr, schedule: Adam's step sizes; no decay.
-        objective: the matching term, `Cosine()` by default.
-        total_variation: weight of the prior on the images.
-        divergence: weight of KL(z), which keeps each latent like a draw from N(0, 1) (`LatentDivergence`).
-        decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]. None takes
-            the real face decoder, `gia.models.pretrained("face-decoder")`, its pictures stretched to the client's image
-            shape, and gray where that is (`gia.attacks.generation.decoding.as_images`).
-        loss: the client's training loss.
-        callback: called before each step with `Progress`; its variables are z (R, B, *latent_shape) and then the
-            weights, each (R, *shape).
-
-    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
-    All images of a batch come from one decoder. Departs from the authors' code in returning the best iterate by the
-    attack's own objective. Raises ValueError for observations without labels or that do not fit the model, and for a
-    decoder without a `latent_shape` or whose pictures do not turn into the client's images; FileNotFoundError where
-    the face decoder is asked for and not installed.
-    """
     check_trials(model, observations, generators)
     if latent_steps < 0:
         raise ValueError(f"latent_steps: expected at least 0, got {latent_steps}")
@@ -86,7 +51,7 @@ def gias(
     problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: gias needs them; share with reveal=('labels',) or set them")
+        raise ValueError("labels: gias needs them, got None; share with reveal=('labels',) or set them")
     own = decoder_for(decoder, problem.reference)
     decoders = Decoders([own] * len(problem), problem.image_shape)
     latents = draw_latents(own, problem.batch_size, generators, problem.reference)
@@ -112,9 +77,97 @@ def gias(
     return reconstructions(decoders(weights, best, labels), found.values, problem)
 
 
+@attack(
+    Card(
+        leaf="GEN-z",
+        needs=frozenset({"labels", "decoder"}),
+        iterative=True,
+        source="Jeon et al., 2021, Gradient Inversion with Generative Image Prior",
+    ),
+    many=_many,
+)
+def gias(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    steps: int = 5_500,
+    latent_steps: int = 500,
+    latent_lr: float = 3e-2,
+    weight_lr: float = 1e-3,
+    schedule: Schedule = constant,
+    objective: Objective | None = None,
+    total_variation: float = 1e-6,
+    divergence: float = 0.1,
+    decoder: nn.Module | None = None,
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """GIAS (Jeon et al., 2021, Sec. 4): Adam on the latents z of a trained decoder G, then on its weights w.
+
+    Minimizes 1 - cos(g*, g(G_w(z), y)) + total_variation * TV(G_w(z)) + divergence * KL(z).
+
+    Args:
+        model: the victim as sent; dtype and device follow it.
+        observation: with labels.
+        generator: draws the first z.
+        steps: of both searches together; 500 and 5,000 by default.
+        latent_steps: number of first steps, which move z alone. The others move w alone, with the last z.
+        latent_lr, weight_lr: Adam's step sizes, > 0.
+        schedule: factor on both step sizes; constant by default.
+        objective: the matching term, `Cosine()` by default.
+        total_variation: weight of the prior on the images, >= 0.
+        divergence: weight of KL(z), >= 0, which keeps each latent close to a draw from N(0, 1) (`LatentDivergence`).
+        decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]. None takes
+            the real face decoder, `gia.models.pretrained("face-decoder")`. Its images are resized to the client's image
+            shape and converted to gray where necessary (`gia.attacks.generation.decoding.as_images`).
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are z (1, B, *latent_shape) followed by the
+            weights, each (1, *shape).
+
+    Returns images (B, C, H, W) in [0, 1], in the order of the sorted labels; one decoder makes all images of the batch.
+    Departs from the authors' code in returning the best iterate by the attack's own objective. Raises ValueError for an
+    observation without labels or that does not fit the model, for a setting out of range, and for a decoder without a
+    `latent_shape` or whose images cannot be converted to the client's shape; FileNotFoundError where the face decoder
+    is needed and not installed.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=8, width=8, generator=seed)
+    >>> image, label = torch.rand(1, 3, 8, 8, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label, reveal=("labels",))
+    >>> decoder = gia.models.OverParameterized(image_shape=(3, 8, 8), batch_size=1, generator=seed)
+    >>> result = gia.attacks.gias(model, observation, generator=seed, decoder=decoder, steps=2, latent_steps=1)
+    >>> result.images.shape, result.gradient_evaluations
+    (torch.Size([1, 3, 8, 8]), 3)
+    """
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        steps=steps,
+        latent_steps=latent_steps,
+        latent_lr=latent_lr,
+        weight_lr=weight_lr,
+        schedule=schedule,
+        objective=objective,
+        total_variation=total_variation,
+        divergence=divergence,
+        decoder=decoder,
+        loss=loss,
+        callback=callback,
+    )[0]
+
+
 @dataclass(frozen=True)
 class LatentsFirst:
-    """`latents` moves the first variable for so many steps; from then on `weights` moves the others."""
+    """An update rule in two parts: the first variable moves alone, then the others do.
+
+    Args:
+        steps: number of steps of the first part.
+        latents: rule of the first part.
+        weights: rule of the second part.
+    """
 
     steps: int
     latents: UpdateRule
@@ -141,9 +194,14 @@ class LatentsFirst:
 
 @dataclass(frozen=True)
 class LatentDivergence:
-    """weight * mean over images of KL(N(mean, variance of the entries of z) || N(0, 1)), each image's z alone.
+    """weight * mean over images of KL(N(m, v) || N(0, 1)), with mean m and variance v of the entries of each image's z.
 
-    It asks of a latent that its entries look drawn from N(0, 1), as those that the decoder was trained on were.
+    It keeps the entries of a latent like draws from N(0, 1), the distribution on which the decoder was trained.
+
+    >>> import torch
+    >>> z = torch.randn(1, 1, 10_000, generator=torch.Generator().manual_seed(0))
+    >>> bool(LatentDivergence(1.0)(z) < 1e-3), bool(LatentDivergence(1.0)(2 * z) > 0.5)
+    (True, True)
     """
 
     weight: float

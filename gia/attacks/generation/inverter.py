@@ -21,15 +21,24 @@ _FORMAT = "gia.Inverter/1"
 class Inverter(nn.Module):
     """A multilayer perceptron from gradients to the images behind them (Wu et al., 2023, section 3).
 
-    Each parameter's gradient is divided by a scale of its own. The whole is then hashed, if it is: every entry is added
-    to one of `hashed` buckets with a random sign, both drawn once. It is brought to norm 1 and every feature is
-    standardized by the training pairs. Made by `train_inverter`, read by `load`.
+    Each parameter's gradient is divided by a scale of its own. With a hash, every entry is then added to one of
+    `hashed` buckets with a random sign; bucket and sign are drawn once. The result is scaled to norm 1 and every
+    feature is standardized by the training pairs. `train_inverter` makes an inverter, `load` reads one.
 
-    Attributes:
-        image_shape, batch_size, training, local: of the observations that it inverts, as they are called there.
+    Args:
         shapes: name of each shared parameter -> its shape.
+        image_shape, batch_size, training, local: those of the observations that it inverts.
         hashed: number of buckets, None where every entry is a feature.
         hidden: units of each hidden layer.
+
+    Attributes:
+        training_mode: the argument `training`. `training` itself is torch's mode of this network.
+        shapes, image_shape, batch_size, local, hashed, hidden: the arguments.
+
+    >>> import gia
+    >>> form = {"image_shape": (3, 4, 4), "batch_size": 1, "training": False, "local": None}
+    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=16, hidden=(32, 32), **form)
+    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=16, hidden=(32, 32), training_mode=False, local=None)
     """
 
     scales: Tensor
@@ -67,23 +76,34 @@ class Inverter(nn.Module):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.network = nn.Sequential(*layers[:-1])
 
+    def __repr__(self) -> str:
+        facts = {
+            "batch_size": self.batch_size,
+            "image_shape": self.image_shape,
+            "hashed": self.hashed,
+            "hidden": self.hidden,
+            "training_mode": self.training_mode,
+            "local": self.local,
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in facts.items())})"
+
     def buckets(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Scaled and hashed gradients (N, features), from one (N, *shape) tensor per parameter: a linear map."""
+        """Scaled and hashed gradients (N, features) of gradients (N, *shape), one tensor each. The map is linear."""
         scaled = [g.flatten(1) / scale for g, scale in zip(gradients, self.scales, strict=True)]
         flat = torch.cat(scaled, 1)
         if self.hashed is None:
             return flat
-        found = flat.new_zeros(len(flat), self.hashed)
-        return found.index_add_(1, self.place.abs() - 1, flat * self.place.sign())
+        hashed = flat.new_zeros(len(flat), self.hashed)
+        return hashed.index_add_(1, self.place.abs() - 1, flat * self.place.sign())
 
     def forward(self, buckets: Tensor) -> Tensor:
-        """What `buckets` gives, (N, features), to images (N, batch_size, C, H, W), unclamped."""
+        """Images (N, batch_size, C, H, W), unclamped, from the result of `buckets`, (N, features)."""
         features = (_unit(buckets) - self.mean) / self.deviation
         images: Tensor = self.network(features)
         return images.view(-1, self.batch_size, *self.image_shape)
 
     def standardize_by(self, buckets: Tensor) -> None:
-        """Take mean and deviation of each feature from the buckets (N, features) of many observations."""
+        """Set mean and deviation of each feature to those of the buckets (N, features) of many observations."""
         unit = _unit(buckets)
         self.mean.copy_(unit.mean(0))
         deviation = unit.std(0)
@@ -96,8 +116,8 @@ class Inverter(nn.Module):
         for name in [*self.shapes, *seen]:
             if self.shapes.get(name) != seen.get(name):
                 raise ValueError(
-                    f"inverter: it was trained on {name!r} of shape {self.shapes.get(name)}, "
-                    f"the observation has {seen.get(name)}"
+                    f"gradients: expected {name!r} of shape {self.shapes.get(name)}, as the inverter was trained, "
+                    f"got {seen.get(name)}"
                 )
         for what, mine, theirs in (
             ("image_shape", self.image_shape, observation.image_shape),
@@ -108,10 +128,10 @@ class Inverter(nn.Module):
             ("device", self.mean.device, reference.device),
         ):
             if mine != theirs:
-                raise ValueError(f"inverter: it was trained for {what}={mine}, the observation has {theirs}")
+                raise ValueError(f"{what}: expected {mine}, for which the inverter was trained, got {theirs}")
 
     def described(self) -> dict[str, Any]:
-        """The arguments of this inverter as plain JSON."""
+        """The arguments of this inverter as values that JSON can hold."""
         return {
             "shapes": self.shapes,
             "image_shape": self.image_shape,
@@ -123,16 +143,16 @@ class Inverter(nn.Module):
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one safetensors file; `load` gives the same inverter bit for bit."""
+        """Write the inverter to one safetensors file, from which `load` restores it bit for bit."""
         tensors = {name: value.cpu() for name, value in self.state_dict().items()}
         keeping.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Inverter:
-        """Read what `save` wrote. Raises ValueError for a safetensors file that holds no inverter."""
+        """Read an inverter that `save` wrote. Raises ValueError for a safetensors file that holds none."""
         state, facts = keeping.read(Path(path))
         if facts.pop("format", None) != _FORMAT:
-            raise ValueError(f"path: {path} holds no {_FORMAT}; train_inverter makes one")
+            raise ValueError(f"path: expected a file of format {_FORMAT}, got {path}; Inverter.save writes one")
         if facts["local"] is not None:
             facts["local"] = LocalTraining(**facts["local"])
         with torch.device("meta"):  # an initialization would draw from the global random state

@@ -1,4 +1,4 @@
-"""Generative Gradient Leakage: the latent of a trained decoder is searched until its images' gradient matches."""
+"""Generative Gradient Leakage: a search over the latents of a trained decoder until its images' gradient matches."""
 
 from __future__ import annotations
 
@@ -21,73 +21,35 @@ from gia.attacks.matching import CMA, Adam, Matching, Mirror, Point, Progress, U
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
+from gia.errors import expected_one_of
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 
 Optimizer = Literal["cma", "adam"]
 
 
-@attack(
-    Card(
-        leaf="GEN-z",
-        needs=frozenset({"labels", "decoder"}),
-        iterative=True,
-        source="Li et al., 2022, Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage",
-    )
-)
-def ggl(
+def _many(
     model: nn.Module,
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
-    decoder: nn.Module | None = None,
-    optimizer: Optimizer = "cma",
-    steps: int = 25_000,
-    population: int = 50,
-    lr: float = 0.1,
-    bound: float | None = 2.0,
-    objective: Objective | None = None,
-    mirror: Sequence[Mirror] = (),
-    loss: Loss = cross_entropy,
-    callback: Callable[[Progress], None] | None = None,
+    decoder: nn.Module | None,
+    optimizer: Optimizer,
+    steps: int,
+    population: int,
+    lr: float,
+    bound: float | None,
+    objective: Objective | None,
+    mirror: Sequence[Mirror],
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
-    """Generative Gradient Leakage (Li et al., 2022, arXiv 2203.15696), one z for each image of a batch.
-
-    Minimizes D(T(g(G(z), y)), g*) over z, where T is the client's defence, from z of N(0, 1) in every entry. G makes
-    the images, so that whatever is returned looks like what it was trained on, a match or not.
-
-    Args:
-        model: the victim as sent; dtype and device follow it.
-        observations: with labels.
-        generators: one per observation: the start, and all that CMA-ES draws.
-        decoder: G, a module with `.latent_shape` that is called as decoder(z) or decoder(z, labels) and makes images in
-            [0, 1]; None takes `gia.models.pretrained("face-decoder")`. A copy runs in evaluation mode. Images of other
-            than the client's shape are fitted to it (`gia.attacks.generation.decoding.as_images`).
-        optimizer: "cma" evolves z by the objective alone; "adam" follows the gradient through G.
-        steps: evaluations of the objective after that of the start, which is the first sample: the budget is
-            steps + 1. The published one is 500 generations of 50; the released notebooks spend a budget of 1, which is
-            steps=0 and returns a sample of G that no gradient has moved.
-        population: candidates of a generation of "cma".
-        lr: step size of "adam".
-        bound: every entry of z lies in [-bound, bound], outside of which a decoder has seen little; None sets none.
-        objective: the matching term D, `SquaredDifferences()` by default.
-        mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They may be
-            anything, noise included, so only "cma" takes them.
-        loss: the client's training loss.
-        callback: called before each step with `Progress`; its variables are z, (R, B, *latent_shape).
-
-    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels: of
-    the z with the least objective. Departs from the paper in limiting z by a box in place of its regularizer R(G; z).
-
-    Raises ValueError for observations without labels or that do not fit the model, a setting out of range, or a decoder
-    that does not fit; TypeError for a decoder that is none.
-    """
     check_trials(model, observations, generators)
     _check(optimizer, population, lr, bound, mirror)
     problem = Matching(model, observations, objective=objective or SquaredDifferences(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: ggl needs them; share with reveal=('labels',) or set them")
+        raise ValueError("labels: ggl needs them, got None; share with reveal=('labels',) or set them")
     decode = _Decode(decoder_for(decoder, problem.reference), labels, problem.image_shape)
     decode.check(problem.reference)
 
@@ -121,9 +83,93 @@ def ggl(
     return reconstructions(images, found.values, problem)
 
 
+@attack(
+    Card(
+        leaf="GEN-z",
+        needs=frozenset({"labels", "decoder"}),
+        iterative=True,
+        source="Li et al., 2022, Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage",
+    ),
+    many=_many,
+)
+def ggl(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    decoder: nn.Module | None = None,
+    optimizer: Optimizer = "cma",
+    steps: int = 25_000,
+    population: int = 50,
+    lr: float = 0.1,
+    bound: float | None = 2.0,
+    objective: Objective | None = None,
+    mirror: Sequence[Mirror] = (),
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """Generative Gradient Leakage (Li et al., 2022, arXiv 2203.15696, Sec. 3), one latent z per image of a batch.
+
+    Minimizes D(T(g(G(z), y)), g*) over z, where T is the client's defense. The images come out of the decoder G, so the
+    result always looks like G's training data, whether it matches the private image or not.
+
+    Args:
+        model: the victim as sent; dtype and device follow it.
+        observation: with labels.
+        generator: draws the start, and everything that CMA-ES draws.
+        decoder: G, a module with `.latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; None
+            takes `gia.models.pretrained("face-decoder")`. A copy runs in evaluation mode. Its images are converted to
+            the client's shape (`gia.attacks.generation.decoding.as_images`).
+        optimizer: "cma" evolves z by the objective alone; "adam" follows the gradient through G.
+        steps: number of evaluations after the first one, which is that of the start. The published budget is 500
+            generations of 50. The released notebooks spend one evaluation, as steps=0 does: the result is a sample of G
+            that no gradient has moved.
+        population: candidates of a generation of "cma", >= 2.
+        lr: step size of "adam", > 0.
+        bound: every entry of z stays in [-bound, bound], the region that a decoder has seen in training; None sets no
+            bound.
+        objective: the matching term D, `SquaredDifferences()` by default.
+        mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They need no
+            derivative, and may draw noise, so only "cma" accepts them.
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are z, (1, B, *latent_shape).
+
+    Returns the images (B, C, H, W) in [0, 1] of the z with the least objective, in the order of the sorted labels.
+    Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for an
+    observation without labels or that does not fit the model, for a setting out of range, and for a decoder that does
+    not fit; TypeError for a decoder that is not a module.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=8, width=8, generator=seed)
+    >>> image, label = torch.rand(1, 3, 8, 8, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label, reveal=("labels",))
+    >>> decoder = gia.models.OverParameterized(image_shape=(3, 8, 8), batch_size=1, generator=seed)
+    >>> settings = {"decoder": decoder, "optimizer": "adam", "steps": 2}
+    >>> result = gia.attacks.ggl(model, observation, generator=seed, **settings)
+    >>> result.images.shape, result.gradient_evaluations
+    (torch.Size([1, 3, 8, 8]), 3)
+    """
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        decoder=decoder,
+        optimizer=optimizer,
+        steps=steps,
+        population=population,
+        lr=lr,
+        bound=bound,
+        objective=objective,
+        mirror=mirror,
+        loss=loss,
+        callback=callback,
+    )[0]
+
+
 def _check(optimizer: str, population: int, lr: float, bound: float | None, mirror: Sequence[Mirror]) -> None:
     if optimizer not in get_args(Optimizer):
-        raise ValueError(f"optimizer: expected one of {get_args(Optimizer)}, got {optimizer!r}")
+        raise ValueError(expected_one_of("optimizer", optimizer, get_args(Optimizer)))
     if population < 2:
         raise ValueError(f"population: expected at least 2, got {population}")
     if not lr > 0:
@@ -133,7 +179,7 @@ def _check(optimizer: str, population: int, lr: float, bound: float | None, mirr
     if not isinstance(mirror, Sequence) or not all(map(callable, mirror)):
         raise TypeError(f"mirror: expected a sequence of callables Observation -> Observation, got {mirror!r}")
     if mirror and optimizer == "adam":
-        raise ValueError("mirror: expected optimizer='cma', since a defence has no derivative to follow")
+        raise ValueError("mirror: expected optimizer='cma', which needs no derivative of a defense, got 'adam'")
 
 
 class _Decode:
@@ -141,10 +187,10 @@ class _Decode:
 
     Args:
         decoder: a copy, put into evaluation mode, in which trials do not mix.
-        labels: (R, B) int64 of every trial, handed to a decoder whose `forward` takes two arguments.
+        labels: (R, B) int64 of every trial, passed to a decoder whose `forward` takes two arguments.
         image_shape: (C, H, W) of the client.
 
-    Raises ValueError where it does not take the latents and labels, or makes images outside [0, 1] or of no use.
+    Raises ValueError where it does not take the latents and labels, or its images are outside [0, 1] or misshapen.
     """
 
     def __init__(self, decoder: nn.Module, labels: Tensor, image_shape: tuple[int, int, int]) -> None:
@@ -168,7 +214,9 @@ class _Decode:
             images = self._made(latents, labels)
         except (RuntimeError, IndexError, ValueError) as error:
             given = f"latents {tuple(latents.shape)}" + (f" and labels {labels.tolist()}" if self._conditional else "")
-            raise ValueError(f"decoder: it does not take {given}: {error}") from error
+            raise ValueError(
+                f"decoder: expected one that takes {given}, got {type(error).__name__}: {error}"
+            ) from error
         if len(as_images(images, self._image_shape)) != len(labels):
             raise ValueError(f"decoder: expected {len(labels)} images, got {len(images)}")
         if not bool(((images >= 0) & (images <= 1)).all()):  # also for NaN

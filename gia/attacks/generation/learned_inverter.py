@@ -17,13 +17,40 @@ from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.inverter import Inverter
 from gia.attacks.generation.pairs import Pairs, gradients_of_batches, gradients_of_images
-from gia.attacks.probe import logits_of
+from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
 from gia.federated.client import Loss, check_batch, check_labels
 from gia.federated.observation import shared_names
 from gia.models import keeping
+
+
+def _many(
+    model: nn.Module,
+    observations: Sequence[Observation],
+    *,
+    generators: Sequence[torch.Generator],
+    inverter: Inverter,
+    loss: Loss,
+) -> list[Reconstruction]:
+    del loss  # the inverter has learned it
+    check_trials(model, observations, generators)
+    if not isinstance(inverter, Inverter):
+        raise TypeError(f"inverter: expected a gia.attacks.Inverter, got {type(inverter).__name__}")
+    first = observations[0]
+    reference = next(iter(first.gradients.values()))
+    with torch.no_grad():
+        victim = copy.deepcopy(model).eval()
+        logits_of(victim, reference.new_zeros(1, *first.image_shape))
+        results = []
+        for number, observation in enumerate(observations):
+            inverter.check(observation)
+            if not any(bool(gradient.any()) for gradient in observation.gradients.values()):
+                raise ValueError(f"gradients: expected an entry other than 0, got zeros in trial {number}")
+            images = inverter(inverter.buckets([observation.gradients[name][None] for name in inverter.shapes]))
+            results.append(Reconstruction(images=images[0].clamp(0, 1)))
+    return results
 
 
 @attack(
@@ -33,44 +60,47 @@ from gia.models import keeping
         iterative=False,
         source="Wu et al., 2023, Learning To Invert: Simple Adaptive Attacks for Gradient Inversion in Federated "
         "Learning",
-    )
+    ),
+    many=_many,
 )
 def learning_to_invert(
     model: nn.Module,
-    observations: Sequence[Observation],
+    observation: Observation,
     *,
-    generators: Sequence[torch.Generator],
+    generator: torch.Generator,
     inverter: Inverter,
     loss: Loss = cross_entropy,
-) -> list[Reconstruction]:
-    """The images that an inverter trained for this victim sees in a gradient (Wu et al., 2023, section 3).
+) -> Reconstruction:
+    """The images that an inverter trained for this victim sees in a gradient (Wu et al., 2023, Sec. 3).
 
     Args:
-        model: the victim as sent, the one that `train_inverter` was given.
-        observations, generators: one each per trial; nothing is drawn, and no gradient is computed.
-        inverter: from `train_inverter`, for observations of this form.
-        loss: the client's training loss, which the inverter has learned; not used here.
+        model: the victim as sent, the one given to `train_inverter`.
+        observation: of the form for which the inverter was trained.
+        generator: not used, since nothing is drawn.
+        inverter: from `train_inverter`.
+        loss: not used: the inverter was trained with the client's loss. No gradient is computed.
 
-    Returns a reconstruction per observation: images (B, C, H, W), clamped to [0, 1]. Raises ValueError for an inverter
-    that was trained for other parameters, images, batches, modes or local training, or a gradient of zeros.
+    Returns images (B, C, H, W), clamped to [0, 1]. Raises ValueError for an inverter that was trained for other
+    parameters, images, batches, modes or local training, and for a gradient of zeros; TypeError for another object.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images = torch.rand(40, 3, 4, 4, generator=seed)
+    >>> labels = torch.arange(40) % 5
+    >>> settings = {"batch_size": 1, "hidden": (8,), "epochs": 2}
+    >>> inverter = gia.attacks.train_inverter(model, images, labels, generator=seed, **settings)
+    >>> observation = gia.share_gradient(model, images[:1], labels[:1])
+    >>> gia.attacks.learning_to_invert(model, observation, generator=seed, inverter=inverter).images.shape
+    torch.Size([1, 3, 4, 4])
     """
-    del loss
-    check_trials(model, observations, generators)
-    if not isinstance(inverter, Inverter):
-        raise TypeError(f"inverter: expected one from train_inverter, got {type(inverter).__name__}")
-    first = observations[0]
-    reference = next(iter(first.gradients.values()))
-    with torch.no_grad():
-        victim = copy.deepcopy(model).eval()
-        logits_of(victim, reference.new_zeros(1, *first.image_shape))
-        found = []
-        for number, observation in enumerate(observations):
-            inverter.check(observation)
-            if not any(bool(gradient.any()) for gradient in observation.gradients.values()):
-                raise ValueError(f"gradients: every entry is zero in observation {number}, so they show nothing")
-            images = inverter(inverter.buckets([observation.gradients[name][None] for name in inverter.shapes]))
-            found.append(Reconstruction(images=images[0].clamp(0, 1)))
-    return found
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        inverter=inverter,
+        loss=loss,
+    )[0]
 
 
 @torch.enable_grad()
@@ -94,37 +124,47 @@ def train_inverter(
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Inverter:
-    """Train an MLP on pairs of a gradient of the victim and the images behind it (Wu et al., 2023, section 3).
+    """Train an MLP on pairs of a gradient of the victim and the images behind it (Wu et al., 2023, Sec. 3).
 
-    The loss of a pair is the mean squared error under the best assignment of outputs to images, since the order of a
-    batch leaves no trace in its gradient. Where images do not interact, the gradient of a batch is the mean of theirs:
-    one gradient an image is computed, and each training batch draws new subsets of images. After local training, or
-    with batch statistics, as many batches as there are images are drawn once and a gradient is computed for each.
+    The loss of a pair is the mean squared error under the best assignment of outputs to images, since a gradient does
+    not show the order of its batch. Where images do not interact, the gradient of a batch is the mean of the gradients
+    of its images: one gradient per image is computed, and each training batch draws new subsets of images. After local
+    training, or with batch statistics, as many batches as there are images are drawn once, with one gradient each.
 
-    Departures: each parameter's gradient is scaled by its root mean square, without which the hash of a network whose
-    layers differ in size shows the largest one only; features are standardized, GELU stands for ReLU, and the last
-    bias starts at the mean image.
+    Departures: each parameter's gradient is divided by its root mean square, without which the largest layer dominates
+    the hash of a network; features are standardized, GELU replaces ReLU, and the last bias starts at the mean image.
 
     Args:
         model: the victim as sent; unchanged. Dtype and device of the inverter follow it.
         images: (N, C, H, W) in [0, 1], the attacker's own. The same image may occur under several labels.
         labels: (N,) int64, of the victim's classes.
         batch_size: private images behind an observation.
-        generator: hash, weights, held-out images, batches; one draw is taken from it, also when the cache answers.
+        generator: seeds hash, weights, held-out images and batches. One number is drawn from it, also when the result
+            comes from the cache.
         hidden: units of the hidden layers.
-        epochs, lr, training_batch: at most so many epochs of N pairs, with Adam, in steps of so many pairs.
-        hashed: buckets of the hash, for networks of many parameters; None hands on every entry.
-        held_out: share of the images, at least one batch, whose pairs only choose the epoch that is kept.
-        patience: epochs without a better held-out error after which training ends; None runs them all.
+        epochs: largest number of epochs, of about N pairs each.
+        lr: Adam's step size, > 0.
+        training_batch: pairs of a training step.
+        hashed: number of buckets of the hash, for networks of many parameters; None uses every entry as a feature.
+        held_out: share of the images, at least one batch, whose pairs only choose the best epoch; between 0 and 1.
+        patience: epochs without a smaller held-out error after which training ends; None runs all epochs.
         local: the clients' local training; their order of images is drawn.
-        training: batch normalization by batch statistics.
+        training: whether batch normalization uses batch statistics.
         loss: the client's training loss, a mean over the images of a batch.
-        cache: folder of finished inverters, none by default; the key holds all of the above, the victim's weights, the
-            source and the arithmetic of this machine.
+        cache: folder of trained inverters; None for no cache. The key holds all of the above, the victim's weights, the
+            source code and the arithmetic of this machine.
         progress: called as (epoch, epochs, held-out mean squared error).
 
     Returns the inverter of the best epoch, frozen. Raises ValueError for an argument out of range, a model that does
     not take the images, too few images for training and held-out batches, or an error that becomes infinite.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images = torch.rand(40, 3, 4, 4, generator=seed)
+    >>> settings = {"batch_size": 2, "hidden": (8,), "epochs": 1}
+    >>> gia.attacks.train_inverter(model, images, torch.arange(40) % 5, generator=seed, **settings)
+    Inverter(batch_size=2, image_shape=(3, 4, 4), hashed=None, hidden=(8,), training_mode=False, local=None)
     """
     check_batch(images, labels)
     for name, value in (("batch_size", batch_size), ("epochs", epochs), ("training_batch", training_batch)):
@@ -133,7 +173,9 @@ def train_inverter(
     if hashed is not None and hashed < 1:
         raise ValueError(f"hashed: expected at least 1 bucket, got {hashed}")
     if not lr > 0 or not 0 < held_out < 1 or any(units < 1 for units in hidden):
-        raise ValueError(f"expected lr > 0, 0 < held_out < 1, hidden >= 1, got {lr}, {held_out} and {tuple(hidden)}")
+        raise ValueError(
+            f"lr, held_out, hidden: expected > 0, between 0 and 1, and >= 1, got {lr}, {held_out} and {tuple(hidden)}"
+        )
     apart = max(batch_size, round(held_out * len(images)))
     if len(images) - apart < batch_size:
         raise ValueError(f"images: expected at least {2 * batch_size}, for training and held out, got {len(images)}")
@@ -207,13 +249,13 @@ def _train(
     source: torch.Generator,
     progress: Callable[[int, int, float], None] | None,
 ) -> None:
-    """Adam on the matched error of `known` pairs; what is kept has the least error on `unseen` ones."""
+    """Adam on the matched error of `known` pairs; the weights with the least error on `unseen` pairs remain."""
     rows, members = known.drawn(source)
     inverter.standardize_by(known.buckets[rows].mean(1))
     judged = unseen.drawn(source)
     network = inverter.network.requires_grad_(True)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
-    best, kept, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
+    best, best_weights, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
     for epoch in range(1, epochs + 1):
         for row, member in zip(torch.split(rows, training_batch), torch.split(members, training_batch), strict=True):
             error = _matched_error(inverter(known.buckets[row].mean(1)), known.images[member])
@@ -223,23 +265,23 @@ def _train(
         with torch.no_grad():
             held_out = float(_matched_error(inverter(unseen.buckets[judged[0]].mean(1)), unseen.images[judged[1]]))
         if not math.isfinite(held_out):
-            raise ValueError(f"lr {lr} is too large: the error is not finite after epoch {epoch}")
+            raise ValueError(f"lr: expected a step size with a finite error, got {lr}, which fails in epoch {epoch}")
         if progress is not None:
             progress(epoch, epochs, held_out)
         waited += 1
         if held_out < best:
-            best, kept, waited = held_out, copy.deepcopy(network.state_dict()), 0
+            best, best_weights, waited = held_out, copy.deepcopy(network.state_dict()), 0
         if patience is not None and waited >= patience:
             break
         rows, members = known.drawn(source)
-    network.load_state_dict(kept)
+    network.load_state_dict(best_weights)
     inverter.requires_grad_(False).eval()
 
 
 def _matched_error(outputs: Tensor, images: Tensor) -> Tensor:
     """Mean squared error of (P, B, C, H, W) under each pair's best assignment of outputs to images."""
     if images.shape[1] > 1:
-        with torch.no_grad():  # the squares of outputs and images are in every assignment's sum: products decide
+        with torch.no_grad():  # every assignment has the same sums of squares, so the products decide
             alike = (outputs.flatten(2) @ images.flatten(2).mT).cpu().numpy()
         chosen = torch.from_numpy(np.stack([linear_sum_assignment(pair, maximize=True)[1] for pair in alike]))
         images = images.take_along_dim(chosen.to(images.device)[:, :, None, None, None], 1)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gia.attacks.logits import logits_of
 from gia.attacks.matching.engines import Engine
 from gia.attacks.objectives import Objective
-from gia.attacks.probe import logits_of
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 

@@ -17,54 +17,20 @@ from gia.federated import Observation
 from gia.federated.client import Loss
 
 
-@attack(
-    Card(
-        leaf="OP",
-        needs=frozenset(),
-        iterative=True,
-        source="Zhu et al., 2019, Deep Leakage from Gradients",
-    )
-)
-def dlg(
+def _many(
     model: nn.Module,
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 300,
-    lr: float = 1.0,
-    history: int = 100,
-    objective: Objective | None = None,
-    restarts: int = 1,
-    init: Start = "uniform",
-    loss: Loss = cross_entropy,
-    callback: Callable[[Progress], None] | None = None,
+    steps: int,
+    lr: float,
+    history: int,
+    objective: Objective | None,
+    restarts: int,
+    init: Start,
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
-    """Deep Leakage from Gradients (Zhu et al., 2019, Algorithm 1 and Eq. 4).
-
-    Minimizes sum (g(x, y) - g*)^2 with L-BFGS over the images and, where the observation holds no labels, over soft
-    labels y = softmax(v) at once. With labels they stay fixed.
-
-    Args:
-        model: the victim as sent, twice differentiable (Sigmoid; wide weights help).
-        observations, generators: one each per trial.
-        steps: outer steps of at most 20 inner ones.
-        lr, history: of L-BFGS.
-        objective: the matching term, `SquaredDifferences()` by default.
-        restarts: starts per observation; the one with the least objective is returned.
-        init: of the images; soft labels start from N(0, 1).
-        loss: the client's training loss; for soft labels it must take (B, K) probabilities.
-        callback: called before each outer step with `Progress`.
-
-    Returns a reconstruction per observation: images (B, C, H, W) clamped to [0, 1] only at the end, and labels (B,).
-    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last, and in
-    starting from uniform noise over [0, 1]: on CIFAR-10 test images 0-3, 100 outer steps reach 39 to 52 dB from there
-    and 28 to 36 dB from their N(0, 1) (Sigmoid LeNet, labels known, float32).
-
-    L-BFGS has no line search, so a start can diverge: a step throws pixels far outside of any image, Sigmoid saturates,
-    the gradient is zero, and nothing moves again. With labels searched for too, N(0, 1) lost 3 of 6 starts so on images
-    0 and 3 within 21 outer steps, at 5 to 7 dB. Their objective tells (6e-3 to 7e-1 of the gradient's square, others
-    had at most 3e-4 after 60 outer steps), so `restarts` leaves them out; a lost start costs one evaluation a step.
-    """
     check_trials(model, observations, generators)
     if not lr > 0 or history < 1:
         raise ValueError(f"lr and history: expected lr > 0 and history >= 1, got {lr} and {history}")
@@ -91,3 +57,78 @@ def dlg(
 
     found = minimize(evaluate, start, steps=steps, update=LBFGS(lr=lr, history=history), callback=callback)
     return pixels.best(found, problem, restarts, known if known is not None else found.variables[1].argmax(-1))
+
+
+@attack(
+    Card(
+        leaf="OP",
+        needs=frozenset(),
+        iterative=True,
+        source="Zhu et al., 2019, Deep Leakage from Gradients",
+    ),
+    many=_many,
+)
+def dlg(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    steps: int = 300,
+    lr: float = 1.0,
+    history: int = 100,
+    objective: Objective | None = None,
+    restarts: int = 1,
+    init: Start = "uniform",
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """Deep Leakage from Gradients (Zhu et al., 2019, Algorithm 1 and Eq. 4).
+
+    Minimizes sum (g(x, y) - g*)^2 with L-BFGS over the images x. Where the observation holds no labels, soft labels
+    y = softmax(v) are searched at the same time; otherwise the labels stay fixed.
+
+    Args:
+        model: the victim as sent. It must be twice differentiable, so use Sigmoid; wide initial weights help.
+        observation: with or without labels.
+        generator: draws the starts.
+        steps: outer steps of at most 20 inner ones.
+        lr: step size of L-BFGS, > 0.
+        history: number of past steps that L-BFGS remembers, >= 1.
+        objective: the matching term, `SquaredDifferences()` by default.
+        restarts: number of starts; the result with the least objective is returned.
+        init: start of the images, "uniform" over [0, 1] or "normal"; soft labels start from N(0, 1).
+        loss: the client's training loss; for soft labels it must take (B, K) probabilities.
+        callback: called before each outer step with `Progress`; its variables are (restarts, B, C, H, W) and, where
+            labels are searched, (restarts, B, K).
+
+    Returns images (B, C, H, W), clamped to [0, 1] after the search, and labels (B,). Raises ValueError for an
+    observation that does not fit the model and for a setting out of range.
+
+    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last one, and in
+    starting from uniform noise in place of N(0, 1). L-BFGS has no line search, so a search may diverge: Sigmoid
+    saturates, the gradient becomes zero and the search stops, with an objective far above that of a search that
+    converged. Such failures are more frequent when labels are searched too; `restarts` discards them.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> victim = {"num_classes": 4, "image_size": 8, "width": 4, "activation": "sigmoid", "init": "dlg"}
+    >>> model = gia.models.build("lenet", generator=seed, **victim)
+    >>> image, label = torch.rand(1, 3, 8, 8, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label)
+    >>> result = gia.attacks.dlg(model, observation, generator=seed, steps=5)
+    >>> result.labels.tolist(), bool(gia.metrics.psnr(result.images, image) > 20)
+    ([2], True)
+    """
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        steps=steps,
+        lr=lr,
+        history=history,
+        objective=objective,
+        restarts=restarts,
+        init=init,
+        loss=loss,
+        callback=callback,
+    )[0]

@@ -26,91 +26,28 @@ from gia.federated import Observation
 from gia.federated.client import Loss
 
 
-@attack(
-    Card(
-        leaf="OP",
-        needs=frozenset({"labels"}),
-        iterative=True,
-        source="Yin et al., 2021, See through Gradients: Image Batch Recovery via GradInversion",
-    )
-)
-def gradinversion(
+def _many(
     model: nn.Module,
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 20_000,
-    lr: float = 0.1,
-    schedule: Schedule = cosine_decay,
-    noise: float = 0.2,
-    objective: Objective | None = None,
-    total_variation: float = 1e-4,
-    l2: float = 1e-6,
-    batch_norm: float | None = None,
-    seeds: int = 1,
-    group: float = 1e-2,
-    radius: int = 2,
-    init: Start | None = None,
-    space: Space = "pixels",
-    box: bool = True,
-    loss: Loss = cross_entropy,
-    callback: Callable[[Progress], None] | None = None,
+    steps: int,
+    lr: float,
+    schedule: Schedule,
+    noise: float,
+    objective: Objective | None,
+    total_variation: float,
+    l2: float,
+    batch_norm: float | None,
+    seeds: int,
+    group: float,
+    radius: int,
+    init: Start | None,
+    space: Space,
+    box: bool,
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
-    """GradInversion (Yin et al., 2021), with the settings of its implementation details.
-
-    Minimizes, by Adam with Langevin noise,
-    1e-4 * sum (g(x, y) - g*)^2 + total_variation * TV(x) + l2 * ||x|| + batch_norm * R_BN(x) + group * ||x - E||.
-
-    Args:
-        model: the victim as sent; dtype and device follow it.
-        observations: with labels, known or restored, and with `batch_norm` where the private batch's statistics leaked.
-        generators: one per observation, for the starts of its seeds and then for their noise.
-        steps: 20,000 in the paper.
-        lr, schedule: Adam's step size; up over 50 steps, then down a cosine.
-        noise: after each step x moves by step size * noise * N(0, 1). The paper's 0.2 is of standardized images, where
-            a pixel's range is about 4 wide.
-        objective: the matching term, `SquaredDifferences(1e-4)` by default.
-        total_variation, l2: weights.
-        batch_norm: weight of the prior on the inputs of batch normalizations (`BatchNormStatistics`). A trial's batch
-            is compared with the private batch's statistics if they leaked, else with the model's running ones. None
-            takes the paper's 0.1 where there are statistics, and leaves the prior out where there are none: a model
-            without batch normalization, or an untrained one, whose mean 0 and variance 1 come from no data.
-        seeds: searches per observation. They pull each other to their registered mean E, and the one with the least
-            objective, all priors included, is returned.
-        group, radius: weight of that pull; how many pixels registration may shift an image in each direction.
-        init, space, box: as in `inverting_gradients`. Total variation, l2 and the group act in `space`.
-        loss: the client's training loss.
-        callback: called before each step with `Progress`; its variables are (seeds * R, B, C, H, W).
-
-    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
-    Raises ValueError for observations without labels or that do not fit the model, for trials of which some leak other
-    statistics, and for a `batch_norm` above zero where there are no statistics.
-
-    Departs from the paper in registering by whole pixels (`gia.attacks.registration`) and not by RANSAC-flow, in
-    squaring the gradient's differences, in total variation as a mean over pixels, and in returning the best iterate by
-    the attack's own objective, not the last. One seed is the default, so no group unless it is asked for.
-
-    Measured on ORL faces of 16 px and a trained ResNet-10 (width 16, eval mode, held-out accuracy .90-.98), 200 steps,
-    noise 0.01, total variation 0.1, float32; mean PSNR in dB (least to most) / SSIM over three victims and batches:
-
-    | | B=1 | B=4 |
-    |---|---|---|
-    | `inverting_gradients`, total variation 0.1 | 10.5 (9.9-11.2) / .15 | 10.0 (9.1-10.8) / .06 |
-    | `Cosine()`, no statistics | 10.8 (9.6-11.5) / .12 | 10.2 (9.8-10.6) / .06 |
-    | `Cosine()`, running ones, weight 0.1 | 13.8 (13.3-14.5) / .08 | |
-    | `Cosine()`, leaked ones, weight 0.1 | 20.1 (14.7-23.5) / .71 | 15.7 (15.0-16.9) / .32 |
-    | the same with 4 seeds, `group` 0 | | 15.2 (14.3-16.3) / .28 |
-    | the same with 4 seeds, `group` 1e-2 | | 15.4 (14.6-16.7) / .28 |
-    | the default objective, no statistics | 14.4 (13.6-14.9) / .08 | |
-    | the default objective, leaked ones, weight 0.1 | 19.1 (15.7-25.9) / .61 | |
-    | the blind guess | 19.3 (18.5-20.0) | 18.7 (18.5-18.9) |
-
-    So on a trained net leaked statistics decide: at B=1 faces are recognized where nothing else shows any, at B=4 some
-    shapes are. Running ones bring back contrast alone, being those of other images. Seeds and their group change less
-    than victims do. The weight depends on the net: on the trained "cifar10-cnn", whose first layer sees pixels of 0 to
-    255, 0.1 swamps the matching term (20 against 0.2); with 1e-3 and 300 steps leaked statistics raise CIFAR-10 test
-    images from 7.8 to 11.8 dB at B=1 and from 8.4 to 11.1 at B=4, below the blind guess's 12.5.
-    """
     check_trials(model, observations, generators)
     if seeds < 1 or radius < 0:
         raise ValueError(f"seeds and radius: expected at least 1 and 0, got {seeds} and {radius}")
@@ -158,6 +95,112 @@ def gradinversion(
         callback=callback,
     )
     return pixels.best(found, problem, seeds, labels)
+
+
+@attack(
+    Card(
+        leaf="OP",
+        needs=frozenset({"labels"}),
+        iterative=True,
+        source="Yin et al., 2021, See through Gradients: Image Batch Recovery via GradInversion",
+    ),
+    many=_many,
+)
+def gradinversion(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    steps: int = 20_000,
+    lr: float = 0.1,
+    schedule: Schedule = cosine_decay,
+    noise: float = 0.2,
+    objective: Objective | None = None,
+    total_variation: float = 1e-4,
+    l2: float = 1e-6,
+    batch_norm: float | None = None,
+    seeds: int = 1,
+    group: float = 1e-2,
+    radius: int = 2,
+    init: Start | None = None,
+    space: Space = "pixels",
+    box: bool = True,
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """GradInversion (Yin et al., 2021, arXiv 2104.07586, Sec. 3), with the settings of its implementation details.
+
+    Minimizes, by Adam with Langevin noise,
+    1e-4 * sum (g(x, y) - g*)^2 + total_variation * TV(x) + l2 * ||x|| + batch_norm * R_BN(x) + group * ||x - E||.
+
+    On a trained net with batch normalization, leaked statistics decide whether images can be recognized. The model's
+    running statistics, which belong to other images, restore contrast only.
+
+    Args:
+        model: the victim as sent; dtype and device follow it.
+        observation: with labels, known or restored, and with `batch_norm` where the private batch's statistics leaked.
+        generator: draws the starts of all seeds, then their noise.
+        steps: 20,000 in the paper.
+        lr: Adam's step size, > 0.
+        schedule: factor on the step size; rises over 50 steps, then falls along a cosine.
+        noise: after each step x moves by step size * noise * N(0, 1). The paper's 0.2 refers to standardized images,
+            where the range of a pixel is about 4.
+        objective: the matching term, `SquaredDifferences(1e-4)` by default.
+        total_variation, l2: weights, >= 0.
+        batch_norm: weight of the prior on the inputs of batch normalization layers (`BatchNormStatistics`). It compares
+            the candidate batch with the private batch's statistics if they leaked, else with the model's running ones.
+            None takes the paper's 0.1 where there are statistics and omits the prior where there are none: in a model
+            without batch normalization, or an untrained one, whose mean 0 and variance 1 come from no data. The best
+            weight depends on the net: where the first layer sees pixels of 0 to 255, 0.1 outweighs the matching term.
+        seeds: number of searches. They pull each other towards their aligned mean E, and the one with the least
+            objective, all priors included, is returned.
+        group: weight of that pull, >= 0.
+        radius: pixels by which alignment may shift an image in each direction.
+        init: as in `inverting_gradients`.
+        space: as in `inverting_gradients`; total variation, l2 and the group act in this space.
+        box: as in `inverting_gradients`.
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are (seeds, B, C, H, W).
+
+    Returns images (B, C, H, W) in [0, 1], in the order of the sorted labels. Raises ValueError for an observation
+    without labels or that does not fit the model, for a `batch_norm` above zero where there are no statistics, and for
+    a setting out of range.
+
+    Departs from the paper in aligning by whole pixels (`gia.attacks.alignment`) and not by RANSAC-flow, in squaring the
+    gradient's differences, in total variation as a mean over pixels, and in returning the best iterate by the attack's
+    own objective, not the last one. The default is one seed, so there is no group unless `seeds` is set.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> image, label = torch.rand(1, 3, 4, 4, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label, reveal=("labels",))
+    >>> settings = {"steps": 150, "noise": 0.0, "total_variation": 0.0}
+    >>> result = gia.attacks.gradinversion(model, observation, generator=seed, **settings)
+    >>> bool(gia.metrics.psnr(result.images, image) > 20)
+    True
+    """
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        steps=steps,
+        lr=lr,
+        schedule=schedule,
+        noise=noise,
+        objective=objective,
+        total_variation=total_variation,
+        l2=l2,
+        batch_norm=batch_norm,
+        seeds=seeds,
+        group=group,
+        radius=radius,
+        init=init,
+        space=space,
+        box=box,
+        loss=loss,
+        callback=callback,
+    )[0]
 
 
 def _batch_norm(weight: float | None, model: nn.Module, observations: Sequence[Observation]) -> list[Prior]:

@@ -1,4 +1,4 @@
-"""Improved Deep Leakage from Gradients: the label read off the gradient, then DLG's search for the image alone."""
+"""Improved Deep Leakage from Gradients: the label is read off the gradient, then DLG searches for the image alone."""
 
 from __future__ import annotations
 
@@ -19,19 +19,34 @@ from gia.federated import Observation
 from gia.federated.client import Loss
 
 
+def _many(
+    model: nn.Module,
+    observations: Sequence[Observation],
+    *,
+    generators: Sequence[torch.Generator],
+    **settings: object,
+) -> list[Reconstruction]:
+    check_trials(model, observations, generators)
+    if observations[0].batch_size > 1:
+        raise ValueError(f"batch_size: expected one image, whose label idlg restores, got {observations[0].batch_size}")
+    labelled = [restore(model, observation, rule="sign") for observation in observations]
+    return dlg.many(model, labelled, generators=generators, **settings)
+
+
 @attack(
     Card(
         leaf="OP",
         needs=frozenset(),
         iterative=True,
         source="Zhao et al., 2020, iDLG: Improved Deep Leakage from Gradients",
-    )
+    ),
+    many=_many,
 )
 def idlg(
     model: nn.Module,
-    observations: Sequence[Observation],
+    observation: Observation,
     *,
-    generators: Sequence[torch.Generator],
+    generator: torch.Generator,
     steps: int = 300,
     lr: float = 1.0,
     history: int = 100,
@@ -40,22 +55,35 @@ def idlg(
     init: Start = "uniform",
     loss: Loss = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
-) -> list[Reconstruction]:
-    """Improved Deep Leakage from Gradients (Zhao et al., 2020, arXiv 2001.02610).
+) -> Reconstruction:
+    """Improved Deep Leakage from Gradients (Zhao et al., 2020, arXiv 2001.02610, Algorithm 1).
 
-    `gia.attacks.labels.restore` with rule="sign" gives the label of the one image, and `dlg`, whose settings these are,
-    searches for it with that label. A label that leaked is not read: to attack with it, take `dlg`.
+    `gia.attacks.labels.restore` with rule="sign" gives the label of the one image, and `dlg` searches for the image
+    with that label. A label that leaked is not read; use `dlg` to attack with it.
 
-    Returns a reconstruction per observation with image (1, C, H, W) in [0, 1] and the restored label (1,). Raises
-    ValueError for observations of more than one image or whose label cannot be restored. Departs as `dlg` does.
+    Args:
+        model: the victim as sent.
+        observation: of one image.
+        generator: draws the starts.
+        steps, lr, history, objective, restarts, init, loss, callback: as in `dlg`.
+
+    Returns one image (1, C, H, W) in [0, 1] and its restored label (1,). Departs from the paper as `dlg` does. Raises
+    ValueError for more than one image, a label that cannot be restored, and a setting out of range.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> victim = {"num_classes": 4, "image_size": 8, "width": 4, "activation": "sigmoid", "init": "dlg"}
+    >>> model = gia.models.build("lenet", generator=seed, **victim)
+    >>> image, label = torch.rand(1, 3, 8, 8, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label)
+    >>> result = gia.attacks.idlg(model, observation, generator=seed, steps=5)
+    >>> result.labels.tolist(), bool(gia.metrics.psnr(result.images, image) > 20)
+    ([2], True)
     """
-    check_trials(model, observations, generators)
-    if observations[0].batch_size > 1:
-        raise ValueError(f"observations: idlg restores the label of one image, got {observations[0].batch_size}")
-    return dlg.many(
+    return _many(
         model,
-        [restore(model, observation, rule="sign") for observation in observations],
-        generators=generators,
+        [observation],
+        generators=[generator],
         steps=steps,
         lr=lr,
         history=history,
@@ -64,4 +92,4 @@ def idlg(
         init=init,
         loss=loss,
         callback=callback,
-    )
+    )[0]

@@ -19,56 +19,24 @@ from gia.federated import Observation
 from gia.federated.client import Loss
 
 
-@attack(
-    Card(
-        leaf="OP",
-        needs=frozenset({"labels"}),
-        iterative=True,
-        source="Geiping et al., 2020, Inverting Gradients - How easy is it to break privacy in federated learning?",
-    )
-)
-def inverting_gradients(
+def _many(
     model: nn.Module,
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 24_000,
-    lr: float = 0.1,
-    signed: bool = True,
-    schedule: Schedule = step_decay,
-    objective: Objective | None = None,
-    total_variation: float = 1e-2,
-    restarts: int = 1,
-    init: Start | None = None,
-    space: Space = "pixels",
-    box: bool = True,
-    loss: Loss = cross_entropy,
-    callback: Callable[[Progress], None] | None = None,
+    steps: int,
+    lr: float,
+    signed: bool,
+    schedule: Schedule,
+    objective: Objective | None,
+    total_variation: float,
+    restarts: int,
+    init: Start | None,
+    space: Space,
+    box: bool,
+    loss: Loss,
+    callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
-    """Inverting Gradients (Geiping et al., 2020, Eq. 4), with the settings of arXiv 2503.11514, Sec. IV-A.
-
-    Minimizes 1 - cos(g*, g(x, y)) + total_variation * TV(x) with Adam on the sign of the gradient.
-
-    Args:
-        model: the victim as sent; dtype and device follow it.
-        observations: with labels.
-        generators: one per observation, for the starts.
-        steps: 24,000 in the paper; a few hundred do for small nets.
-        lr, signed, schedule: Adam's step size; on the sign; x0.1 at 3/8, 5/8 and 7/8.
-        objective: the matching term, `Cosine()` by default.
-        total_variation: weight; the paper has 1e-2 for CIFAR and 1e-6 for ImageNet.
-        restarts: starts per observation; the one with the least objective is returned.
-        init: "normal" or "uniform" over the box; None takes the paper's N(0, 1) in the standardized space that it
-            belongs to, and uniform noise in pixels.
-        space: where x moves, "pixels" or the model's "standardized" space.
-        box: clamp x to the box of [0, 1] images after each step.
-        loss: the client's training loss.
-        callback: called before each step with `Progress`; its variables are (restarts * R, B, C, H, W).
-
-    Returns a reconstruction per observation with images (B, C, H, W) in [0, 1], in the order of the sorted labels.
-    Departs from the authors' code in returning the best iterate by the attack's own objective, not the last.
-    Raises ValueError for observations without labels or that do not fit the model.
-    """
     check_trials(model, observations, generators)
     if restarts < 1:
         raise ValueError(f"restarts: expected at least 1, got {restarts}")
@@ -78,7 +46,7 @@ def inverting_gradients(
     problem = Matching(model, repeated, objective=objective or Cosine(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: inverting_gradients needs them; share with reveal=('labels',) or set them")
+        raise ValueError("labels: inverting_gradients needs them, got None; share with reveal=('labels',) or set them")
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation)] if total_variation else []
     start = pixels.start(
@@ -106,3 +74,84 @@ def inverting_gradients(
         callback=callback,
     )
     return pixels.best(found, problem, restarts, labels)
+
+
+@attack(
+    Card(
+        leaf="OP",
+        needs=frozenset({"labels"}),
+        iterative=True,
+        source="Geiping et al., 2020, Inverting Gradients - How easy is it to break privacy in federated learning?",
+    ),
+    many=_many,
+)
+def inverting_gradients(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    steps: int = 24_000,
+    lr: float = 0.1,
+    signed: bool = True,
+    schedule: Schedule = step_decay,
+    objective: Objective | None = None,
+    total_variation: float = 1e-2,
+    restarts: int = 1,
+    init: Start | None = None,
+    space: Space = "pixels",
+    box: bool = True,
+    loss: Loss = cross_entropy,
+    callback: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """Inverting Gradients (Geiping et al., 2020, Eq. 4), with the settings of arXiv 2503.11514, Sec. IV-A.
+
+    Minimizes 1 - cos(g*, g(x, y)) + total_variation * TV(x) over the images x with Adam on the sign of the gradient.
+
+    Args:
+        model: the victim as sent; dtype and device follow it.
+        observation: with labels.
+        generator: draws the starts.
+        steps: 24,000 in the paper; a few hundred are enough for small nets.
+        lr: Adam's step size, > 0.
+        signed: whether Adam takes the sign of the gradient.
+        schedule: factor on the step size; x0.1 after 3/8, 5/8 and 7/8 of the steps.
+        objective: the matching term, `Cosine()` by default.
+        total_variation: weight, >= 0; 1e-2 for CIFAR and 1e-6 for ImageNet in arXiv 2503.11514.
+        restarts: number of starts; the result with the least objective is returned.
+        init: "normal" or "uniform" over the box; None takes uniform noise in pixels, and the paper's N(0, 1) in the
+            standardized space.
+        space: where x moves, "pixels" or the model's "standardized" space.
+        box: whether x is clamped to images in [0, 1] after each step.
+        loss: the client's training loss.
+        callback: called before each step with `Progress`; its variables are (restarts, B, C, H, W).
+
+    Returns images (B, C, H, W) in [0, 1], in the order of the sorted labels. Departs from the authors' code in
+    returning the best iterate by the attack's own objective, not the last one. Raises ValueError for an observation
+    without labels or that does not fit the model, and for a setting out of range.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> image, label = torch.rand(1, 3, 4, 4, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label, reveal=("labels",))
+    >>> result = gia.attacks.inverting_gradients(model, observation, generator=seed, steps=100, total_variation=0.0)
+    >>> bool(gia.metrics.psnr(result.images, image) > 20)
+    True
+    """
+    return _many(
+        model,
+        [observation],
+        generators=[generator],
+        steps=steps,
+        lr=lr,
+        signed=signed,
+        schedule=schedule,
+        objective=objective,
+        total_variation=total_variation,
+        restarts=restarts,
+        init=init,
+        space=space,
+        box=box,
+        loss=loss,
+        callback=callback,
+    )[0]

@@ -1,4 +1,4 @@
-"""Whether a new sample agrees with the stored one: seed by seed, or by a prediction interval on another machine."""
+"""Whether a new sample agrees with the stored one: seed by seed, or by a prediction interval across machines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gia.harness.baseline.file import COMMAND, BaselineError, spread
 
 ALPHA = 0.05  # over all checks of a run
 
-Entry = Mapping[str, Any]
+Content = Mapping[str, Any]  # of an entry
 
 
 class BaselineWorse(BaselineError):
@@ -22,32 +22,43 @@ class BaselineWorse(BaselineError):
 
 
 class BaselineBetter(BaselineError):
-    """The new sample is better than the stored one, which then no longer guards what was gained."""
+    """The new sample is better than the stored one, which therefore no longer protects the gain."""
 
 
 class BaselineStale(BaselineError):
-    """The entry was stored for another protocol, grid or metric definition, or no test checks it any more."""
+    """The entry was stored for another setting or metric definition, or no test checks it any more."""
 
 
 class BaselineVanished(BaselineError):
-    """A metric stands on one side only."""
+    """A metric is only in the stored sample or only in the new one."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One check as it was decided; `how` is "paired", "prediction interval" or "stored anew"."""
+    """The outcome of one check.
 
-    cell: str
+    Attributes:
+        entry: its name in the file.
+        how: "paired", "prediction interval", or "stored now" for an entry that was replaced.
+        deciding, unit: the metric that decides between machines, and its unit.
+        means: metric -> stored and new mean over seeds.
+        interval: for "prediction interval", where the new mean of the deciding metric had to lie.
+
+    >>> str(Comparison("op/b1", "paired", "psnr", "dB", {"psnr": (24.5, 24.5), "ssim": (0.81, 0.81)}))
+    'op/b1: psnr 24.5 -> 24.5 dB (paired); ssim 0.81 -> 0.81'
+    """
+
+    entry: str
     how: str
     deciding: str
     unit: str
-    means: Mapping[str, tuple[float, float]]  # every metric: stored and obtained mean over seeds
-    interval: tuple[float, float] | None = None  # of the deciding metric's mean, if `how` is "prediction interval"
+    means: Mapping[str, tuple[float, float]]
+    interval: tuple[float, float] | None = None
 
     @property
     def stored(self) -> float | None:
-        """The stored mean of the deciding metric; None if it was replaced just now."""
-        return None if self.how == "stored anew" else self.means[self.deciding][0]
+        """The stored mean of the deciding metric; None for an entry that was replaced."""
+        return None if self.how == "stored now" else self.means[self.deciding][0]
 
     @property
     def obtained(self) -> float:
@@ -59,14 +70,20 @@ class Comparison:
         stored = "" if self.stored is None else f"{self.stored:.4g} -> "
         others = [f"{name} {was:.4g} -> {now:.4g}" for name, (was, now) in self.means.items() if name != self.deciding]
         return "; ".join(
-            [f"{self.cell}: {self.deciding} {stored}{self.obtained:.4g} {self.unit} ({self.how})", *others]
+            [f"{self.entry}: {self.deciding} {stored}{self.obtained:.4g} {self.unit} ({self.how})", *others]
         )
 
 
-def compare(where: str, cell: str, old: Entry, new: Entry, *, checks: int) -> Comparison:
-    """The comparison of two entries that agree; BaselineWorse or BaselineBetter for two that do not.
+def compare(where: str, entry: str, old: Content, new: Content, *, checks: int) -> Comparison:
+    """Compare the stored content of an entry with the new one.
 
-    Raises BaselineVanished or BaselineStale when they do not speak of the same thing. `where` opens every message.
+    Args:
+        where: the file and the entry, for messages.
+        checks: number of checks in the run; the prediction interval has the level 1 - 0.05/checks.
+
+    Raises:
+        BaselineWorse, BaselineBetter: if they disagree.
+        BaselineVanished, BaselineStale: if they hold other metrics or belong to other settings.
     """
     same_definition(where, old, new)
     rows, deciding, means = old["metrics"], new["deciding"], means_of(old, new)
@@ -77,7 +94,7 @@ def compare(where: str, cell: str, old: Entry, new: Entry, *, checks: int) -> Co
     else:
         how = "prediction interval"
         low, high = prediction_interval(rows[deciding]["values"], len(rows[deciding]["values"]), ALPHA / checks)
-        slack = rows[deciding]["tolerance"]  # all that is left where the seeds do not differ
+        slack = rows[deciding]["tolerance"]  # the whole width if all seeds have the same value
         interval = (low - slack, high + slack)
         basis = f"another machine, prediction interval {low:.6g} to {high:.6g} over {checks} checks"
         moved = {metric for metric in rows if rows[metric]["tolerance"] == 0 and differences(old, new, metric)}
@@ -85,14 +102,18 @@ def compare(where: str, cell: str, old: Entry, new: Entry, *, checks: int) -> Co
             moved.add(deciding)
     if moved:
         raise _movement(where, old, new, sorted(moved, key=lambda metric: (metric != deciding, metric)), basis)
-    return Comparison(cell, how, deciding, rows[deciding]["unit"], means, interval)
+    return Comparison(entry, how, deciding, rows[deciding]["unit"], means, interval)
 
 
 def prediction_interval(sample: Sequence[float], count: int, alpha: float) -> tuple[float, float]:
-    """Where the mean of `count` further values lies with probability 1 - alpha, for a normal sample.
+    """The interval that contains the mean of `count` further values with probability 1 - alpha, for a normal sample.
 
-    Two-sided: mean +- t(n-1, 1-alpha/2) * s * sqrt(1/n + 1/count), with s of `sample` alone. New values of the same
-    seeds correlate with the stored ones, so false alarms are rarer than alpha.
+    It is mean +- t(n-1, 1-alpha/2) * s * sqrt(1/n + 1/count), with s from `sample` alone. New values of the same seeds
+    correlate with the stored ones, so false alarms are rarer than alpha.
+
+    >>> low, high = prediction_interval([24.0, 25.0, 26.0, 25.0], 4, 0.05)
+    >>> round(low, 3), round(high, 3)
+    (23.163, 26.837)
     """
     size = len(sample)
     half = float(stdtrit(size - 1, 1 - alpha / 2)) * spread(sample) * math.sqrt(1 / size + 1 / count)
@@ -100,7 +121,7 @@ def prediction_interval(sample: Sequence[float], count: int, alpha: float) -> tu
     return middle - half, middle + half
 
 
-def same_definition(where: str, old: Entry, new: Entry) -> None:
+def same_definition(where: str, old: Content, new: Content) -> None:
     """Raise unless both entries hold the same metrics of the same setting, with the same tolerances and seeds."""
     if gone := sorted(set(old["metrics"]) - set(new["metrics"])):
         raise BaselineVanished(f"{where}: stored but no longer measured: {gone}. Measure them, or drop them: {COMMAND}")
@@ -109,12 +130,13 @@ def same_definition(where: str, old: Entry, new: Entry) -> None:
     for name, before, now in _definitions(old, new):
         if before != now:
             raise BaselineStale(
-                f"{where} is stale: it was stored with {name} {before}, the test has {now}. If that is meant: {COMMAND}"
+                f"{where} is stale: it was stored with {name} {before}, the test has {now}. If intended: {COMMAND}"
             )
 
 
-def _definitions(old: Entry, new: Entry) -> Iterator[tuple[str, Any, Any]]:
-    for field in ("protocol", "dtype", "deciding"):
+def _definitions(old: Content, new: Content) -> Iterator[tuple[str, Any, Any]]:
+    yield "setting", old["protocol"], new["protocol"]
+    for field in ("dtype", "deciding"):
         yield field, old[field], new[field]
     for metric, row in new["metrics"].items():
         before = old["metrics"][metric]
@@ -123,7 +145,7 @@ def _definitions(old: Entry, new: Entry) -> Iterator[tuple[str, Any, Any]]:
         yield "number of seeds", len(before["values"]), len(row["values"])
 
 
-def differences(old: Entry, new: Entry, metric: str) -> str:
+def differences(old: Content, new: Content, metric: str) -> str:
     """The seeds at which a metric differs by more than its tolerance, in words; empty if none does."""
     row = old["metrics"][metric]
     pairs = zip(row["values"], new["metrics"][metric]["values"], strict=True)
@@ -134,7 +156,7 @@ def differences(old: Entry, new: Entry, metric: str) -> str:
     )
 
 
-def means_of(old: Entry, new: Entry) -> dict[str, tuple[float, float]]:
+def means_of(old: Content, new: Content) -> dict[str, tuple[float, float]]:
     """Metric -> stored and obtained mean over seeds."""
     return {
         metric: (float(np.mean(row["values"])), float(np.mean(new["metrics"][metric]["values"])))
@@ -142,8 +164,8 @@ def means_of(old: Entry, new: Entry) -> dict[str, tuple[float, float]]:
     }
 
 
-def _movement(where: str, old: Entry, new: Entry, moved: Sequence[str], basis: str) -> BaselineError:
-    """Better if the first metric that moved has a better mean, else worse."""
+def _movement(where: str, old: Content, new: Content, moved: Sequence[str], basis: str) -> BaselineError:
+    """BaselineBetter if the first metric that moved has a better mean, else BaselineWorse."""
     means, rows = means_of(old, new), []
     for metric in moved:
         was, now = means[metric]
@@ -156,9 +178,9 @@ def _movement(where: str, old: Entry, new: Entry, moved: Sequence[str], basis: s
     told = f"{'; '.join(rows)}; {basis}; {stored}"
     if better:
         return BaselineBetter(f"{where} got better, update the baseline: {COMMAND}. {told}")
-    return BaselineWorse(f"{where} got worse: {told}. Mend it, or if it is meant: {COMMAND}")
+    return BaselineWorse(f"{where} got worse: {told}. Fix it, or if it is intended: {COMMAND}")
 
 
-def _arithmetic(entry: Entry) -> tuple[str, ...]:
+def _arithmetic(content: Content) -> tuple[str, ...]:
     """What must agree for a comparison seed by seed: the fingerprint and torch's minor version."""
-    return entry["machine"]["fingerprint"], *entry["machine"]["torch"].split(".")[:2]
+    return content["machine"]["fingerprint"], *content["machine"]["torch"].split(".")[:2]

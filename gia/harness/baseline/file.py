@@ -1,4 +1,4 @@
-"""The file of stored samples, baselines/<module>.json: its form, its digests, and what is refused when it is read.
+"""The file of stored samples, baselines/<module>.json: its form, its digests, and what is refused on reading.
 
     {"format": 1,
      "cells": {"op/b1": {"commit": "1f0c2aa", "deciding": "psnr", "digest": "...", "dtype": "float64",
@@ -7,22 +7,21 @@
                                               "tolerance": 1e-05, "platform_spread": 1e-06, "seed_spread": 0.81}},
                          "protocol": "...", "reason": "first sample"}}}
 
-The tolerance is absolute and per seed; its basis, the two spreads, stands beside it. A digest per entry catches an edit
-by hand or a bad merge; it is a guard against mistakes, not against someone who recomputes it.
+The tolerance is absolute and per seed; the two spreads are its basis. "protocol" is the digest of everything that was
+set. Each entry has a digest, which catches edits by hand and bad merges, but not someone who recomputes it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from gia.numerics import digest_of, replacing
 
 FORMAT = 1
 COMMAND = 'pytest --rebaseline --reason "why it moved"'
@@ -38,50 +37,43 @@ class BaselineCorrupt(BaselineError):
     """The file is not readable, not of the expected form, or was edited by hand."""
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """What is known of a metric: its unit, its better side, and how far it may move on one machine, with the basis.
+class Quantity(Protocol):
+    """What a baseline needs to know of a metric or a count.
 
     `tolerance` is absolute and per seed; 0 is for counts, which must agree on every machine. `platform_spread` is the
-    largest difference seen for one seed between machines or instruction sets; ValueError for a tolerance below it.
+    largest difference seen for one seed between machines or instruction sets, at most the tolerance.
     """
 
-    unit: str
-    higher_is_better: bool = True
-    tolerance: float = 1e-5
-    platform_spread: float = 0.0
+    @property
+    def unit(self) -> str:
+        """As it is shown."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.platform_spread <= self.tolerance < math.inf:
-            raise ValueError(
-                f"tolerance: expected at least the platform spread {self.platform_spread:g}, got {self.tolerance:g}"
-            )
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value is better for the attack."""
 
+    @property
+    def tolerance(self) -> float:
+        """How far a value may move on one machine."""
 
-#: The platform spread of psnr: float64 with sign updates agreed to 1e-6 dB between instruction sets.
-QUANTITIES: Mapping[str, Quantity] = {
-    "psnr": Quantity("dB", platform_spread=1e-6),
-    "ssim": Quantity("1"),
-    "cw_ssim": Quantity("1"),
-    "lpips": Quantity("1", higher_is_better=False),
-    "rmse": Quantity("1", higher_is_better=False),
-    "gradient_evaluations": Quantity("evaluations", higher_is_better=False, tolerance=0.0),
-}
+    @property
+    def platform_spread(self) -> float:
+        """How far values differ between machines."""
 
 
-def entry(
-    cell: str,
+def new_content(
+    entry: str,
     sample: Mapping[str, list[float]],
-    known: Mapping[str, Quantity],
+    quantities: Mapping[str, Quantity],
     *,
     deciding: str,
-    protocol: str,
+    setting: str,
     dtype: str,
     machine: Mapping[str, str],
     commit: str,
     reason: str,
 ) -> dict[str, Any]:
-    """The entry that stores `sample`, metric -> one value per seed, under the name `cell`."""
+    """The content of an entry that stores `sample`, quantity -> one value per seed, with its digest."""
     content = {
         "commit": commit,
         "deciding": deciding,
@@ -89,64 +81,67 @@ def entry(
         "machine": dict(machine),
         "metrics": {
             metric: {
-                "better": "higher" if known[metric].higher_is_better else "lower",
-                "platform_spread": known[metric].platform_spread,
+                "better": "higher" if quantities[metric].higher_is_better else "lower",
+                "platform_spread": quantities[metric].platform_spread,
                 "seed_spread": spread(values),
-                "tolerance": known[metric].tolerance,
-                "unit": known[metric].unit,
+                "tolerance": quantities[metric].tolerance,
+                "unit": quantities[metric].unit,
                 "values": values,
             }
             for metric, values in sample.items()
         },
-        "protocol": protocol,
+        "protocol": setting,
         "reason": reason,
     }
-    return {**content, "digest": _digest(cell, content)}
+    return {**content, "digest": digest_of([entry, content])}
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The entries of a file by cell, every one validated; none if the file does not exist.
+    """Entry -> content, every one validated; empty if the file does not exist.
 
     Raises BaselineCorrupt for bad JSON, repeated or unknown keys, values that are not finite, a spread that does not
-    follow from the values, a tolerance below the recorded spread, or a digest that does not fit (an edit by hand).
+    follow from the values, a tolerance below the recorded spread, or a wrong digest (an edit by hand).
     """
     if not path.exists():
         return {}
-    mend = f"Restore the file from version control, or delete what is broken and store it anew: {COMMAND}"
+    mend = f"Restore the file from version control, or delete what is broken and store it again: {COMMAND}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_not_finite)
     except ValueError as error:
         raise BaselineCorrupt(f"{path.name} is not a readable baseline file: {error}. {mend}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("cells"), dict):
         raise BaselineCorrupt(f"{path.name}: expected an object with 'format' {FORMAT} and 'cells'. {mend}")
-    for cell, stored in content["cells"].items():
-        if problem := _problem(cell, stored):
-            raise BaselineCorrupt(f"{path.name}: entry {cell!r}: {problem}. {mend}")
+    for entry, stored in content["cells"].items():
+        if problem := _problem(entry, stored):
+            raise BaselineCorrupt(f"{path.name}: entry {entry!r}: {problem}. {mend}")
     return dict(content["cells"])
 
 
 def write(path: Path, entries: Mapping[str, Any]) -> None:
-    """Sorted, one value a line, and whole or not at all; a file without entries is removed."""
+    """Write the whole file or nothing: sorted, one value per line. A file without entries is removed."""
     if not entries:
         path.unlink(missing_ok=True)
         return
     text = json.dumps({"cells": entries, "format": FORMAT}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def spread(values: Sequence[float]) -> float:
-    """The sample standard deviation over seeds."""
+    """The sample standard deviation over seeds.
+
+    >>> spread([24.0, 26.0])
+    1.4142135623730951
+    """
     return float(np.std(values, ddof=1))
 
 
-def _problem(cell: str, stored: Any) -> str | None:
+def _problem(entry: str, stored: Any) -> str | None:
     """What is wrong with an entry, or None."""
     if not isinstance(stored, dict) or set(stored) != _FIELDS:
         return f"expected the fields {sorted(_FIELDS)}"
-    if stored["digest"] != _digest(cell, {field: value for field, value in stored.items() if field != "digest"}):
+    if stored["digest"] != digest_of([entry, {field: value for field, value in stored.items() if field != "digest"}]):
         return "its digest does not fit its content: it was edited by hand or merged badly"
     metrics = stored["metrics"]
     if stored["deciding"] not in metrics or any(set(row) != _METRIC_FIELDS for row in metrics.values()):
@@ -154,17 +149,12 @@ def _problem(cell: str, stored: Any) -> str | None:
     if len({len(row["values"]) for row in metrics.values()}) != 1:
         return "its metrics have different numbers of seeds"
     for metric, row in metrics.items():
-        # Recomputed on whatever numpy this is, so not bit for bit.
+        # Computed by this version of numpy, so not bit for bit.
         if not math.isclose(row["seed_spread"], spread(row["values"]), rel_tol=1e-9, abs_tol=1e-300):
             return f"{metric}: the recorded seed spread {row['seed_spread']!r} does not follow from its values"
         if row["tolerance"] < row["platform_spread"]:
             return f"{metric}: tolerance {row['tolerance']:g} is below the recorded spread {row['platform_spread']:g}"
     return None
-
-
-def _digest(cell: str, content: Mapping[str, Any]) -> str:
-    text = json.dumps([cell, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -32,7 +32,9 @@ class Experiment:
             whole = key.rpartition(".")[0]
             set_there = [level.at(key) for level in self.levels.values() if not whole or level.at(whole) is not None]
             if len({json.dumps(value, sort_keys=True, default=repr) for value in set_there}) > 1:
-                raise ValueError(f"levels: expected the same {key!r} in all, since it is drawn per block, got {set_there}")
+                raise ValueError(
+                    f"levels: expected the same {key!r} in all, since it is drawn per block, got {set_there}"
+                )
 
     @property
     def first(self) -> Level:

@@ -12,7 +12,7 @@ from gia.harness.blocks.block import Block, Scalar
 
 
 class Level(Protocol):
-    """One setting of the compared factor, such as a `gia.experiment.Protocol`; picklable, and the same value is equal."""
+    """One setting of the compared factor, such as a `gia.experiment.Protocol`; it can be pickled."""
 
     @property
     def vary(self) -> Mapping[str, tuple[Any, ...]]:

@@ -131,9 +131,7 @@ def load_pictures(result: BlockResult) -> Arrays:
 
 
 def _to_plain(result: BlockResult) -> dict[str, Any]:
-    content = {
-        name: getattr(result, name) for name in ("levels", "control", "valid", "seconds", "counts", "details")
-    }
+    content = {name: getattr(result, name) for name in ("levels", "control", "valid", "seconds", "counts", "details")}
     return {**content, "control": None if result.control is None else asdict(result.control)}
 
 

@@ -1,6 +1,6 @@
 """The pytest plugin of the claims, an entry point: inert until the project has a register.
 
-Without one it adds its options, which carry its name, and does nothing else: no torch, no Hypothesis profile, no header.
+Without one it only adds its options, which carry its name: no torch, no Hypothesis profile, no header.
 """
 
 from __future__ import annotations

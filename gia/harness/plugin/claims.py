@@ -75,7 +75,7 @@ class Context:
 
 
 class Claims:
-    """Runs experiments and records verdicts. What decides records one verdict and fails the test if it is unexpected."""
+    """Runs experiments and records verdicts. A method that decides fails the test if its verdict is unexpected."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -12,7 +12,6 @@ import numpy as np
 from gia.harness.baseline.file import Quantity
 from gia.harness.blocks.level import Measure
 
-
 #: Level -> the level with another attack, or a sentence that says why that attack cannot take it.
 Substitution = Callable[[Any], Any]
 
@@ -25,7 +24,7 @@ class Laboratory(Protocol):
         """(level, block, *, cache) -> result."""
 
     @property
-    def METRICS(self) -> Mapping[str, Quantity]:  # noqa: N802 - a module's constant
+    def METRICS(self) -> Mapping[str, Quantity]:
         """Metric -> its unit, its better side, and how far it may move."""
 
     def substitution(self, attack: str, settings: Mapping[str, Any], /) -> Substitution:

@@ -15,9 +15,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "workers": {"type": int, "default": 2, "metavar": "N", "help": "worker processes; 0 computes in this one"},
     "run-dir": {"metavar": "DIR", "help": "where reports go (default: .gia/runs/<scale>-<commit>)"},
     "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
-    "attack": {"metavar": "NAME", "help": "an attack (name, or package.module:name) in the place of the protocols' own"},
+    "attack": {
+        "metavar": "NAME",
+        "help": "an attack (name, or package.module:name) in the place of the protocols' own",
+    },
     "attack-settings": {"metavar": "JSON", "help": "settings of that attack, an object"},
-    "rebaseline": {"action": "store_true", "default": False, "help": "move the stored baselines that fail; needs a reason"},
+    "rebaseline": {
+        "action": "store_true",
+        "default": False,
+        "help": "move the stored baselines that fail; needs a reason",
+    },
     "reason": {"metavar": "TEXT", "help": "why the baselines move; stored with them"},
     "base": {"metavar": "REF", "help": "time this working tree against that commit, in place of the goals"},
     "repeats": {"type": int, "default": 1, "metavar": "N", "help": "planted slowdowns that the timings must detect"},

@@ -116,7 +116,9 @@ class ClaimRun:
         try:
             return load(name)
         except (ImportError, ValueError) as error:
-            raise pytest.UsageError(f"claims_experiment: expected a module that measures, got {name!r}: {error}") from error
+            raise pytest.UsageError(
+                f"claims_experiment: expected a module that measures, got {name!r}: {error}"
+            ) from error
 
     @property
     def claims(self) -> Claims:
@@ -182,7 +184,9 @@ class ClaimRun:
             try:
                 self.claims.write()
             except OSError as error:
-                raise pytest.UsageError(f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}") from error
+                raise pytest.UsageError(
+                    f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}"
+                ) from error
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -240,7 +244,9 @@ class ClaimRun:
         try:
             settings = json.loads(option.gia_attack_settings or "{}")
         except ValueError as error:
-            raise pytest.UsageError(f"--gia-attack-settings: expected JSON, got {option.gia_attack_settings}: {error}") from error
+            raise pytest.UsageError(
+                f"--gia-attack-settings: expected JSON, got {option.gia_attack_settings}: {error}"
+            ) from error
         if not isinstance(settings, dict):
             raise pytest.UsageError(f"--gia-attack-settings: expected an object, got {option.gia_attack_settings}")
         try:

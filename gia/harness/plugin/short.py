@@ -1,4 +1,4 @@
-"""The options of `gia.harness.plugin` by their short names, for this repository's own command line (`-p` in addopts)."""
+"""The options of `gia.harness.plugin` by short names; only this repository loads it (`-p` in addopts)."""
 
 from __future__ import annotations
 

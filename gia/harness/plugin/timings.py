@@ -14,7 +14,7 @@ from gia.harness.timing.plot import costs
 class TimingRun:
     """Registered as a plugin.
 
-    With `--gia-base` only the timings that compare with it run, which ask for the fixture `base`; without it all others.
+    With `--gia-base` only the timings that ask for the fixture `base` run; without it all others.
     """
 
     def __init__(self, config: pytest.Config, folder: Path, about: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ class TimingRun:
             self._config.hook.pytest_deselected(items=left_out)
 
     def pytest_sessionfinish(self) -> None:
-        """Write bench.json, bench.md and the plot next to the other reports; with `--gia-base` base.json and base.md."""
+        """Write bench.json, bench.md and the plot; with `--gia-base` base.json and base.md."""
         if not self.timings.rows and not self.timings.points:
             return
         base, about, pictures = self._config.option.gia_base, {**self._about, **goals.facts()}, []

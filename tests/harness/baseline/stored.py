@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from gia.harness.baseline.check import Baseline
+from gia.harness.baseline.check import Baseline, Baselines
 from gia.harness.baseline.compare import Comparison
 
 HERE = {"fingerprint": "aaaa", "threads": "1", "torch": "2.14.1+cu130"}
@@ -22,12 +22,43 @@ def shifted(by: float, metric: str = "psnr") -> Values:
     return {**SAMPLE, metric: [value + by for value in SAMPLE[metric]]}
 
 
-def check(baseline: Baseline, values: Values = SAMPLE, cell: str = "op/b1", **options: Any) -> Comparison:
+class Quantity(NamedTuple):
+    """What is known of a metric."""
+
+    unit: str
+    higher_is_better: bool = True
+    tolerance: float = 1e-5
+    platform_spread: float = 0.0
+
+
+QUANTITIES = {
+    "psnr": Quantity("dB", platform_spread=1e-6),
+    "ssim": Quantity("1"),
+    "lpips": Quantity("1", higher_is_better=False),
+}
+
+
+def not_measured(level: Any, block: Any) -> Any:
+    """The measure of tests that bring their values along."""
+    raise AssertionError(f"{level} is measured on {block}")
+
+
+def opened(folder: Path, **options: Any) -> Baselines:
+    """The baselines of a folder, with the usual quantities."""
+    return Baselines(folder, **{"measure": not_measured, "quantities": QUANTITIES, **options})
+
+
+def baseline_of(path: Path, **options: Any) -> Baseline:
+    """The baseline of one file."""
+    return opened(path.parent, **options).open(path.stem)
+
+
+def check(baseline: Baseline, values: Values = SAMPLE, entry: str = "op/b1", **options: Any) -> Comparison:
     """One check with the usual arguments."""
-    return baseline.check(cell, values, **{"deciding": "psnr", "protocol": "p1", **options})
+    return baseline.check(entry, values, **{"deciding": "psnr", "setting": "p1", **options})
 
 
-def store(path: Path, values: Values = SAMPLE, cell: str = "op/b1", **options: Any) -> Comparison:
+def store(path: Path, values: Values = SAMPLE, entry: str = "op/b1", **options: Any) -> Comparison:
     """An entry made the way a user makes it, on the machine HERE."""
-    writer = Baseline(path, rebaseline=True, reason="first sample", ci=False, machine=HERE, commit="abc1234")
-    return check(writer, values, cell, rerun=lambda: values, **options)
+    writer = baseline_of(path, rebaseline=True, reason="first sample", ci=False, machine=HERE, commit="abc1234")
+    return check(writer, values, entry, rerun=lambda: values, **options)

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 
 from gia.harness.baseline import file as baseline_file
-from gia.harness.baseline.check import Baseline, BaselineMissing, BaselineNonFinite, Baselines, RebaselineRefused
+from gia.harness.baseline.check import BaselineMissing, BaselineNonFinite, RebaselineRefused
 from gia.harness.baseline.compare import prediction_interval
 from gia.harness.baseline.file import BaselineCorrupt
-from tests.harness.baseline.stored import ELSEWHERE, HERE, PSNR, SAMPLE, Values, check, shifted, store
+from gia.harness.blocks import Block
+from tests.harness.baseline.stored import (
+    ELSEWHERE,
+    HERE,
+    PSNR,
+    SAMPLE,
+    Values,
+    baseline_of,
+    check,
+    opened,
+    shifted,
+    store,
+)
 
 
 def test_a_missing_entry_fails_and_leaves_its_values_beside_the_file(file: Path) -> None:
-    """A new cell that passes without a baseline would never get one."""
-    baseline = Baseline(file, machine=HERE)
-    for cell in ("op/b2", "op/b4"):
+    """A new entry that passes without a baseline would never get one."""
+    baseline = baseline_of(file, machine=HERE)
+    for entry in ("op/b2", "op/b4"):
         with pytest.raises(BaselineMissing, match=r"values are in batch_size\.obtained\.json.*--rebaseline"):
-            check(baseline, cell=cell)
+            check(baseline, entry=entry)
     obtained = baseline_file.load(file.with_name("batch_size.obtained.json"))
     assert sorted(obtained) == ["op/b2", "op/b4"]
     assert sorted(baseline_file.load(file)) == ["op/b1"]
@@ -30,7 +45,7 @@ def test_a_missing_entry_fails_and_leaves_its_values_beside_the_file(file: Path)
 def test_a_non_finite_value_fails_and_cannot_be_stored(file: Path, value: float, rebaseline: bool) -> None:
     """NaN compares false with everything, so a plain comparison would let it through."""
     before = file.read_bytes()
-    baseline = Baseline(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
+    baseline = baseline_of(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
     with pytest.raises(BaselineNonFinite, match=r"lpips is not finite at seeds \[2\]"):
         check(baseline, {**SAMPLE, "lpips": [0.2, 0.2, value, 0.2, 0.2, 0.2]}, rerun=lambda: SAMPLE)
     assert file.read_bytes() == before
@@ -40,8 +55,8 @@ def test_a_non_finite_value_fails_and_cannot_be_stored(file: Path, value: float,
     ("values", "named"),
     [
         ({"ssim": [0.5] * 6}, "deciding"),
-        ({"psnr": PSNR, "sharpness": PSNR}, "no unit known for"),
-        ({"psnr": PSNR, "ssim": [0.5] * 5}, "the same seeds"),
+        ({"psnr": PSNR, "sharpness": PSNR}, "values: expected quantities among .*, got 'sharpness'"),
+        ({"psnr": PSNR, "ssim": [0.5] * 5}, "the same seeds everywhere"),
         ({"psnr": PSNR[:3]}, "at least 4"),
     ],
     ids=["deciding", "unit", "uneven", "few"],
@@ -49,12 +64,12 @@ def test_a_non_finite_value_fails_and_cannot_be_stored(file: Path, value: float,
 def test_a_malformed_sample_is_an_error_of_the_test(file: Path, values: Values, named: str) -> None:
     """Three seeds, or a metric nobody has named a unit for, are mistakes in the test and no verdict on the code."""
     with pytest.raises(ValueError, match=named):
-        check(Baseline(file, machine=HERE), values)
+        check(baseline_of(file, machine=HERE), values)
 
 
-def test_a_cell_is_checked_once_a_run(file: Path) -> None:
-    """Two tests under one cell name would take turns overwriting each other's baseline."""
-    baseline = Baseline(file, machine=HERE)
+def test_an_entry_is_checked_once_a_run(file: Path) -> None:
+    """Two tests of one entry would take turns overwriting each other's baseline."""
+    baseline = baseline_of(file, machine=HERE)
     check(baseline)
     with pytest.raises(ValueError, match="'op/b1' again"):
         check(baseline)
@@ -64,34 +79,34 @@ def test_a_cell_is_checked_once_a_run(file: Path) -> None:
 def test_rebaseline_needs_a_reason(file: Path, reason: str | None) -> None:
     """A number that moved without a reason cannot be reviewed."""
     with pytest.raises(RebaselineRefused, match="--reason"):
-        Baseline(file, rebaseline=True, reason=reason, ci=False)
+        baseline_of(file, rebaseline=True, reason=reason, ci=False)
 
 
 def test_rebaseline_is_refused_under_ci(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipeline that may move its own baseline has none."""
     monkeypatch.setenv("CI", "true")
     with pytest.raises(RebaselineRefused, match="CI"):
-        Baseline(file, rebaseline=True, reason="r")
+        baseline_of(file, rebaseline=True, reason="r")
     with pytest.raises(RebaselineRefused, match="CI"):
-        Baselines(file.parent, rebaseline=True, reason="r")
+        opened(file.parent, rebaseline=True, reason="r")
 
 
 def test_rebaseline_rewrites_only_what_fails(file: Path) -> None:
     """Touching entries that hold would bury the one that moved in a large diff."""
-    store(file, cell="op/b2")
+    store(file, entry="op/b2")
     before = baseline_file.load(file)
-    baseline = Baseline(file, machine=HERE, rebaseline=True, reason="faster schedule", ci=False, commit="fff0000")
+    baseline = baseline_of(file, machine=HERE, rebaseline=True, reason="faster schedule", ci=False, commit="fff0000")
 
     def never() -> Values:
-        raise AssertionError("a cell that holds is not measured again")
+        raise AssertionError("an entry that holds is not measured again")
 
-    assert check(baseline, cell="op/b1", rerun=never).how == "paired"
-    assert check(baseline, shifted(1.0), cell="op/b2", rerun=lambda: shifted(1.0)).how == "stored anew"
+    assert check(baseline, entry="op/b1", rerun=never).how == "paired"
+    assert check(baseline, shifted(1.0), entry="op/b2", rerun=lambda: shifted(1.0)).how == "stored now"
     after = baseline_file.load(file)
     assert after["op/b1"] == before["op/b1"]
     assert after["op/b2"]["metrics"]["psnr"]["values"] == shifted(1.0)["psnr"]
     assert (after["op/b2"]["reason"], after["op/b2"]["commit"]) == ("faster schedule", "fff0000")
-    check(Baseline(file, machine=HERE), shifted(1.0), cell="op/b2")
+    check(baseline_of(file, machine=HERE), shifted(1.0), entry="op/b2")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +115,7 @@ def test_rebaseline_rewrites_only_what_fails(file: Path) -> None:
 def test_rebaseline_refuses_what_does_not_repeat(file: Path, again: Values) -> None:
     """A baseline that differs from its own repetition fails at the next run for no change at all."""
     before = file.read_bytes()
-    baseline = Baseline(file, machine=HERE, rebaseline=True, reason="r", ci=False)
+    baseline = baseline_of(file, machine=HERE, rebaseline=True, reason="r", ci=False)
     with pytest.raises(RebaselineRefused, match="two runs disagree"):
         check(baseline, shifted(1.0), rerun=lambda: again)
     assert file.read_bytes() == before
@@ -108,29 +123,29 @@ def test_rebaseline_refuses_what_does_not_repeat(file: Path, again: Values) -> N
 
 def test_rebaseline_refuses_a_check_that_cannot_run_twice(file: Path) -> None:
     """One run cannot show that it repeats."""
-    with pytest.raises(RebaselineRefused, match="without rerun="):
-        check(Baseline(file, machine=HERE, rebaseline=True, reason="r", ci=False), shifted(1.0))
+    with pytest.raises(RebaselineRefused, match="rerun: expected a function"):
+        check(baseline_of(file, machine=HERE, rebaseline=True, reason="r", ci=False), shifted(1.0))
 
 
 def test_a_full_run_reports_entries_that_nothing_checked(file: Path) -> None:
     """A deleted test would else leave its baseline behind, as if something still held it."""
-    store(file, cell="op/b2")
+    store(file, entry="op/b2")
     store(file.with_name("gone.json"))
     file.with_name("reported.json").write_text("{}")
-    baselines = Baselines(file.parent, machine=HERE)
-    check(baselines.open("batch_size"), cell="op/b1")
+    baselines = opened(file.parent, machine=HERE)
+    check(baselines.open("batch_size"), entry="op/b1")
     assert baselines.finish(full=False) == []
     told = [str(error) for error in baselines.finish(full=True)]
     assert [line.split(" is stale")[0] for line in told] == ["batch_size.json: 'op/b2'", "gone.json: 'op/b1'"]
-    assert [comparison.cell for comparison in baselines.comparisons] == ["op/b1"]
+    assert [comparison.entry for comparison in baselines.comparisons] == ["op/b1"]
 
 
 def test_a_full_rebaseline_drops_stale_entries(file: Path) -> None:
     """Editing the file by hand is refused, so the command has to be able to do it."""
-    store(file, cell="op/b2")
+    store(file, entry="op/b2")
     store(file.with_name("gone.json"))
-    baselines = Baselines(file.parent, machine=HERE, rebaseline=True, reason="cell removed", ci=False)
-    check(baselines.open("batch_size"), cell="op/b1")
+    baselines = opened(file.parent, machine=HERE, rebaseline=True, reason="entry removed", ci=False)
+    check(baselines.open("batch_size"), entry="op/b1")
     assert baselines.finish(full=True) == []
     assert list(baseline_file.load(file)) == ["op/b1"]
     assert not file.with_name("gone.json").exists()
@@ -139,16 +154,16 @@ def test_a_full_rebaseline_drops_stale_entries(file: Path) -> None:
 def test_a_corrupt_file_that_no_test_opens_is_reported_by_a_full_run(file: Path) -> None:
     """Nobody would notice it until its module runs again."""
     file.with_name("other.json").write_text("{")
-    baselines = Baselines(file.parent, machine=HERE)
+    baselines = opened(file.parent, machine=HERE)
     check(baselines.open("batch_size"))
     assert [type(error) for error in baselines.finish(full=True)] == [BaselineCorrupt]
 
 
 def test_all_entries_of_the_folder_count_as_checks(file: Path) -> None:
     """The level of one check must not hang on which module it happens to stand in."""
-    for cell in ("a", "b", "c"):
-        store(file.with_name("other.json"), cell=cell)
-    comparison = check(Baselines(file.parent, machine=ELSEWHERE).open("batch_size"))
+    for entry in ("a", "b", "c"):
+        store(file.with_name("other.json"), entry=entry)
+    comparison = check(opened(file.parent, machine=ELSEWHERE).open("batch_size"))
     assert comparison.interval is not None
     assert comparison.interval[0] + 1e-5 == pytest.approx(prediction_interval(PSNR, 6, 0.05 / 4)[0])
 
@@ -158,9 +173,61 @@ def test_this_machine_is_described_as_attacks_run(tmp_path: Path) -> None:
     import torch
 
     store(tmp_path / "b.json")
-    baseline = Baseline(tmp_path / "b.json", rebaseline=True, reason="own machine", ci=False)
+    baseline = baseline_of(tmp_path / "b.json", rebaseline=True, reason="own machine", ci=False)
     check(baseline, shifted(9.0), rerun=lambda: shifted(9.0))
     machine = baseline_file.load(tmp_path / "b.json")["op/b1"]["machine"]
     assert machine["threads"] == "1"
     assert machine["torch"] == torch.__version__
-    assert check(Baseline(tmp_path / "b.json"), shifted(9.0)).how == "paired"
+    assert check(baseline_of(tmp_path / "b.json"), shifted(9.0)).how == "paired"
+
+
+class Level(NamedTuple):
+    """A pinned level."""
+
+    vary: Mapping[str, Any] = MappingProxyType({})
+    dtype: str = "float32"
+
+    def digest(self) -> str:
+        """Of what is set."""
+        return "d1"
+
+
+class Result(NamedTuple):
+    """What was measured on one seed."""
+
+    values: Mapping[str, float | None]
+    counts: Mapping[str, int]
+
+
+def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> None:
+    """Other blocks or seeds, or a number that is stored under another name, would make every stored sample stale."""
+    blocks = []
+
+    def measure(level: Level, block: Block) -> Result:
+        blocks.append(block)
+        values = {"psnr": 20.0 + block.index, "ssim": 0.5, "held_out_accuracy": 0.9}
+        return Result(values, {"gradient_evaluations": 7, "unmatched": 1})
+
+    options = {"machine": HERE, "measure": measure, "rebaseline": True, "reason": "first", "ci": False}
+    comparison = opened(tmp_path, **options).open("toy").check_level("op/b1", Level())
+    assert blocks == 2 * [Block("baseline", seed, {}) for seed in range(6)]
+    assert (comparison.deciding, comparison.how) == ("psnr", "stored now")
+    stored = baseline_file.load(tmp_path / "toy.json")["op/b1"]
+    assert {name: row["values"] for name, row in stored["metrics"].items()} == {
+        "psnr": [20.0, 21.0, 22.0, 23.0, 24.0, 25.0],
+        "ssim": [0.5] * 6,
+        "gradient_evaluations": [7.0] * 6,
+    }
+    assert (stored["protocol"], stored["dtype"]) == ("d1", "float32")
+    counted = stored["metrics"]["gradient_evaluations"]
+    assert (counted["unit"], counted["better"], counted["tolerance"]) == ("evaluations", "lower", 0.0)
+    assert opened(tmp_path, machine=HERE, measure=measure).open("toy").check_level("op/b1", Level()).how == "paired"
+
+
+def test_a_level_that_varies_or_lacks_a_value_is_refused(tmp_path: Path) -> None:
+    """Six seeds of different settings are no sample, and a metric that is undefined has no number to store."""
+    baseline = opened(tmp_path, measure=lambda level, block: Result({"psnr": None}, {})).open("toy")
+    with pytest.raises(ValueError, match=r"level: expected nothing that varies in a baseline, got \['width'\]"):
+        baseline.check_level("op/b1", Level(vary={"width": [1, 2]}))
+    with pytest.raises(ValueError, match="level: expected 'psnr' to be defined for 6 seeds, got 0"):
+        baseline.check_level("op/b1", Level())

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gia.harness.baseline.check import Baseline
 from gia.harness.baseline.compare import (
     BaselineBetter,
     BaselineStale,
@@ -16,13 +15,23 @@ from gia.harness.baseline.compare import (
     BaselineWorse,
     prediction_interval,
 )
-from gia.harness.baseline.file import Quantity
-from tests.harness.baseline.stored import ELSEWHERE, HERE, PSNR, SAMPLE, check, shifted, store
+from tests.harness.baseline.stored import (
+    ELSEWHERE,
+    HERE,
+    PSNR,
+    QUANTITIES,
+    SAMPLE,
+    Quantity,
+    baseline_of,
+    check,
+    shifted,
+    store,
+)
 
 
 def test_the_same_numbers_on_the_same_machine_agree(file: Path) -> None:
     """A harness that finds fault with an exact repetition would be switched off within a week."""
-    comparison = check(Baseline(file, machine=HERE))
+    comparison = check(baseline_of(file, machine=HERE))
     assert comparison.how == "paired"
     assert comparison.means["psnr"] == (np.mean(PSNR), np.mean(PSNR))
     assert str(comparison).startswith("op/b1: psnr 24.62 -> 24.62 dB (paired); gradient_evaluations 100 -> 100; lpips")
@@ -33,15 +42,15 @@ def test_on_the_same_machine_the_comparison_is_tight(file: Path, by: float) -> N
     """One seed that moves by 2e-5 dB where arithmetic is equal bit for bit means that the code changed."""
     values = {**SAMPLE, "psnr": [PSNR[0] + by, *PSNR[1:]]}
     with pytest.raises(BaselineBetter if by > 0 else BaselineWorse, match="seed 0 24 -> "):
-        check(Baseline(file, machine=HERE), values)
+        check(baseline_of(file, machine=HERE), values)
 
 
 def test_on_the_same_machine_every_metric_is_compared(file: Path) -> None:
     """A change of lpips at an equal psnr is a change of lpips; lower is better there."""
     with pytest.raises(BaselineWorse, match=r"lpips 0\.203333 -> 0\.303333"):
-        check(Baseline(file, machine=HERE), shifted(0.1, "lpips"))
+        check(baseline_of(file, machine=HERE), shifted(0.1, "lpips"))
     with pytest.raises(BaselineBetter, match="lpips"):
-        check(Baseline(file, machine=HERE), shifted(-0.1, "lpips"))
+        check(baseline_of(file, machine=HERE), shifted(-0.1, "lpips"))
 
 
 def test_an_improvement_fails_and_says_update_the_baseline(file: Path) -> None:
@@ -49,7 +58,7 @@ def test_an_improvement_fails_and_says_update_the_baseline(file: Path) -> None:
     with pytest.raises(
         BaselineBetter, match=r"update the baseline: pytest --rebaseline --reason .* 24\.6167 -> 27\.6167"
     ):
-        check(Baseline(file, machine=HERE), shifted(3.0))
+        check(baseline_of(file, machine=HERE), shifted(3.0))
 
 
 @pytest.mark.parametrize("machine", [ELSEWHERE, {**HERE, "torch": "2.13.0"}], ids=["machine", "torch"])
@@ -58,50 +67,50 @@ def test_another_machine_or_torch_minor_is_held_to_the_prediction_interval(file:
     # One check: t(5, 0.975) = 2.5706 (table of Student's t), half width 2.5706 * 0.66156 * sqrt(2/6) = 0.98184,
     # and the tolerance of 1e-5.
     low, high = 24.61667 - 0.98185, 24.61667 + 0.98185
-    comparison = check(Baseline(file, machine=machine), shifted(0.97))
+    comparison = check(baseline_of(file, machine=machine), shifted(0.97))
     assert comparison.how == "prediction interval"
     assert comparison.interval == pytest.approx((low, high), abs=2e-5)
     with pytest.raises(BaselineBetter, match="prediction interval"):
-        check(Baseline(file, machine=machine), shifted(0.99))
+        check(baseline_of(file, machine=machine), shifted(0.99))
     with pytest.raises(BaselineWorse, match="prediction interval"):
-        check(Baseline(file, machine=machine), shifted(-0.99))
+        check(baseline_of(file, machine=machine), shifted(-0.99))
 
 
 def test_a_patch_release_of_torch_stays_a_paired_comparison(file: Path) -> None:
     """The contract is the minor version; the fingerprint catches a patch that changes arithmetic."""
-    assert check(Baseline(file, machine={**HERE, "torch": "2.14.9"})).how == "paired"
+    assert check(baseline_of(file, machine={**HERE, "torch": "2.14.9"})).how == "paired"
 
 
 def test_more_checks_widen_the_prediction_interval(file: Path) -> None:
     """With 40 checks at 5 % each, every run on another machine would raise two false alarms."""
     with pytest.raises(BaselineWorse):
-        check(Baseline(file, machine=ELSEWHERE, checks=1), shifted(-1.5))
-    comparison = check(Baseline(file, machine=ELSEWHERE, checks=40), shifted(-1.5))
+        check(baseline_of(file, machine=ELSEWHERE, checks=1), shifted(-1.5))
+    comparison = check(baseline_of(file, machine=ELSEWHERE, checks=40), shifted(-1.5))
     assert comparison.interval is not None
     assert comparison.interval[0] < 24.617 - 1.5
 
 
 def test_on_another_machine_other_metrics_are_shown_and_counts_still_agree(file: Path) -> None:
     """Five noisy metrics tested at once multiply false alarms; a count of evaluations has no noise at all."""
-    comparison = check(Baseline(file, machine=ELSEWHERE), shifted(0.5, "lpips"))
+    comparison = check(baseline_of(file, machine=ELSEWHERE), shifted(0.5, "lpips"))
     assert comparison.means["lpips"] == pytest.approx((0.20333, 0.70333), abs=1e-5)
     with pytest.raises(BaselineWorse, match="gradient_evaluations 100 -> 101"):
-        check(Baseline(file, machine=ELSEWHERE), shifted(1.0, "gradient_evaluations"))
+        check(baseline_of(file, machine=ELSEWHERE), shifted(1.0, "gradient_evaluations"))
 
 
 def test_a_metric_without_seed_spread_keeps_its_tolerance_on_another_machine(tmp_path: Path) -> None:
     """Six equal values have a prediction interval of width zero, which the last bit would leave."""
     values = {"psnr": [30.0] * 6}
     store(tmp_path / "b.json", values)
-    check(Baseline(tmp_path / "b.json", machine=ELSEWHERE), {"psnr": [30.0 + 5e-6] * 6})
+    check(baseline_of(tmp_path / "b.json", machine=ELSEWHERE), {"psnr": [30.0 + 5e-6] * 6})
     with pytest.raises(BaselineBetter):
-        check(Baseline(tmp_path / "b.json", machine=ELSEWHERE), {"psnr": [30.0 + 5e-5] * 6})
+        check(baseline_of(tmp_path / "b.json", machine=ELSEWHERE), {"psnr": [30.0 + 5e-5] * 6})
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"protocol": "p2"}, "protocol p1"),
+        ({"setting": "p2"}, "setting p1"),
         ({"dtype": "float32"}, "dtype float64"),
         ({"deciding": "lpips"}, "deciding psnr"),
     ],
@@ -109,28 +118,31 @@ def test_a_metric_without_seed_spread_keeps_its_tolerance_on_another_machine(tmp
 def test_an_entry_of_another_setting_is_stale(file: Path, options: dict[str, str], named: str) -> None:
     """Numbers of another setting that happen to agree prove nothing."""
     with pytest.raises(BaselineStale, match=f"stored with {named}"):
-        check(Baseline(file, machine=HERE), **options)
+        check(baseline_of(file, machine=HERE), **options)
 
 
 def test_a_tolerance_changed_in_the_code_is_not_taken_over_silently(file: Path) -> None:
     """Widening a tolerance in the source would else turn a red check green without a trace in baselines/."""
+    wider = {**QUANTITIES, "psnr": Quantity("dB", tolerance=10.0, platform_spread=1e-6)}
     with pytest.raises(BaselineStale, match=r"psnr tolerance 1e-05, the test has 10"):
-        check(Baseline(file, machine=HERE), shifted(3.0), quantities={"psnr": Quantity("dB", tolerance=10.0)})
+        check(baseline_of(file, machine=HERE, quantities=wider), shifted(3.0))
 
 
 def test_another_number_of_seeds_is_stale(file: Path) -> None:
     """Fewer seeds is thinner evidence under the same name."""
     with pytest.raises(BaselineStale, match="number of seeds 6, the test has 4"):
-        check(Baseline(file, machine=HERE), {metric: values[:4] for metric, values in SAMPLE.items()})
+        check(baseline_of(file, machine=HERE), {metric: values[:4] for metric, values in SAMPLE.items()})
 
 
 @pytest.mark.parametrize("machine", [HERE, ELSEWHERE], ids=["here", "elsewhere"])
 def test_a_metric_may_vanish_on_neither_side(file: Path, machine: dict[str, str]) -> None:
     """A metric that is no longer computed would else never fail again."""
     with pytest.raises(BaselineVanished, match=r"no longer measured: \['lpips'\]"):
-        check(Baseline(file, machine=machine), {metric: SAMPLE[metric] for metric in ("psnr", "gradient_evaluations")})
+        check(
+            baseline_of(file, machine=machine), {metric: SAMPLE[metric] for metric in ("psnr", "gradient_evaluations")}
+        )
     with pytest.raises(BaselineVanished, match=r"measured but not stored: \['ssim'\]"):
-        check(Baseline(file, machine=machine), {**SAMPLE, "ssim": [0.5] * 6})
+        check(baseline_of(file, machine=machine), {**SAMPLE, "ssim": [0.5] * 6})
 
 
 def test_false_alarms_of_the_prediction_interval_stay_at_their_level() -> None:

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gia.harness.baseline import file as baseline_file
-from gia.harness.baseline.check import Baseline
 from gia.harness.baseline.compare import prediction_interval
-from gia.harness.baseline.file import BaselineCorrupt, Quantity
-from tests.harness.baseline.stored import HERE, PSNR, store
+from gia.harness.baseline.file import BaselineCorrupt
+from tests.harness.baseline.stored import HERE, PSNR, QUANTITIES, Quantity, baseline_of, opened, store
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool = False) -> None:
@@ -44,11 +43,11 @@ def test_an_entry_says_where_its_numbers_come_from(file: Path) -> None:
 
 
 def test_files_are_sorted_so_that_a_change_is_a_small_diff(tmp_path: Path) -> None:
-    """Two people who store the same cells in another order would otherwise conflict on every line."""
+    """Two people who store the same entries in another order would otherwise conflict on every line."""
     one, other = tmp_path / "one.json", tmp_path / "other.json"
-    for target, cells in ((one, ("b", "a")), (other, ("a", "b"))):
-        for cell in cells:
-            store(target, cell=cell)
+    for target, entries in ((one, ("b", "a")), (other, ("a", "b"))):
+        for entry in entries:
+            store(target, entry=entry)
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -69,10 +68,10 @@ def test_files_are_sorted_so_that_a_change_is_a_small_diff(tmp_path: Path) -> No
 )
 @pytest.mark.parametrize("rebaseline", [False, True])
 def test_a_corrupt_file_is_refused_on_load_and_never_overwritten(file: Path, text: str, rebaseline: bool) -> None:
-    """Taking a broken file for an empty one would turn every lost baseline into a missing one that is stored anew."""
+    """Taking a broken file for an empty one would turn every lost baseline into a missing one that is stored again."""
     file.write_text(text)
     with pytest.raises(BaselineCorrupt, match=r"batch_size\.json.*Restore the file"):
-        Baseline(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
+        baseline_of(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
     assert file.read_text() == text
 
 
@@ -91,14 +90,14 @@ def test_an_edit_by_hand_is_refused(file: Path, change: Callable[[dict[str, Any]
     """A number typed in is not a measurement."""
     edit(file, change)
     with pytest.raises(BaselineCorrupt, match="edited by hand"):
-        Baseline(file, machine=HERE)
+        baseline_of(file, machine=HERE)
 
 
 def test_an_entry_moved_to_another_name_is_refused(file: Path) -> None:
-    """Renaming a cell in the file would hand one cell the numbers of another."""
+    """Renaming an entry in the file would give it the numbers of another."""
     file.write_text(file.read_text().replace("op/b1", "op/b2"))
     with pytest.raises(BaselineCorrupt, match=r"'op/b2'.*edited by hand"):
-        Baseline(file, machine=HERE)
+        baseline_of(file, machine=HERE)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +118,13 @@ def test_an_entry_is_validated_even_if_its_digest_fits(file: Path, change: Any, 
     """Whoever recomputes the digest still cannot store a tolerance without its basis."""
     edit(file, change, forge=True)
     with pytest.raises(BaselineCorrupt, match=named):
-        Baseline(file, machine=HERE)
+        baseline_of(file, machine=HERE)
 
 
-def test_a_tolerance_below_the_platform_spread_cannot_be_declared() -> None:
+def test_a_tolerance_below_the_platform_spread_cannot_be_declared(tmp_path: Path) -> None:
     """It would raise alarms on the next processor."""
     with pytest.raises(ValueError, match=r"tolerance: expected at least the platform spread 0\.1, got 0\.01"):
-        Quantity("dB", tolerance=0.01, platform_spread=0.1)
+        opened(tmp_path, quantities={"psnr": Quantity("dB", tolerance=0.01, platform_spread=0.1)})
 
 
 @settings(deadline=None)
@@ -135,19 +134,18 @@ def test_a_tolerance_below_the_platform_spread_cannot_be_declared() -> None:
 )
 def test_every_storable_sample_survives_the_file_bit_for_bit(sample: list[float], alpha: float) -> None:
     """A value rounded by the file would break the paired comparison; an interval without its centre any other."""
-    known = {"psnr": Quantity("dB")}
-    stored = baseline_file.entry(
-        "cell",
+    stored = baseline_file.new_content(
+        "name",
         {"psnr": sample},
-        known,
+        QUANTITIES,
         deciding="psnr",
-        protocol="p",
+        setting="p",
         dtype="float64",
         machine=HERE,
         commit="c",
         reason="",
     )
     assert json.loads(json.dumps(stored)) == stored
-    assert baseline_file._problem("cell", json.loads(json.dumps(stored))) is None
+    assert baseline_file._problem("name", json.loads(json.dumps(stored))) is None
     low, high = prediction_interval(sample, len(sample), alpha)
     assert low <= np.mean(sample) <= high

@@ -22,10 +22,10 @@ def measured(run):
 
 
 @pytest.mark.baseline
-@pytest.mark.parametrize("cell", ["b1", "b2"])
-def test_cell(cell, baseline):
-    values = measured("first" if cell == "b2" else "other")
-    baseline.check(cell, values, deciding="psnr", protocol=measured("protocol"), rerun=lambda: measured("again"))
+@pytest.mark.parametrize("entry", ["b1", "b2"])
+def test_entry(entry, baseline):
+    values = measured("first" if entry == "b2" else "other")
+    baseline.check(entry, values, deciding="psnr", setting=measured("setting"), rerun=lambda: measured("again"))
 """
 PSNR = [24.0, 25.5, 23.8, 24.9]
 
@@ -39,11 +39,11 @@ def stored(inner: Inner) -> Inner:
     return inner
 
 
-def measure(inner: Inner, *, again: Any = None, protocol: str = "p1", **moved: Any) -> None:
+def measure(inner: Inner, *, again: Any = None, setting: str = "p1", **moved: Any) -> None:
     """Let the next run measure `moved` for the cell b2, and `again` where it measures twice."""
     other = {"psnr": PSNR, "ssim": [0.5] * 4}
     first = {metric: values for metric, values in {**other, **moved}.items() if values is not None}
-    runs = {"other": other, "first": first, "again": again or first, "protocol": protocol}
+    runs = {"other": other, "first": first, "again": again or first, "setting": setting}
     (inner.path / "values.json").write_text(json.dumps(runs))
 
 
@@ -81,12 +81,12 @@ def test_a_cell_that_moved_fails_alone_and_says_how(stored: Inner, moved: dict[s
     result.stdout.fnmatch_lines([printed])
 
 
-def test_an_entry_of_another_protocol_is_stale(stored: Inner) -> None:
+def test_an_entry_of_another_setting_is_stale(stored: Inner) -> None:
     """The setting changed, and the stored numbers speak of another experiment."""
-    measure(stored, protocol="p2")
+    measure(stored, setting="p2")
     result = stored.run()
     result.assert_outcomes(failed=2)
-    result.stdout.fnmatch_lines(["*'b2' is stale: it was stored with protocol p1, the test has p2*"])
+    result.stdout.fnmatch_lines(["*'b2' is stale: it was stored with setting p1, the test has p2*"])
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_a_stale_baseline_fails_a_full_session(inner: Inner) -> None:
     check = """
 @pytest.mark.baseline
 def test_cell(baseline):
-    baseline.check("cell", {"psnr": [20.0, 21.0, 22.0, 23.0]}, deciding="psnr", protocol="abc",
+    baseline.check("cell", {"psnr": [20.0, 21.0, 22.0, 23.0]}, deciding="psnr", setting="abc",
                    rerun=lambda: {"psnr": [20.0, 21.0, 22.0, 23.0]})
 """
     inner.write(tests=check)

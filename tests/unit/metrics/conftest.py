@@ -34,7 +34,7 @@ def cut(photo: str, top: int, left: int, step: int, size: tuple[int, int]) -> Te
 
 
 def photos(size: int, *, count: int = 4, channels: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Crops of photos (count, channels, size, size), at most 224 pixels a side; gray is the green channel."""
+    """Crops of photos (count, channels, size, size), at most 224 pixels high and wide; gray is the green channel."""
     step = 4 if size <= 32 else 2 if size <= 64 else 1
     batch = torch.stack([cut(*crop, step, (size, size)) for crop in CROPS[:count]])
     return (batch if channels == 3 else batch[:, 1:2]).to(dtype)

@@ -1,4 +1,4 @@
-"""Matching against all permutations, alignment, and what a dead attack scores."""
+"""Matching against all permutations, alignment, and the score of a failed attack."""
 
 from itertools import permutations
 
@@ -13,7 +13,7 @@ UNIT = settings.get_profile("unit")
 
 
 def cheapest(cost):
-    """The least total cost (rows to columns, the shorter side used up) by trying every assignment."""
+    """The least total cost (rows to columns, all of the shorter axis assigned) by trying every assignment."""
     cost = cost if len(cost) <= cost.shape[1] else cost.T
     return min(sum(cost[i, j] for i, j in enumerate(order)) for order in permutations(range(cost.shape[1]), len(cost)))
 
@@ -53,7 +53,7 @@ def test_a_greedy_choice_would_be_dearer():
 
 
 def test_originals_without_a_reconstruction_get_minus_one_and_the_blind_guess(photos):
-    """If this fails, an attack that returns fewer images is scored on the ones it found only."""
+    """If this fails, an attack that returns fewer images is scored only on those."""
     reference = photos(16)
     blind = metrics.blind_guess(reference)
     chosen = metrics.match(reference[[3, 1]], reference)
@@ -94,7 +94,7 @@ def test_lpips_matches_by_looks_where_pixels_are_fooled(photos):
 
 
 def test_the_blind_guess_is_the_better_of_the_best_constant_and_the_mean_image(photos):
-    """If this fails, the control that voids dead attacks asks for too little or too much."""
+    """If this fails, the control that voids failed attacks requires too little or too much."""
     reference = photos(16)
     constant = metrics.blind_guess(reference)
     assert (constant.amax(dim=(2, 3)) - constant.amin(dim=(2, 3))).abs().max() == 0
@@ -111,15 +111,17 @@ def test_the_blind_guess_is_the_better_of_the_best_constant_and_the_mean_image(p
 def test_unfit_arguments_are_refused_by_name(photos):
     """If this fails, a wrong shape is broadcast into a score."""
     reference = photos(16)
-    with pytest.raises(ValueError, match="by must be 'pixels' or 'lpips', not 'ssim'"):
+    with pytest.raises(ValueError, match=r"by: expected one of \['pixels', 'lpips'\], got 'ssim'"):
         metrics.match(reference, reference, by="ssim")
-    with pytest.raises(ValueError, match=r"reconstruction must hold images of shape \(3, 16, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"reconstruction: expected images of the shape of those in reference, \(3, 16, 16\), got"
+    ):
         metrics.match(reference[:, :1], reference)
-    with pytest.raises(ValueError, match=r"blind must have the shape of reference, \(4, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"blind: expected the shape of reference, \(4, 3, 16, 16\)"):
         metrics.align(reference, reference, blind=reference[:1])
-    with pytest.raises(ValueError, match=r"mean_image must be a Tensor \(3, 16, 16\), not \(4, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"mean_image: expected a Tensor \(3, 16, 16\), got \(4, 3, 16, 16\)"):
         metrics.blind_guess(reference, mean_image=reference)
-    with pytest.raises(ValueError, match=r"mean_image must lie in \[0,1\]"):
+    with pytest.raises(ValueError, match=r"mean_image: expected values in \[0,1\]"):
         metrics.blind_guess(reference, mean_image=reference[0] + 1)
-    with pytest.raises(ValueError, match="reference must hold at least one image"):
+    with pytest.raises(ValueError, match="reference: expected at least one image"):
         metrics.match(reference, reference[:0])

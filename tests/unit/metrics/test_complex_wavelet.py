@@ -16,7 +16,7 @@ UNIT = settings.get_profile("unit")
 ORACLE = json.loads(Path(__file__).with_name("wavelet_oracle.json").read_text())
 # The oracle orders orientations by angle; ours come subband by subband: 15, 75, 45 and their mirrors 165, 105, 135.
 BY_ANGLE = [0, 2, 1, 4, 5, 3]
-UNIFORM = (0.15, 0.3)  # attacks.md: "uniform noise .2-.3"; it falls from .24 at 16 px to .17 at 224 px
+UNIFORM = (0.15, 0.3)  # uniform noise scores from .24 at 16 px down to .17 at 224 px
 
 
 def pick(cut, photo, top, left, step, size):
@@ -43,16 +43,16 @@ def test_every_coefficient_agrees_with_the_outside_transforms(cut):
     for (real, imaginary), wanted_real, wanted_imaginary in zip(
         levels, oracle["real"], oracle["imaginary"], strict=True
     ):
-        for found, wanted in ((real, wanted_real), (imaginary, wanted_imaginary)):
-            torch.testing.assert_close(found[BY_ANGLE], torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-13)
+        for ours, wanted in ((real, wanted_real), (imaginary, wanted_imaginary)):
+            torch.testing.assert_close(ours[BY_ANGLE], torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-13)
 
 
 def test_the_energy_of_every_orientation_and_scale_agrees_at_224_pixels(cut):
     """If this fails, large images are transformed otherwise than small ones."""
     oracle = ORACLE["energies"]
     for (real, imaginary), wanted in zip(analyze(pick(cut, *oracle["image"]), 5), oracle["levels"], strict=True):
-        found = (real.square() + imaginary.square()).sum(dim=(0, 2, 3))
-        torch.testing.assert_close(found[BY_ANGLE], torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=0)
+        ours = (real.square() + imaginary.square()).sum(dim=(0, 2, 3))
+        torch.testing.assert_close(ours[BY_ANGLE], torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("size", "levels"), [(8, 3), (15, 3), (16, 4), (31, 4), (32, 5), (224, 5)])
@@ -62,7 +62,7 @@ def test_there_are_five_scales_or_as_many_as_the_size_allows(size, levels):
 
 
 def test_identity_and_negative_both_score_one(photos):
-    """If this fails, the formula has another modulus: CW-SSIM is blind to a change of sign (attacks.md)."""
+    """If this fails, the formula has another modulus: CW-SSIM does not see a change of sign."""
     for dtype in (torch.float32, torch.float64):
         reference = photos(32, dtype=dtype)
         assert (metrics.cw_ssim(reference, reference) == 1).all()

@@ -23,6 +23,9 @@ GRAY = torch.full((3, 32, 32), 0.5, dtype=torch.float64)
 METRICS = {
     "psnr": metrics.psnr,
     "exact": metrics.exact,
+    "exact_share": metrics.exact_share,
+    "recovered_share": metrics.recovered_share,
+    "rmse": metrics.rmse,
     "ssim": metrics.ssim,
     "cw_ssim": metrics.cw_ssim,
     "lpips": metrics.lpips,
@@ -32,26 +35,44 @@ METRICS = {
     "match": metrics.match,
     "align": lambda x, y: metrics.align(x, y, blind=GRAY.expand(4, 3, 32, 32)),
 }
-PER_IMAGE = ["psnr", "exact", "ssim", "cw_ssim", "lpips", "jaccard"]
-EXPECTED_AT_IDENTITY = {"psnr": 100, "exact": 1, "ssim": 1, "cw_ssim": 1, "lpips": 0, "jaccard": 1}
+EXPECTED_AT_IDENTITY = {
+    "psnr": 100,
+    "exact": 1,
+    "exact_share": 1,
+    "recovered_share": 1,
+    "rmse": 0,
+    "ssim": 1,
+    "cw_ssim": 1,
+    "lpips": 0,
+    "jaccard": 1,
+}
+PER_IMAGE = list(EXPECTED_AT_IDENTITY)
 
 
 UNFIT = {
-    "an array": (lambda x, y: (x.numpy(), y), TypeError, "reconstruction must be a Tensor (B,C,H,W), not ndarray"),
-    "one image": (lambda x, y: (x[0], y), ValueError, "reconstruction must have shape (B,C,H,W)"),
-    "bytes": (lambda x, y: ((255 * x).to(torch.uint8), y), TypeError, "reconstruction must be float32 or float64"),
-    "half precision": (lambda x, y: (x.half(), y), TypeError, "reconstruction must be float32 or float64"),
-    "two dtypes": (lambda x, y: (x.float(), y), TypeError, "reconstruction must have the dtype of reference"),
-    "one NaN": (lambda x, y: (x.where(x != x[1, 0, 0, 0], torch.nan), y), ValueError, "reconstruction must be finite"),
-    "infinity": (lambda x, y: (x * torch.inf, y), ValueError, "reconstruction must be finite"),
-    "two widths": (lambda x, y: (x[..., :-1], y), ValueError, "reconstruction must"),
-    "no channels": (lambda x, y: (x, y[:, :0]), ValueError, "reference must have shape (B,C,H,W) with C, H, W > 0"),
-    "no images": (lambda x, y: (x[:0], y[:0]), ValueError, "reference must hold at least one image"),
-    "a bright original": (lambda x, y: (x, y * 1.5), ValueError, "reference must lie in [0,1], not [0"),
-    "a dark original": (lambda x, y: (x, y - 1), ValueError, "reference must lie in [0,1], not [-1"),
-    "a NaN original": (lambda x, y: (x, y * torch.nan), ValueError, "reference must be finite; NaN or infinity"),
-    "integer originals": (lambda x, y: (x, (255 * y).long()), TypeError, "reference must be float32 or float64"),
-    "no original": (lambda x, y: (x, None), TypeError, "reference must be a Tensor (B,C,H,W), not NoneType"),
+    "an array": (lambda x, y: (x.numpy(), y), TypeError, "reconstruction: expected a Tensor (B,C,H,W), got ndarray"),
+    "one image": (lambda x, y: (x[0], y), ValueError, "reconstruction: expected shape (B,C,H,W)"),
+    "bytes": (lambda x, y: ((255 * x).to(torch.uint8), y), TypeError, "reconstruction: expected float32 or float64"),
+    "half precision": (lambda x, y: (x.half(), y), TypeError, "reconstruction: expected float32 or float64"),
+    "two dtypes": (lambda x, y: (x.float(), y), TypeError, "reconstruction: expected the dtype of reference"),
+    "one NaN": (
+        lambda x, y: (x.where(x != x[1, 0, 0, 0], torch.nan), y),
+        ValueError,
+        "reconstruction: expected finite values",
+    ),
+    "infinity": (lambda x, y: (x * torch.inf, y), ValueError, "reconstruction: expected finite values"),
+    "two widths": (lambda x, y: (x[..., :-1], y), ValueError, "reconstruction: expected"),
+    "no channels": (lambda x, y: (x, y[:, :0]), ValueError, "reference: expected shape (B,C,H,W) with C, H, W > 0"),
+    "no images": (lambda x, y: (x[:0], y[:0]), ValueError, "reference: expected at least one image"),
+    "a bright original": (lambda x, y: (x, y * 1.5), ValueError, "reference: expected values in [0,1], got [0"),
+    "a dark original": (lambda x, y: (x, y - 1), ValueError, "reference: expected values in [0,1], got [-1"),
+    "a NaN original": (
+        lambda x, y: (x, y * torch.nan),
+        ValueError,
+        "reference: expected finite values, got NaN or infinity",
+    ),
+    "integer originals": (lambda x, y: (x, (255 * y).long()), TypeError, "reference: expected float32 or float64"),
+    "no original": (lambda x, y: (x, None), TypeError, "reference: expected a Tensor (B,C,H,W), got NoneType"),
 }
 
 
@@ -75,10 +96,10 @@ def test_identical_images_score_the_best_there_is(photos, name, size, channels, 
         with pytest.raises(ValueError, match="at least 32 pixels"):
             metrics.lpips(reference, reference)
         return
-    found = METRICS[name](reference.clone(), reference)
-    assert found.shape == (2,)
-    assert found.dtype == (torch.bool if name == "exact" else dtype)
-    assert found.tolist() == [EXPECTED_AT_IDENTITY[name]] * 2
+    scores = METRICS[name](reference.clone(), reference)
+    assert scores.shape == (2,)
+    assert scores.dtype == (torch.bool if name == "exact" else dtype)
+    assert scores.tolist() == [EXPECTED_AT_IDENTITY[name]] * 2
 
 
 @UNIT
@@ -113,9 +134,9 @@ def test_nothing_is_touched_and_no_graph_is_kept(photos, noise_like, name):
     reconstruction = (reference + 0.5 * noise_like(reference, 0)).requires_grad_()
     copies = reconstruction.detach().clone(), reference.clone()
     before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    found = METRICS[name](reconstruction, reference)
+    scores = METRICS[name](reconstruction, reference)
     after = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    assert not found.requires_grad
+    assert not scores.requires_grad
     assert reconstruction.detach().equal(copies[0])
     assert reference.equal(copies[1])
     assert before[0].equal(after[0])
@@ -128,5 +149,5 @@ def test_each_metric_states_the_smallest_image_that_it_takes(photos, name, small
     enough = photos(64)[:, :, :smallest, : smallest + 5]
     assert METRICS[name](enough, enough).shape == (4,)
     if smallest > 1:
-        with pytest.raises(ValueError, match=f"must be at least {smallest} pixels high and wide"):
+        with pytest.raises(ValueError, match=f"expected at least {smallest} pixels in height and width"):
             METRICS[name](enough[:, :, 1:], enough[:, :, 1:])

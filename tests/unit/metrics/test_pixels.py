@@ -34,7 +34,7 @@ def test_a_uniform_error_of_a_tenth_is_twenty_decibels(photos):
 
 
 def test_an_exact_image_does_not_poison_the_mean_of_its_batch(photos, noise_like):
-    """If this fails, one exact image makes a batch mean infinite, as in the code bases listed in attacks.md."""
+    """If this fails, one exact image makes a batch mean infinite, as in the code of several published attacks."""
     reference = photos(32)
     reconstruction = (reference + 0.1 * noise_like(reference, 0)).clamp(0, 1)
     reconstruction[1] = reference[1]

@@ -36,7 +36,7 @@ def test_a_classifier_in_training_mode_is_refused_and_not_changed():
     """If this fails, batch statistics mix the images and scoring changes the user's model."""
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 4)).double()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(ValueError, match="classifier must be in eval mode"):
+    with pytest.raises(ValueError, match="classifier: expected all modules in eval mode"):
         metrics.jaccard(flat(0.1), flat(0.2), classifier=network, k=2)
     metrics.jaccard(flat(0.1), flat(0.2), classifier=network.eval(), k=2)
     assert all(before[name].equal(value) for name, value in network.state_dict().items())
@@ -45,16 +45,16 @@ def test_a_classifier_in_training_mode_is_refused_and_not_changed():
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, "3"])
 def test_k_must_be_a_positive_integer(k):
     """If this fails, a wrong k gives a number or an error that does not name it."""
-    with pytest.raises(ValueError, match="k must be a positive integer"):
+    with pytest.raises(ValueError, match="k: expected a positive int"):
         metrics.jaccard(flat(0.1), flat(0.2), classifier=brightness_classes, k=k)
 
 
 @pytest.mark.parametrize(
     ("classifier", "message"),
     [
-        (lambda images: images.mean(dim=(2, 3)), "k must be at most the number of classes, 3, not 4"),
-        (lambda images: images, r"classifier must return logits \(1, classes\), not shape \(1, 3, 8, 8\)"),
-        (lambda images: brightness_classes(images) * torch.nan, "classifier must return finite logits"),
+        (lambda images: images.mean(dim=(2, 3)), "k: expected at most the number of classes, 3, got 4"),
+        (lambda images: images, r"classifier: expected logits of shape \(1, classes\), got \(1, 3, 8, 8\)"),
+        (lambda images: brightness_classes(images) * torch.nan, "classifier: expected finite logits"),
     ],
 )
 def test_unfit_logits_are_refused(classifier, message):

@@ -52,7 +52,7 @@ def test_windows_that_leave_the_image_do_not_count(photos, noise_like):
 def test_identical_images_score_exactly_one_and_a_negative_below_zero(photos):
     """If this fails, the exact case depends on rounding, or SSIM has lost its sign."""
     for dtype in (torch.float32, torch.float64):
-        reference = photos(32, count=3, dtype=dtype)  # the fourth is flat sky: no structure to turn around
+        reference = photos(32, count=3, dtype=dtype)  # the fourth is flat sky: no structure whose sign could change
         assert (metrics.ssim(reference, reference) == 1).all()
         assert (metrics.ssim(1 - reference, reference) < 0).all()
 
@@ -74,19 +74,19 @@ def test_rdlv_is_the_ssim_gained_over_the_prior_in_units_of_the_priors(photos, n
     reference = photos(32)
     reconstruction = (reference + 0.05 * noise_like(reference, 0)).clamp(0, 1)
     prior = reference.mean(dim=0)
-    found = metrics.rdlv(reconstruction, reference, prior=prior)
+    scores = metrics.rdlv(reconstruction, reference, prior=prior)
     for index in range(4):
         known = outside(reference[index], prior)
         expected = (outside(reference[index], reconstruction[index]) - known) / known
-        assert float(found[index]) == pytest.approx(expected, rel=1e-9)
+        assert float(scores[index]) == pytest.approx(expected, rel=1e-9)
     each = prior.expand_as(reference)
     assert metrics.rdlv(each, reference, prior=each).abs().max() == 0
 
 
 def test_a_prior_without_similarity_is_refused(photos):
-    """If this fails, RDLV divides by zero or by a negative number and reports the sign turned around."""
+    """If this fails, RDLV divides by zero or by a negative number and reports the wrong sign."""
     reference = photos(32)
-    with pytest.raises(ValueError, match=r"prior must have a positive SSIM.*\[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"prior: expected a positive SSIM.*\[0, 1, 2\]"):
         metrics.rdlv(reference, reference, prior=1 - reference)
-    with pytest.raises(ValueError, match=r"prior must have the shape of reference"):
+    with pytest.raises(ValueError, match=r"prior: expected the shape of reference"):
         metrics.rdlv(reference, reference, prior=reference[:2])

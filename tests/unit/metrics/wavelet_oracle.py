@@ -1,8 +1,8 @@
 """Makes wavelet_oracle.json: complex-wavelet coefficients and similarities by two outside implementations.
 
-It is no test and nothing imports it; the tests read the file. Neither implementation installs beside gia:
-pytorch-wavelets 1.3.0 needs setuptools < 81, dtcwt 0.14.0 declares numpy < 2. To make the file anew, in an environment
-of its own with numpy < 2, torch and scikit-image:
+It is not a test and is not imported; the tests read the file. Neither implementation can be installed together with
+gia: pytorch-wavelets 1.3.0 needs setuptools < 81, dtcwt 0.14.0 declares numpy < 2. To make the file again, use a
+separate environment with numpy < 2, torch and scikit-image:
 
     python -m pip install "setuptools<81" six PyWavelets dtcwt==0.14.0
     python -m pip install --no-deps pytorch-wavelets==1.3.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gia
-from gia.attacks.registration import consensus, shift, shifts
+from gia.attacks.alignment import consensus, shift, shifts
 
 
 @pytest.fixture(scope="module")
