@@ -63,9 +63,7 @@ def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def named(path: Path) -> set[str]:
     """Everything that the import statements of a file may mean: modules, and names in them."""
-    return {
-        full for module, names in imports(path) for full in (module, *(f"{module}.{name}" for name in names))
-    }
+    return {full for module, names in imports(path) for full in (module, *(f"{module}.{name}" for name in names))}
 
 
 def graph(root: Path) -> dict[str, set[str]]:
@@ -158,7 +156,10 @@ def test_no_room_of_the_harness_imports_itself_by_way_of_others() -> None:
         ({"a": "if TYPE_CHECKING:\n    from gia import b", "b": "from gia.a import c"}, "aba"),
         ({"a": "from gia import b", "b": "from gia.p import c", "p/__init__": "from gia.a import d"}, "abpa"),
         ({"p/__init__": "from gia.p.run import run", "p/run": "", "p/b": "from gia.p import run"}, ""),
-        ({"p/__init__": "from gia.p.run import run", "p/run": "from gia.b import c", "b": "from gia.p import run"}, "b"),
+        (
+            {"p/__init__": "from gia.p.run import run", "p/run": "from gia.b import c", "b": "from gia.p import run"},
+            "b",
+        ),
         ({"p/__init__": "from gia.p import a", "p/a": "from gia.p import b", "p/b": "import gia"}, ""),
     ],
     ids=["in a function", "for types", "by a package", "a name", "a name that is a module's too", "a module"],

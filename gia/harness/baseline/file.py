@@ -124,8 +124,8 @@ def write(path: Path, entries: Mapping[str, Any]) -> None:
         return
     text = json.dumps({"cells": entries, "format": FORMAT}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(text.encode())
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def spread(values: Sequence[float]) -> float:

@@ -127,7 +127,9 @@ def test_an_image_without_a_reconstruction_scores_as_the_blind_guess(spy: Spy) -
 def test_values_are_means_over_images_of_gias_metrics(spy: Spy) -> None:
     """The table would hold something else than its column says."""
     seen = measure(PROTOCOL, BLOCK)
-    private = torch.from_numpy(seen.arrays["originals"]).float() / 255  # digits have 17 gray levels: 8 bits cost 1/510 at most
+    private = (
+        torch.from_numpy(seen.arrays["originals"]).float() / 255
+    )  # digits have 17 gray levels: 8 bits cost 1/510 at most
     expected = metrics.psnr(torch.zeros_like(private), private)
     assert seen.values["psnr"] == pytest.approx(float(expected.mean()), abs=0.1)
     assert seen.values["psnr"] == pytest.approx(math.fsum(seen.details["per_image"]["psnr"]) / 4)
@@ -292,9 +294,7 @@ def equipment(protocol: Protocol, model: nn.Module, public: Images, *, generator
 
 def test_the_attacker_s_equipment_is_made_from_public_images_only(spy: Spy) -> None:
     """A generator or an inverter would be trained on the images, or people, that it is to reveal."""
-    people = FACES.with_(
-        {"attacker.equip": equipment, "attacker.disjoint": "labels", "scoring.control_images": 4}
-    )
+    people = FACES.with_({"attacker.equip": equipment, "attacker.disjoint": "labels", "scoring.control_images": 4})
     measure(people, BLOCK)
     measure(people.with_({"attacker.disjoint": "images"}), BLOCK)
     measure(people.with_({"attacker.public": "digits"}), BLOCK)
