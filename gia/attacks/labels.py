@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gia.attacks.logits import logits_of
 from gia.federated import LocalTraining, Observation, set_mode
+from gia.federated.layers import classifier
 
 Rule = Literal["sign", "row_minimum", "counts"]
 
@@ -199,35 +200,23 @@ _RULES: Mapping[Rule, Callable[[_Classifier], Tensor]] = {
 
 
 def _classifier(model: nn.Module, observation: Observation) -> _Classifier:
-    """Find the linear layer whose output is what the model returns, whatever that output is made to be."""
+    """The classifier's observed gradients and its answer to gray images."""
     victim = set_mode(copy.deepcopy(model), observation.training)
     like = next(iter(observation.gradients.values()))
     gray = torch.linspace(0, 1, 17, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1)
     images = gray.expand(-1, *observation.image_shape).contiguous()
-    fed: dict[str, list[Tensor]] = {name: [] for name, part in victim.named_modules() if isinstance(part, nn.Linear)}
-    hooks = [
-        victim.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: fed[name].append(inputs[0]))
-        for name in fed
-    ]
+    logits_of(victim, images)  # an error of its own where the model does not take these images
+    name = classifier(victim, images, bias=False)
+    features: list[Tensor] = []
+    hook = victim.get_submodule(name).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     logits = logits_of(victim, images)
-    for hook in hooks:
-        hook.remove()
-    made_up = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
-    for name, inputs in fed.items():
-        layer = victim.get_submodule(name)
-        if len(inputs) != 1 or inputs[0].dim() != 2 or layer.out_features != logits.shape[1]:
-            continue
-        hook = layer.register_forward_hook(lambda *_: made_up)
-        yields_logits = logits_of(victim, images).equal(made_up)
-        hook.remove()
-        if yields_logits:
-            return _Classifier(
-                name=name,
-                weight=observation.gradients.get(f"{name}.weight"),
-                bias=observation.gradients.get(f"{name}.bias"),
-                features=inputs[0],
-                probabilities=logits.softmax(1),
-                batch_size=observation.batch_size,
-                local=observation.local,
-            )
-    raise ValueError(f"model: none of its linear layers {list(fed)} yields the logits, so no gradient tells labels")
+    hook.remove()
+    return _Classifier(
+        name=name,
+        weight=observation.gradients.get(f"{name}.weight"),
+        bias=observation.gradients.get(f"{name}.bias"),
+        features=features[0],
+        probabilities=logits.softmax(1),
+        batch_size=observation.batch_size,
+        local=observation.local,
+    )

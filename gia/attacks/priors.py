@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gia.attacks.alignment import consensus
 from gia.federated import Observation, set_mode
+from gia.federated.layers import BatchStatistics, batch_norm_layers
 
 #: (R, B, C, H, W) -> (R,) penalty per trial; smaller is more natural.
 Prior = Callable[[Tensor], Tensor]
@@ -96,9 +97,7 @@ def known_statistics(model: nn.Module, observation: Observation) -> dict[str, tu
     in every channel, which come from no data.
     """
     found = {}
-    for name, layer in model.named_modules():
-        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            continue
+    for name, layer in batch_norm_layers(model).items():
         mean, variance = layer.running_mean, layer.running_var
         if observation.batch_norm is not None and name in observation.batch_norm:
             found[name] = observation.batch_norm[name]
@@ -140,12 +139,6 @@ class BatchNormStatistics:
             name: [torch.stack([each[name][moment] for each in statistics]).to(like) for moment in (0, 1)]
             for name in statistics[0]
         }
-        self._seen: dict[str, tuple[Tensor, Tensor]] = {}
-        self._trials = 1
-        for name in self._known:
-            self._victim.get_submodule(name).register_forward_pre_hook(
-                lambda _, inputs, name=name: self._record(name, inputs[0])
-            )
 
     def __call__(self, images: Tensor) -> Tensor:
         if not self._victim.training:
@@ -155,20 +148,14 @@ class BatchNormStatistics:
         return torch.cat([self._penalty(images[trial], trial) for trial in trials])
 
     def _penalty(self, images: Tensor, trials: slice) -> Tensor:
-        self._seen, self._trials = {}, len(images)
-        self._victim(images.flatten(0, 1))
-        seen, self._seen = self._seen, {}  # they hold the graph
+        with BatchStatistics(self._victim, layers=self._known, trials=len(images), detach=False) as statistics:
+            self._victim(images.flatten(0, 1))
         found = images.new_zeros(len(images))
-        for place, (name, moments) in enumerate(seen.items()):
+        for place, (name, moments) in enumerate(statistics.seen.items()):
             factor = self._weight * (self._first if place == 0 else 1)
             for here, known in zip(moments, self._known[name], strict=True):
                 found = found + factor * _length(here - known[trials])
         return found
-
-    def _record(self, name: str, inputs: Tensor) -> None:
-        apart = inputs.reshape(self._trials, -1, *inputs.shape[1:])
-        variance, mean = torch.var_mean(apart, [1, *range(3, apart.dim())], correction=0)
-        self._seen[name] = mean, variance
 
 
 def _length(values: Tensor) -> Tensor:

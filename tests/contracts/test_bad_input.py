@@ -42,13 +42,17 @@ def with_nan(gradient):
 
 #: What is done to the shared gradients -> the error that must come, wherever it is noticed.
 BAD_GRADIENTS = {
-    "a wrong name": (renamed, ValueError, "gradients: the model has no parameter 'wrong.name'"),
-    "a missing parameter": (without_the_first, ValueError, "gradients: '.*weight' is missing"),
-    "a wrong shape": (with_first(lambda g: g[..., :-1]), ValueError, "gradients: '.*weight' has shape"),
-    "a wrong dtype": (with_first(torch.Tensor.half), ValueError, "gradients: '.*weight' has dtype torch.float16"),
-    "an integer dtype": (with_first(torch.Tensor.int), ValueError, "gradients: '.*weight' has dtype torch.int32"),
-    "NaN": (with_first(with_nan), ValueError, "gradients: '.*weight' holds NaN"),
-    "an array": (with_first(torch.Tensor.numpy), TypeError, "gradients: '.*weight' is a ndarray, expected a tensor"),
+    "a wrong name": (renamed, ValueError, "gradients: expected parameters of the model, .* got 'wrong.name'"),
+    "a missing parameter": (without_the_first, ValueError, "gradients: expected .* got none for '.*weight'"),
+    "a wrong shape": (
+        with_first(lambda g: g[..., :-1]),
+        ValueError,
+        r"gradients\['.*weight'\]: expected the parameter's shape",
+    ),
+    "a wrong dtype": (with_first(torch.Tensor.half), ValueError, r"gradients\['.*weight'\]: .* got torch.float16"),
+    "an integer dtype": (with_first(torch.Tensor.int), ValueError, r"gradients\['.*weight'\]: .* got torch.int32"),
+    "NaN": (with_first(with_nan), ValueError, r"gradients\['.*weight'\]: expected finite values"),
+    "an array": (with_first(torch.Tensor.numpy), TypeError, r"gradients\['.*weight'\]: expected a tensor, got ndarray"),
     "a list": (lambda gradients: list(gradients.values()), TypeError, "gradients: expected a mapping"),
     "nothing": (lambda gradients: {}, ValueError, "gradients: expected at least one"),
 }

@@ -22,8 +22,9 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
 from gia.federated.client import Loss, check_batch, check_labels
+from gia.federated.layers import batch_norm_layers
 from gia.federated.observation import shared_names
-from gia.models import keeping
+from gia.models import cached_net
 
 
 def _many(
@@ -188,8 +189,8 @@ def train_inverter(
     if cache is not None:
         settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
         facts = [*settings, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
-        rooms = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
-        key = keeping.key(model, {"images": images, "labels": labels}, facts, rooms=rooms)
+        folders = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
+        key = cached_net.key(model, {"images": images, "labels": labels}, facts, folders=folders)
         path = Path(cache) / f"inverter-{key}.safetensors"
         if path.exists():
             return Inverter.load(path).to(like.device)
@@ -208,7 +209,7 @@ def train_inverter(
     _initialize(inverter, images.mean(0), source)
     order = torch.randperm(len(images), generator=source).to(like.device)
     parts = [(images[part], labels[part]) for part in (order[apart:], order[:apart])]
-    if local is None and not (training and _has_batch_norm(model)):
+    if local is None and not (training and batch_norm_layers(model)):
         known, unseen = (gradients_of_images(model, inverter, *part, loss=loss, training=training) for part in parts)
     else:
         known, unseen = (
@@ -286,7 +287,3 @@ def _matched_error(outputs: Tensor, images: Tensor) -> Tensor:
         chosen = torch.from_numpy(np.stack([linear_sum_assignment(pair, maximize=True)[1] for pair in alike]))
         images = images.take_along_dim(chosen.to(images.device)[:, :, None, None, None], 1)
     return (outputs - images).square().mean()
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())

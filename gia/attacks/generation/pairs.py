@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 from gia.attacks.generation.inverter import Inverter
 from gia.federated import LocalTraining, set_mode
 from gia.federated.client import Loss
+from gia.federated.local_sgd import local_sgd
 from gia.federated.observation import shared_names
 
 #: Numbers that the gradients computed at once may hold, and how many examples there are at most.
@@ -107,10 +108,10 @@ class _Victim:
                     layer.track_running_stats = False
                     layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
-        def mean_loss(parameters: _State, images: Tensor, labels: Tensor) -> Tensor:
+        def mean_loss(parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
             return loss(functional_call(net, {**parameters, **frozen}, images), labels)
 
-        self._derivative: Callable[[_State, Tensor, Tensor], _State] = grad(mean_loss)
+        self._derivative: Callable[[Mapping[str, Tensor], Tensor, Tensor], _State] = grad(mean_loss)
 
     def gradient(self, images: Tensor, labels: Tensor) -> _State:
         """Of the mean loss of one batch."""
@@ -120,15 +121,10 @@ class _Victim:
         """(epochs, B, C, H, W), (epochs, B) -> the weights before minus the weights after local SGD."""
 
         def train(images: Tensor, labels: Tensor) -> _State:
-            now = dict(self.shared)
-            velocity = {name: torch.zeros_like(p) for name, p in now.items()}
-            for epoch in range(local.epochs):
-                for first in range(0, labels.shape[1], local.batch_size):
-                    step = slice(first, first + local.batch_size)
-                    slope = self._derivative(now, images[epoch, step], labels[epoch, step])
-                    velocity = {name: local.momentum * v + slope[name] for name, v in velocity.items()}
-                    now = {name: p - local.lr * velocity[name] for name, p in now.items()}
-            return {name: self.shared[name] - p for name, p in now.items()}
+            def gradient(weights: Mapping[str, Tensor], epoch: int, step: slice) -> _State:
+                return self._derivative(weights, images[epoch, step], labels[epoch, step])
+
+            return local_sgd(self.shared, gradient, images=labels.shape[1], local=local, fused=False)
 
         return train
 

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
 from gia.federated.client import Loss
+from gia.federated.local_sgd import local_sgd
 
 
 def matching_gradient(
@@ -75,14 +76,12 @@ def _simulated_update(
     The client's order of data is unknown to an attacker: the candidates are taken as they stand in every epoch, so
     candidate i plays the image that the client had in place i.
     """
-    weights, velocity = dict(start), {name: torch.zeros_like(p) for name, p in start.items()}
-    for _ in range(local.epochs):
-        for chosen in torch.split(torch.arange(len(images), device=images.device), local.batch_size):
-            value = loss(functional_call(victim, weights, (images[chosen],)), labels[chosen])
-            steps = torch.autograd.grad(
-                value, list(weights.values()), create_graph=create_graph, materialize_grads=True
-            )
-            for (name, weight), step in zip(list(weights.items()), steps, strict=True):
-                velocity[name] = local.momentum * velocity[name] + step
-                weights[name] = weight - local.lr * velocity[name]
-    return {name: start[name] - weight for name, weight in weights.items()}
+    order = torch.arange(len(images), device=images.device)
+
+    def gradient(weights: Mapping[str, Tensor], _: int, places: slice) -> dict[str, Tensor]:
+        chosen = order[places]
+        value = loss(functional_call(victim, dict(weights), (images[chosen],)), labels[chosen])
+        slopes = torch.autograd.grad(value, list(weights.values()), create_graph=create_graph, materialize_grads=True)
+        return dict(zip(weights, slopes, strict=True))
+
+    return local_sgd(start, gradient, images=len(images), local=local, fused=False)
