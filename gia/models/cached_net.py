@@ -14,8 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gia.numerics import replacing
-from gia.numerics import fingerprint
+from gia.numerics import fingerprint, replacing
 
 __all__ = ["key", "read", "write"]
 

@@ -173,10 +173,13 @@ def train_inverter(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if hashed is not None and hashed < 1:
         raise ValueError(f"hashed: expected at least 1 bucket, got {hashed}")
-    if not lr > 0 or not 0 < held_out < 1 or any(units < 1 for units in hidden):
-        raise ValueError(
-            f"lr, held_out, hidden: expected > 0, between 0 and 1, and >= 1, got {lr}, {held_out} and {tuple(hidden)}"
-        )
+    for name, got, right, wanted in (
+        ("lr", lr, lr > 0, "> 0"),
+        ("held_out", held_out, 0 < held_out < 1, "a share between 0 and 1"),
+        ("hidden", tuple(hidden), all(units >= 1 for units in hidden), "at least 1 unit per layer"),
+    ):
+        if not right:
+            raise ValueError(f"{name}: expected {wanted}, got {got}")
     apart = max(batch_size, round(held_out * len(images)))
     if len(images) - apart < batch_size:
         raise ValueError(f"images: expected at least {2 * batch_size}, for training and held out, got {len(images)}")

@@ -1,4 +1,4 @@
-"""The plain engine: the matching loss by double backward, one trial at a time. The oracle for every faster one."""
+"""The plain engine: the matching loss by double backward, one trial at a time. Faster engines are tested against it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def matching_gradient(
     labels = labels.detach().requires_grad_(soft)
     gradients = simulated(victim, targets, images, labels, loss=loss, local=local, create_graph=True)
     value = objective(Agreement(list(gradients), list(gradients.values()), [targets[name] for name in gradients]))
-    # Only the images (and soft labels) are asked for, so the weights' second derivatives are never formed.
-    found = torch.autograd.grad(value, [images, labels] if soft else [images])
-    return value.detach(), found[0], found[1] if soft else None
+    # Only gradients to the images (and soft labels) are asked for: second derivatives to the weights are never formed.
+    derivatives = torch.autograd.grad(value, [images, labels] if soft else [images])
+    return value.detach(), derivatives[0], derivatives[1] if soft else None
 
 
 def simulated(
@@ -53,13 +53,13 @@ def simulated(
     local: LocalTraining | None,
     create_graph: bool = False,
 ) -> dict[str, Tensor]:
-    """What a client with these images would share of the named parameters: its gradient, or its update."""
+    """The gradient, or the update of local training, that a client with these images would share."""
     parameters = {name: p for name, p in victim.named_parameters() if name in names}
     if local is not None:
         return _simulated_update(victim, parameters, images, labels, loss, local, create_graph)
     value = loss(victim(images), labels)
-    found = torch.autograd.grad(value, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
-    return dict(zip(parameters, found, strict=True))
+    gradients = torch.autograd.grad(value, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(parameters, gradients, strict=True))
 
 
 def _simulated_update(
