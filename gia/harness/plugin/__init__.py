@@ -16,7 +16,7 @@ REGISTER = "claims/claims.toml"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run, where the register lies, and who measures."""
-    add(parser, "--gia-", defaults=True)
+    add(parser, "--gia-")
     parser.addini("claims_register", f"the register of claims, relative to the root (default: {REGISTER})")
     parser.addini("claims_experiment", "the module that measures and draws", default="gia.experiment")
 
