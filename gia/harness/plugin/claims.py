@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from gia.harness.decide.register import Claim, Register
 from gia.harness.decide.table import Table, Value
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.laboratory import Laboratory, Substitution
-from gia.harness.report import rows, text
+from gia.harness.report import rows
 from gia.numerics import replacing
 
 Item = TypeVar("Item")
@@ -341,10 +340,10 @@ class Claims:
         self.rows.append(row)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
-        self._context.announce(text.line(row))
+        self._context.announce(rows.line(row))
         if self._context.substitute is None and not rows.as_expected(row):
             raise UnexpectedOutcomeError(
-                f"{text.line(row)}\n  claim: {claim.statement}\n"
+                f"{rows.line(row)}\n  claim: {claim.statement}\n"
                 f"  measured at {self.scale} scale: {verdict.measured}; {row['why']}\n"
                 f"  the register expects {row['expected']!r} because: {row['reason']}\n"
                 "  If the measurement is right, move `expected` in a commit that states this evidence."
@@ -355,7 +354,7 @@ class Claims:
         """Write verdicts.json with what is finished."""
         self._context.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._context.folder / "verdicts.json") as file:
-            file.write((json.dumps(self.rows, indent=1, allow_nan=False) + "\n").encode())
+            file.write(rows.to_json(self.rows).encode())
 
     def draw(
         self, id: str, table: Table, value: Deciding | None = None, *, reported: Reported | None = None

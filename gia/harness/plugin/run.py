@@ -23,7 +23,9 @@ from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
-from gia.harness.report import markdown, rows, text
+from gia.harness.report.markdown import markdown
+from gia.harness.report.rows import Run
+from gia.harness.report.text import terminal
 from gia.harness.timing.against_base import commit_of
 from gia.numerics import REPEATABLE
 
@@ -212,7 +214,7 @@ class ClaimRun:
         if self._claims is None:
             return
         self._claims.write()
-        report = markdown.document(self._report())
+        report = markdown(self._report())
         (self.folder / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
@@ -224,7 +226,7 @@ class ClaimRun:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         if self._claims is not None:
             terminalreporter.section(f"claims at {self.scale} scale")
-            terminalreporter.write_line(text.table(self._report(), terminalreporter._tw.fullwidth))
+            terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
             terminalreporter.write_line(f"reports: {self.folder}")
 
     def _blocks(self) -> Path:
@@ -263,9 +265,9 @@ class ClaimRun:
         self.notices.append(text)
         self._progress.line(f"warning: {text}")
 
-    def _report(self) -> rows.Run:
+    def _report(self) -> Run:
         order, partial = list(self.register), not self.selection.whole("claim")
-        return rows.Run(
+        return Run(
             scale=self.scale,
             environment=self.environment,
             rows=sorted(self.claims.rows, key=lambda row: order.index(row["id"])),
