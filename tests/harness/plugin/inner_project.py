@@ -73,13 +73,13 @@ class Inner:
         self.path = pytester.path
         (self.path / "claims").mkdir()
         self.write_settings()
+        monkeypatch.syspath_prepend(write_entry_point(self.path / "installed"))
         shutil.copy(planted.__file__, self.path / "planted.py")
 
-    def write_settings(self, *lines: str, experiment: str = "planted") -> None:
-        """The file pytest.ini; without an entry point, the plugin and its short options are named."""
-        plugins = "-p gia.harness.plugin -p gia.harness.plugin.short -p no:cacheprovider"
-        settings = ("[pytest]", f"addopts = {plugins}", "pythonpath = .", f"claims_experiment = {experiment}", *lines)
-        (self.path / "pytest.ini").write_text("\n".join(settings) + "\n")
+    def write_settings(self, *lines: str, experiment: str = "planted", plugins: str = "") -> None:
+        """The file pytest.ini; `plugins` are named on the command line."""
+        settings = (f"addopts = -p no:cacheprovider {plugins}", "pythonpath = .", f"claims_experiment = {experiment}")
+        (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *settings, *lines]) + "\n")
 
     def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
         """Add rows to the register, and write a module of tests."""
@@ -110,12 +110,23 @@ class Inner:
         return path.read_text().splitlines() if path.exists() else []
 
 
+def write_entry_point(folder: Path) -> Path:
+    """What pip would leave in a folder of `sys.path`, so that pytest finds the plugin where gia is not installed."""
+    facts = folder / "gia-0.1.0.dist-info"
+    facts.mkdir(parents=True, exist_ok=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: gia\nVersion: 0.1.0\n")
+    (facts / "entry_points.txt").write_text("[pytest11]\ngia = gia.harness.plugin\n")
+    return folder
+
+
 def verdicts_in(folder: Path) -> dict[str, dict[str, Any]]:
     """Claim id -> row of a run folder."""
     return {row["id"]: row for row in json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))}
 
 
-def environment(**more: str) -> Mapping[str, str]:
-    """The environment of an inner run in another process."""
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+def environment(folder: Path, **more: str) -> Mapping[str, str]:
+    """The environment of an inner run in another process, for which `folder` gets an entry point."""
+    paths = [str(REPOSITORY), str(write_entry_point(folder)), os.environ.get("PYTHONPATH", "")]
+    unset = ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), **more}
