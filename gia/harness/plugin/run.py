@@ -48,6 +48,8 @@ def begin(config: pytest.Config, register: Path) -> None:
         raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline")
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
+    if option.gia_rebaseline and option.gia_attack is not None:
+        raise pytest.UsageError("--gia-rebaseline: expected without --gia-attack, since baselines are of the own attacks")
     if option.gia_repeats < 1:
         raise pytest.UsageError(f"--gia-repeats: expected at least 1, got {option.gia_repeats}")
     if option.gia_base is not None:
@@ -63,7 +65,6 @@ def begin(config: pytest.Config, register: Path) -> None:
     config.stash[RUN] = run
     for name, plugin in {"claims": run, "selection": run.selection, "timings": run.timings}.items():
         config.pluginmanager.register(plugin, f"gia-{name}")
-    config.pluginmanager.import_plugin("gia.harness.plugin.fixtures")
 
 
 class ClaimRun:
@@ -90,6 +91,10 @@ class ClaimRun:
         if option.gia_attack is not None:
             self.environment["attack"] = option.gia_attack
         self.notices: list[str] = []
+        if option.gia_attack is not None:
+            self.notices.append(
+                f"{option.gia_attack} takes the place of each protocol's attack; no verdict is compared with the register"
+            )
         self.selection = Selection(config, register.parent)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config)
@@ -186,6 +191,7 @@ class ClaimRun:
             try:
                 self.claims.write()
             except OSError as error:
+                self._claims = None  # no report can be written at the end either
                 raise pytest.UsageError(
                     f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}"
                 ) from error

@@ -99,12 +99,12 @@ def row(
 
 
 def as_expected(row: Row) -> bool:
-    """Whether the outcome is the one that the register expects.
+    """Whether the outcome is the one that the register expects; True where nothing is expected (None).
 
     >>> as_expected({"outcome": "refuted", "expected": "refuted"})
     True
     """
-    return bool(row["outcome"] == row["expected"])
+    return row["expected"] is None or bool(row["outcome"] == row["expected"])
 
 
 def outcome(row: Row) -> str:
@@ -115,7 +115,8 @@ def outcome(row: Row) -> str:
     """
     if not as_expected(row):
         return f"{row['outcome']} (expected: {row['expected']})"
-    return "supported" if row["outcome"] == "supported" else f"{row['outcome']} (expected)"
+    plain = row["expected"] is None or row["outcome"] == "supported"
+    return str(row["outcome"]) if plain else f"{row['outcome']} (expected)"
 
 
 def line(row: Row) -> str:

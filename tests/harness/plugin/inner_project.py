@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gia.harness import pictures
 from gia.numerics import reproducible
+from tests.harness import planted
 
 with reproducible():
     pass  # pytester forgets the modules that an inner run imports first, and torch cannot import all of its own twice
+
+#: The root of this repository, where an inner run in another process finds gia.
+REPOSITORY = Path(__file__).parents[3]
+
+SCALES = 'scales = ["reduced", "paper"]\n'
 
 ROW = """
 [[claim]]
@@ -21,64 +29,11 @@ statement = "Planted."
 kind = "{kind}"
 metric = "psnr"
 unit = "dB"
-margin = {margin}
+{margin}
 {direction}
 source = "Fig. 0"
 paper = "SSIM .9 to .1"
 expected = {{ reduced = ["{expected}", "planted so"], paper = ["supported", "not run"] }}
-"""
-
-#: A measure whose number is `settings.base` less `settings.slope` per doubling, with noise of a tenth of a dB.
-PLANTED = """
-import math
-from dataclasses import replace
-from pathlib import Path
-
-import torch
-
-from gia.harness.protocol import Protocol
-from gia.harness.controls import Control
-from gia.harness.scene import Measurement
-
-PROTOCOL = Protocol(
-    attack="dlg", victim={"name": "mlp"}, data="digits", image_size=8, settings={"slope": 2.0, "void": 0}
-)
-
-
-def with_slope(slope, **changes):
-    return replace(PROTOCOL, settings={**PROTOCOL.settings, "slope": slope}, **changes)
-
-
-def batch(protocol, size):
-    return replace(protocol, batch_size=size)
-
-
-def planted(protocol, block):
-    with open("computed.txt", "a") as log:
-        log.write(f"{block.claim} {block.index} {protocol.batch_size}\\n")
-    noise = float(torch.rand((), generator=block.generator("noise", protocol.batch_size)))
-    return Measurement(values={"psnr": 20 + 0.1 * noise - protocol.settings["slope"] * math.log2(protocol.batch_size)})
-
-
-def first_six_undecided(protocol, block):
-    if block.index >= 6:
-        return planted(protocol, block)
-    sign = 1 if block.index % 2 else -1
-    return Measurement(values={"psnr": 20 + 3 * sign * math.log2(protocol.batch_size)})
-
-
-def two_undecided(protocol, block):
-    return planted(protocol if block.index not in (2, 5) else replace(protocol, settings={"slope": -1.0}), block)
-
-
-def fails_at_first(protocol, block):
-    return Control(block.index >= protocol.settings["void"], "planted")
-
-
-def crashing(protocol, block):
-    if block.index == 3:
-        raise ZeroDivisionError("planted in block 3")
-    return planted(protocol, block)
 """
 
 HEAD = """
@@ -91,19 +46,21 @@ from planted import *
 TREND = """
 @pytest.mark.claim("{id}")
 def test_{name}(claims):
-    claims.trend("{id}", with_slope({slope}), levels=(1, 2, 4), change=batch, x=math.log2, measure={measure})
+    claims.trend("{id}", Level(slope={slope}), levels=(1, 2, 4), change=batch, x=math.log2{measure})
 """
 
 
-def row(id: str, expected: str = "supported", kind: str = "trend", margin: float = 0.5) -> str:
+def row(id: str, expected: str = "supported", kind: str = "trend") -> str:
     """A row of an inner register."""
     direction = 'direction = "worse"' if kind in ("trend", "paired") else ""
+    margin = "" if kind in ("universal", "exact") else "margin = 0.5"
     return ROW.format(id=id, kind=kind, margin=margin, direction=direction, expected=expected)
 
 
-def trend(id: str, slope: float = 2.0, measure: str = "planted") -> str:
-    """A test of a trend."""
-    return TREND.format(id=id, name=id.replace(".", "_"), slope=slope, measure=measure)
+def trend(id: str, slope: float = 2.0, measure: str | None = None) -> str:
+    """A test of a trend; the measure is the laboratory's own or another one of the module `planted`."""
+    own = "" if measure is None else f", measure={measure}"
+    return TREND.format(id=id, name=id.replace(".", "_"), slope=slope, measure=own)
 
 
 class Inner:
@@ -112,40 +69,64 @@ class Inner:
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS"):
             monkeypatch.delenv(name, raising=False)
-        self._monkeypatch = monkeypatch
-        self._curves = pictures.curves
-        monkeypatch.setattr(pictures, "curves", lambda path, *_, **__: path.touch())  # half of an inner run's time
         self.pytester = pytester
         self.path = pytester.path
         (self.path / "claims").mkdir()
-        (self.path / "planted.py").write_text(PLANTED)
-        (self.path / "pytest.ini").write_text(
-            "[pytest]\naddopts = -p gia.harness.plugin -p no:cacheprovider\npythonpath = .\n"
-        )
+        self.write_settings()
+        monkeypatch.syspath_prepend(write_entry_point(self.path / "installed"))
+        shutil.copy(planted.__file__, self.path / "planted.py")
+
+    def write_settings(self, *lines: str, experiment: str = "planted", plugins: str = "") -> None:
+        """The file pytest.ini; `plugins` are named on the command line."""
+        settings = (f"addopts = -p no:cacheprovider {plugins}", "pythonpath = .", f"claims_experiment = {experiment}")
+        (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *settings, *lines]) + "\n")
 
     def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
+        """Add rows to the register, and write a module of tests."""
         register = self.path / "claims" / "claims.toml"
-        before = register.read_text() if register.exists() else 'scales = ["reduced", "paper"]\n'
+        before = register.read_text() if register.exists() else SCALES
         register.write_text(before + "".join(rows))
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
 
-    def draw_pictures(self) -> None:
-        """Draw for real what is otherwise an empty file."""
-        self._monkeypatch.setattr(pictures, "curves", self._curves)
-
     def run(self, *options: str) -> pytest.RunResult:
-        return self.pytester.runpytest_inprocess("claims", "--workers=0", *options, no_reraise_ctrlc=True)
+        """Run the claims in this process, without worker processes."""
+        return self.pytester.runpytest_inprocess("claims", "--gia-workers=0", *options, no_reraise_ctrlc=True)
 
     @property
     def folder(self) -> Path:
+        """The only run folder."""
         (folder,) = (self.path / ".gia" / "runs").iterdir()
         return folder
 
     @property
     def verdicts(self) -> dict[str, dict[str, Any]]:
-        return {row["id"]: row for row in json.loads((self.folder / "verdicts.json").read_text())}
+        """Claim id -> row of the only run folder."""
+        return verdicts_in(self.folder)
 
     @property
     def computed(self) -> list[str]:
+        """What was measured: claim, block, size."""
         path = self.path / "computed.txt"
         return path.read_text().splitlines() if path.exists() else []
+
+
+def write_entry_point(folder: Path) -> Path:
+    """What pip would leave in a folder of `sys.path`, so that pytest finds the plugin where gia is not installed."""
+    facts = folder / "gia-0.1.0.dist-info"
+    facts.mkdir(parents=True, exist_ok=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: gia\nVersion: 0.1.0\n")
+    (facts / "entry_points.txt").write_text("[pytest11]\ngia = gia.harness.plugin\n")
+    return folder
+
+
+def verdicts_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """Claim id -> row of a run folder."""
+    return {row["id"]: row for row in json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))}
+
+
+def environment(folder: Path, **more: str) -> Mapping[str, str]:
+    """The environment of an inner run in another process, for which `folder` gets an entry point."""
+    paths = [str(REPOSITORY), str(write_entry_point(folder)), os.environ.get("PYTHONPATH", "")]
+    unset = ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), **more}
