@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
-
 from tests.harness.inner_project import Inner, row, trend
 
 pytest_plugins = ["pytester"]
