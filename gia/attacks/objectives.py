@@ -51,7 +51,7 @@ class Agreement:
 
     @cached_property
     def difference(self) -> Tensor:
-        """Sum of (g-t)*(g-t). It is a sum of its own, since squared - 2*inner + target_squared cancels near a match."""
+        """Sum of (g-t)*(g-t). A separate sum, since squared - 2*inner + target_squared cancels near a match."""
         pairs = zip(self._gradients, self._targets, strict=True)
         return torch.stack([(gradient - target).square().sum() for gradient, target in pairs], -1)
 

@@ -21,7 +21,7 @@ _FORMAT = "gia.Inverter/1"
 class Inverter(nn.Module):
     """A multilayer perceptron from gradients to the images behind them (Wu et al., 2023, section 3).
 
-    Each parameter's gradient is divided by a scale of its own. With a hash, every entry is then added to one of
+    Each parameter's gradient is divided by its own scale. With a hash, every entry is then added to one of
     `hashed` buckets with a random sign; bucket and sign are drawn once. The result is scaled to norm 1 and every
     feature is standardized by the training pairs. `train_inverter` makes an inverter, `load` reads one.
 

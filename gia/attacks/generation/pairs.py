@@ -104,7 +104,7 @@ class _Victim:
                     setattr(layer, name, nn.LeakyReLU((part.lower + part.upper) / 2))
         if training:
             for layer in net.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # nothing is kept of a batch's statistics
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # batch statistics must not be stored
                     layer.track_running_stats = False
                     layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
