@@ -43,9 +43,7 @@ def test_a_row_has_a_picture_of_its_levels_and_one_of_a_block_s_images(tmp_path:
         assert {(0, 0, 0), (60, 60, 60), (255, 255, 255)} <= set(colours)
 
 
-def test_private_images_are_shown_once_where_levels_share_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_private_images_are_shown_once_where_levels_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture would repeat one row for each level, or hide that levels attack different images."""
     shown: list[dict[str, np.ndarray]] = []
     monkeypatch.setattr(pictures, "grid", lambda path, rows: shown.append(rows))
