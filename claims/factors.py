@@ -7,44 +7,54 @@ from typing import Any
 
 import pytest
 
-from claims.protocols import CELLS
+from claims.cell import Cell, Change
+from claims.reported import REPORTED
+from claims.scales import SCALES, Scale
+from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Verdict
-from gia.harness.protocol import Protocol
-from gia.harness.session import Claims
-from gia.harness.table import Table
+from gia.harness.plugin.claims import Claims, Deciding
 
 
 def attack_types(factor: str) -> list[Any]:
-    """Those with a cell of this factor, each marked with its row of the register."""
-    return [pytest.param(name, marks=pytest.mark.claim(f"{name}.{factor}")) for name in CELLS["reduced"][factor]]
+    """Those with a cell of this factor at any scale, each marked with its row of the register."""
+    names = dict.fromkeys(name for scale in SCALES for name in scale.CELLS.get(factor, {}))
+    return [pytest.param(name, marks=pytest.mark.claim(f"{name}.{factor}")) for name in names]
+
+
+def cell_of(scale: Scale, attack_type: str, factor: str) -> Cell:
+    """The cell; the running test is skipped where this scale has none."""
+    cell = scale.CELLS.get(factor, {}).get(attack_type)
+    if cell is None:
+        pytest.skip(f"no cell at this scale: {attack_type}.{factor}")
+    return cell
 
 
 def decide(
     claims: Claims,
-    attack_type: str,
-    factor: str,
-    change: Callable[[Protocol, Any], Protocol],
+    scale: Scale,
+    id: str,
+    change: Change,
+    *,
     x: Callable[[Any], float] = float,
+    value: Deciding | None = None,
 ) -> Verdict:
-    """The verdict on `TYPE.FACTOR`, of the register's kind; a cell may have a change or an x of its own."""
-    cell = CELLS[claims.scale][factor][attack_type]
-    return claims.cell(
-        f"{attack_type}.{factor}",
+    """The verdict on the row `TYPE.FACTOR`, of the register's kind; the cell's own change and x come first."""
+    attack_type, _, factor = id.partition(".")
+    cell = cell_of(scale, attack_type, factor)
+    return claims.compare(
+        id,
         cell.protocol,
         levels=cell.levels + cell.shown,
-        **({"shown": len(cell.shown)} if cell.shown else {}),
+        shown=len(cell.shown),
         change=cell.change or change,
         x=cell.x or x,
-        reported=cell.reported,
-        reported_as=cell.reported_as,
+        value=value,
+        reported=REPORTED.get(id),
     )
 
 
-def table(
-    claims: Claims, attack_type: str, factor: str, change: Callable[[Protocol, Any], Protocol], blocks: int
-) -> Table:
-    """The blocks behind `TYPE.FACTOR`, for another claim that reads some of its levels."""
-    cell = CELLS[claims.scale][factor][attack_type]
-    return claims.table(
-        f"{attack_type}.{factor}", cell.protocol, levels=cell.levels, change=cell.change or change, blocks=blocks
-    )
+def table(claims: Claims, scale: Scale, id: str, change: Change, blocks: int) -> Table:
+    """The blocks behind the row `TYPE.FACTOR`, for another claim that reads some of its levels."""
+    attack_type, _, factor = id.partition(".")
+    cell = cell_of(scale, attack_type, factor)
+    return claims.table(id, cell.protocol, levels=cell.levels, change=cell.change or change, blocks=blocks)

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 import gia
-from gia.data import Images, load
+from gia.data import Images, load_cached
 from gia.federated import Client, LocalTraining, fit_limits
 from gia.federated.training import fit
 from gia.federated.validation import ValidationReport, validate_model
 from gia.models import build
 from gia.numerics import reproducible
 
+Value = TypeVar("Value")
+
 #: Name -> widths and arguments of `build`; small, so that hundreds are trained in a minute.
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "mlp": ((32, 64, 128, 256, 500), {}),
     "mlp-deep": ((48, 96), {"hidden": (128, 64)}),
     "lenet": ((8, 12, 16), {}),
@@ -45,8 +47,6 @@ BATCHES = (2, 4, 8, 16, 32)
 SEEDS = {"fit": range(0, 56, 2), "held out": range(1, 57, 2)}
 FEDERATED_SEEDS = {"fit": range(0, 14, 2), "held out": range(1, 15, 2)}
 
-images_of = lru_cache(load)
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -55,12 +55,12 @@ class Trial:
     architecture: str
     seed: int
 
-    def draw(self, values):
-        """One of the values, by this trial's own generator."""
+    def draw(self, values: Sequence[Value]) -> Value:
+        """One of the values, drawn by a generator of this trial."""
         return values[int(torch.randint(len(values), (1,), generator=self.generator(f"draw {values}")))]
 
     def generator(self, purpose: str) -> torch.Generator:
-        """One for each purpose."""
+        """One generator for each purpose."""
         return torch.Generator().manual_seed(zlib.crc32(f"{self.architecture} {self.seed} {purpose}".encode()))
 
 
@@ -71,13 +71,13 @@ def trials(half: str) -> list[Trial]:
 
 
 def reports(trial: Trial) -> list[ValidationReport]:
-    """What clients say of the models that one honest training sends them."""
+    """The clients' reports on the models that one honest training sends them."""
     return list((_federated if trial.architecture in FEDERATED else _central)(trial))
 
 
 def _victim(trial: Trial, data: Images, architecture: str) -> nn.Module:
     widths, options = ARCHITECTURES[architecture]
-    settings = {"activation": trial.draw(ACTIVATIONS), "width": trial.draw(widths)} | options
+    settings: dict[str, Any] = {"activation": trial.draw(ACTIVATIONS), "width": trial.draw(widths)} | options
     return build(
         architecture.partition("-")[0],
         num_classes=data.num_classes,
@@ -91,7 +91,7 @@ def _victim(trial: Trial, data: Images, architecture: str) -> nn.Module:
 def _central(trial: Trial) -> Iterator[ValidationReport]:
     """A training by Adam: before it, early in it and after it. The images of the client's batch were trained on."""
     name = trial.draw(tuple(DATA))
-    data = images_of(name, image_size=DATA[name])
+    data = load_cached(name, image_size=DATA[name])
     data = data.take(torch.randperm(len(data.labels), generator=trial.generator("data"))[:96])
     model = _victim(trial, data, trial.architecture)
     steps, lr = trial.draw((4, 8, 16)), trial.draw((1e-3, 3e-3))
@@ -113,11 +113,12 @@ def _central(trial: Trial) -> Iterator[ValidationReport]:
 
 def _federated(trial: Trial) -> Iterator[ValidationReport]:
     """Five clients with eight people each average their weights over rounds; each checks each round's model."""
-    data = images_of("faces", image_size=16)
+    data = load_cached("faces", image_size=16)
     model = _victim(trial, data, FEDERATED[trial.architecture])
     local = LocalTraining(trial.draw((1, 2)), 10, lr=trial.draw((0.02, 0.1)))
     training = trial.draw((False, True))
-    sent, before = model, None
+    sent: nn.Module = model
+    before: nn.Module | None = None
     for _ in range(4):
         updates = []
         for client in range(5):
@@ -128,20 +129,20 @@ def _federated(trial: Trial) -> Iterator[ValidationReport]:
         before, sent = sent, copy.deepcopy(sent)
         with torch.no_grad():
             for key, parameter in sent.named_parameters():
-                parameter -= torch.stack([update[key] for update in updates]).mean(0)
+                parameter.sub_(torch.stack([update[key] for update in updates]).mean(0))
 
 
 def main() -> None:
     """Fit and write."""
     with reproducible():
-        found = fit_limits(report for trial in trials("fit") for report in reports(trial))
+        limits = fit_limits(report for trial in trials("fit") for report in reports(trial))
     path = Path(gia.__file__).parent / "federated" / "limits.toml"
     lines = [
         "# Written by `python -m claims.honest`: twice the largest value of honest models, half as far from 1 for",
         "# similar_rows. False alarms are counted on other models (claims/honest.py).",
         "",
         "[limits]",
-        *(f"{check} = {float(f'{value:.4g}')}" for check, value in sorted(found.items())),
+        *(f"{check} = {float(f'{value:.4g}')}" for check, value in sorted(limits.items())),
         "",
         "[provenance]",
         f'torch = "{torch.__version__}"',

@@ -26,10 +26,9 @@ def attacked(folder: Path, *, victim: dict[str, Any], dtype: str, seed: int, ste
     model.load_state_dict(load_file(folder / "model.safetensors"))
     observation = gia.Observation.load(folder / "observation.safetensors")
     with gia.numerics.reproducible():
-        found = gia.attacks.ATTACKS["inverting_gradients"](
+        return gia.attacks.inverting_gradients(
             model, observation, generator=torch.Generator().manual_seed(seed), steps=steps
-        )
-    return found.images
+        ).images
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One result beyond what a run may cost: made once by this command, and kept with where it came from.
+"""One result beyond what a run may cost: made once by this command, and stored with where it came from.
 
     python -m claims.stored        # ResNet-18 at its full width, about forty minutes of one core
 
@@ -9,37 +9,41 @@ baselines/stored/resnet18.json and .png, a level as soon as it is finished; a le
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claims.protocols import PROTOCOLS
-from claims.protocols.changes import batches_of
-from gia.harness import pictures
-from gia.harness.blocks import Block
-from gia.harness.protocol import Protocol
-from gia.harness.run import measure
-from gia.harness.scene import Measurement
+from claims.changes import batches_of
+from claims.paper import op
+from gia import pictures
+from gia.experiment import Measurement, Protocol, measure
+from gia.harness.blocks.block import Block
 from gia.numerics import environment, fingerprint, reproducible
 
 FOLDER = Path(__file__).parents[1] / "baselines" / "stored"
 BLOCK = Block("stored.resnet18", 0, {})
 BATCH_SIZES = (1, 4)
 
-PROTOCOL = replace(
-    PROTOCOLS["paper"]["op"], data="cifar10-samples", images=8, pattern_batch=8, settings={"steps": 1_000}, control=None
+PROTOCOL = op.PROTOCOL.with_(
+    {
+        "batch.data": "cifar10-samples",
+        "batch.images": 8,
+        "batch.pattern_batch": 8,
+        "attacker.settings.steps": 1_000,
+        "scoring.control": None,
+    }
 )
 
 
 def entry(protocol: Protocol, seen: Measurement) -> dict[str, Any]:
-    """What is kept of one level, as plain JSON."""
+    """What is stored of one level, as plain JSON."""
+    details = seen.details
     return {
         "values": dict(seen.values),
-        "blind": dict(seen.blind),
-        "per_image": {metric: list(values) for metric, values in seen.per_image.items()},
-        "objective": seen.objective,
-        "gradient_evaluations": seen.gradient_evaluations,
-        "seconds": round(seen.seconds, 1),
+        "blind": details["blind"],
+        "per_image": details["per_image"],
+        "objective": details.get("objective"),
+        "gradient_evaluations": seen.counts["gradient_evaluations"],
+        "seconds": round(details["seconds"], 1),
         "protocol": protocol.described(),
         "environment": environment(),
         "fingerprint": fingerprint(),
@@ -50,19 +54,18 @@ def main() -> None:
     """Measure the levels that are missing."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "resnet18.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for batch_size in BATCH_SIZES:
         label = f"B={batch_size}"
-        if label in kept:
+        if label in stored:
             continue
         protocol = batches_of(PROTOCOL, batch_size)
         with reproducible():
             seen = measure(protocol, BLOCK)
-            kept[label] = entry(protocol, seen)
-        path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        assert seen.originals is not None
-        assert seen.reconstructions is not None
-        pictures.grid(FOLDER / f"resnet18-{label}.png", {"private": seen.originals, label: seen.reconstructions})
+            stored[label] = entry(protocol, seen)
+        path.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        rows = {"private": seen.arrays["originals"], label: seen.arrays["reconstructions"]}
+        pictures.grid(FOLDER / f"resnet18-{label}.png", rows)
 
 
 if __name__ == "__main__":

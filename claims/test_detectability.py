@@ -1,36 +1,41 @@
-"""Whether a client's checks catch a malicious model, spare honest ones, and what gets past them (Sec. VI, stage 3)."""
+"""Whether a client's checks catch a malicious model, spare honest ones, and what passes them (Sec. VI, stage 3)."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
-from claims.evasion import BATCH, attempt
+from claims.evasion import BATCH, Attempt, Manipulation, attempt
 from claims.honest import reports, trials
-from claims.test_isolation import SOURCES, VICTIMS, before_classifier
-from gia.data import load
+from claims.victims import VICTIMS, before_classifier, drawn, first_alone
+from gia import pictures
+from gia.data import load_cached
+from gia.experiment import Attacker, Batch, Measurement, Protocol, Victim
 from gia.federated import validate_model
 from gia.federated.server import Empirical, Laplace, classifier, fish_class, imprint, probed
-from gia.federated.validation import default_limits
-from gia.harness import pictures
+from gia.federated.validation import ValidationReport, default_limits
+from gia.harness.blocks.block import Block
 from gia.harness.decide import verdicts
 from gia.harness.decide.counterexamples import universal
-from gia.harness.protocol import Protocol
-from gia.harness.scene import Measurement
-from gia.harness.table import LOOKS
+from gia.harness.decide.looks import look_twice
+from gia.harness.decide.table import Table
+from gia.harness.decide.verdicts import Look, Verdict
+from gia.harness.plugin.claims import Claims
 from gia.models import build
 from gia.numerics import reproducible
 
-images_of = lru_cache(load)
+Strategies = dict[str, st.SearchStrategy[Any]]
 
 #: From the weakest on.
 OUTCOMES = ("refuted", "inconclusive", "supported")
@@ -39,7 +44,7 @@ OUTCOMES = ("refuted", "inconclusive", "supported")
 class Renamed(nn.Module):
     """The same computation from plain layers, under names that say nothing."""
 
-    def __init__(self, sent):
+    def __init__(self, sent: Any) -> None:
         super().__init__()
         block = copy.deepcopy(sent.imprint)
         first, last = (nn.Linear(*layer.weight.shape[::-1]) for layer in (block.measure, block.spread))
@@ -49,55 +54,49 @@ class Renamed(nn.Module):
         self.stage = nn.Sequential(nn.Flatten(), first, block.activation, last, nn.Unflatten(1, shape))
         self.backbone = copy.deepcopy(sent.model)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> logits."""
-        return self.backbone(self.stage(images))
+        logits: Tensor = self.backbone(self.stage(images))
+        return logits
 
 
-def drawn(source, name, activation, batch_size, dtype, seed):
-    """An honest model and real images for it."""
-    g = torch.Generator().manual_seed(seed)
-    size, data = SOURCES[source], images_of(source, image_size=SOURCES[source])
-    chosen = torch.randperm(len(data.labels), generator=g)
-    images, labels = data.images[chosen].to(getattr(torch, dtype)), data.labels[chosen]
-    options = {"num_classes": data.num_classes, "image_size": size, "channels": images.shape[1], "width": 8}
-    model = build(name, activation=activation, generator=g, dtype=images.dtype, **options).eval()
-    return model, (images[:batch_size], labels[:batch_size]), images[batch_size:], g
-
-
-def flagged(report):
+def flagged(report: ValidationReport) -> float:
     """How far the finding that stands out most is above its limit, in log10 and at most 9; -1 if there is none."""
     above = [math.log10(f.value / f.limit) if f.limit > 0 and f.value > 0 else 0.0 for f in report.findings]
     return min(max(above), 9.0) if above else -1.0
 
 
-def imprinted(bins, probe, quantiles, sparse, rebuilt, given, **victim):
+def imprinted(
+    bins: int, probe: Any, quantiles: str, sparse: bool, rebuilt: bool, given: str, **victim: Any
+) -> ValidationReport:
     """What a client finds in an imprinted model."""
-    model, batch, others, g = drawn(**victim)
-    images = others if len(others) > 1 else batch[0]
+    honest = drawn(**victim)
+    images = honest.others if len(honest.others) > 1 else honest.images
     measured = probed(images, probe=probe)
     assume(float(measured.std()) > 0)
-    fitted = {"laplace": Laplace.of, "empirical": Empirical}.get(quantiles)
-    settings = {} if fitted is None else {"quantiles": fitted(measured)}
+    families: dict[str, Callable[[Tensor], Any]] = {"laplace": Laplace.of, "empirical": Empirical}
+    settings = {"quantiles": families[quantiles](measured)} if quantiles in families else {}
     try:
-        sent = imprint(
-            model,
-            image_shape=tuple(images.shape[1:]),
+        sent: nn.Module = imprint(
+            honest.model,
+            image_shape=(images.shape[1], images.shape[2], images.shape[3]),
             bins=bins,
             probe=probe,
             sparse=sparse,
             draws=1,
-            generator=g,
+            generator=honest.generator,
             **settings,
         )
     except ValueError as error:
         assume(not str(error).startswith("quantiles: "))  # they coincide; any other error is one
         raise
-    sent = Renamed(sent) if rebuilt else sent
-    return validate_model(sent, model if given == "expected" else None, batch=batch if given == "batch" else None)
+    batch = (honest.images, honest.labels) if given == "batch" else None
+    return validate_model(
+        Renamed(sent) if rebuilt else sent, honest.model if given == "expected" else None, batch=batch
+    )
 
 
-BLOCK = {
+BLOCK: Strategies = {
     "bins": st.integers(4, 300),
     "probe": st.sampled_from(["mean", (0, 1), (1, 0), (2, 3)]),
     "quantiles": st.sampled_from(["gaussian", "laplace", "empirical"]),
@@ -108,18 +107,16 @@ BLOCK = {
 
 
 @pytest.mark.claim("detect.ana_arch")
-def test_every_imprint_block_is_found(claims):
+def test_every_imprint_block_is_found(claims: Claims) -> None:
     """From 4 bins on, whatever it measures, in float32 and float64, rebuilt from plain layers, and with nothing known
     but the model: neither what was agreed nor a batch."""
     claims.universal("detect.ana_arch", lambda **drawn: flagged(imprinted(**drawn)), VICTIMS | BLOCK)
 
 
-def fished(strength, row, other, rebuilt, given, **victim):
+def fished(strength: float, row: float, other: float, rebuilt: bool, given: str, **victim: Any) -> ValidationReport:
     """What a client finds in a model that isolates one image to a cosine of .95."""
-    model, (images, labels), _, _ = drawn(**victim)
-    alone = labels == labels[0]
-    alone[0] = False
-    labels = torch.where(alone, (labels[0] + 1) % images_of(victim["source"], image_size=16).num_classes, labels)
+    model, images, labels, _, classes, _ = drawn(**victim)
+    labels = first_alone(labels, classes)
     sent = fish_class(model, target=int(labels[0]), row=row, bias=10.0**strength)
     name = classifier(sent)
     honest = model.get_parameter(f"{name}.weight").detach()
@@ -135,7 +132,7 @@ def fished(strength, row, other, rebuilt, given, **victim):
     return validate_model(sent, model if given == "expected" else None, batch=batch)
 
 
-FISHING = {
+FISHING: Strategies = {
     "strength": st.floats(0.5, 4),
     "row": st.sampled_from([-0.5, 0.05, 0.5, 5.0]),
     "other": st.sampled_from([0.0, 0.01, 0.1, 0.3]),
@@ -145,14 +142,15 @@ FISHING = {
 
 
 @pytest.mark.claim("detect.ana_param")
-def test_every_model_that_isolates_an_image_is_found(claims):
+def test_every_model_that_isolates_an_image_is_found(claims: Claims) -> None:
     """Class fishing from full strength to the weakest that still isolates, also inside another module."""
     claims.universal("detect.ana_param", lambda **drawn: flagged(fished(**drawn)), VICTIMS | FISHING)
 
 
-def malicious(server, strategies, count):
-    """Reports on so many drawn models of a malicious server, each with a client's batch."""
-    drawn, space = [], st.fixed_dictionaries(strategies | {"given": st.just("batch")})
+def malicious(server: Callable[..., ValidationReport], strategies: Strategies, count: int) -> list[ValidationReport]:
+    """Reports on `count` drawn models of a malicious server, each with a client's batch."""
+    drawn: list[ValidationReport] = []
+    space = st.fixed_dictionaries(strategies | {"given": st.just("batch")})
 
     @seed(0)
     @settings(
@@ -163,7 +161,7 @@ def malicious(server, strategies, count):
         suppress_health_check=list(HealthCheck),
     )
     @given(space)
-    def collect(setting):
+    def collect(setting: dict[str, Any]) -> None:
         if len(drawn) < count:
             drawn.append(server(**setting))
 
@@ -172,19 +170,19 @@ def malicious(server, strategies, count):
 
 
 @pytest.mark.claim("detect.false_alarms")
-def test_no_honest_training_raises_an_alarm(claims):
-    """Trials that set no limit; each is a training of its own, flagged if one of its checkpoints or, of 21 federated
-    trainings on faces, one of five clients in one of four rounds is.
+def test_no_honest_training_raises_an_alarm(claims: Claims) -> None:
+    """Trials that set no limit. Each is a separate training; it is flagged if one of its checkpoints is, or, in the 21
+    federated trainings on faces, if one of five clients flags the model of one of four rounds.
 
-    All are small and trained briefly: the rate is one of this collection, not of every honest model. Beside it is drawn
-    how well each check tells these trials from malicious models."""
+    All are small and trained briefly: the rate is one of this collection, not of every honest model. How well each
+    check distinguishes these trials from malicious models is drawn with it."""
     held = trials("held out")
     seen = dict(zip(held, claims.spread("detect.false_alarms", reports, held), strict=True))
     with reproducible():
         servers = {"Robbing the Fed": malicious(imprinted, VICTIMS | BLOCK, 60)}
         servers["Fishing"] = malicious(fished, VICTIMS | FISHING, 60)
     alarms = {trial: [f for report in found for f in report.findings] for trial, found in seen.items()}
-    curves = {}
+    curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float], float]]] = {}
     for title, models in servers.items():
         curves[title] = {
             check: (
@@ -206,59 +204,58 @@ def test_no_honest_training_raises_an_alarm(claims):
     claims.record(replace(verdict, measured=measured), pictures=[path])
 
 
-def weakened(protocol, level):
-    """A protocol whose server leaves the target's logit so far below the others, in nats."""
-    return replace(protocol, settings={"gap": level})
+def weakened(protocol: Protocol, level: int) -> Protocol:
+    """A protocol whose server leaves the target's logit this far below the others, in nats."""
+    return protocol.with_({"attacker.settings": {"gap": level}})
 
 
-def isolated(protocol, block):
+def isolated(protocol: Protocol, block: Block, *, cache: Path | None) -> Measurement:
     """D-SNR of class fishing before and in the classifier, and how far the target's gradient outweighs the rest."""
     protocol = protocol.drawn(block.setting)
-    data = images_of(protocol.data, image_size=protocol.image_size)
+    batch, victim = protocol.batch, protocol.victim
+    data = load_cached(batch.data, image_size=batch.image_size)
     g = block.generator("model and images")
-    chosen = torch.randperm(len(data.labels), generator=g)[: protocol.batch_size]
-    images, labels = data.images[chosen].double(), data.labels[chosen]
-    alone = labels == labels[0]
-    alone[0] = False
-    labels[alone] = (labels[0] + 1) % data.num_classes
+    chosen = torch.randperm(len(data.labels), generator=g)[: batch.size]
+    images, labels = data.images[chosen].double(), first_alone(data.labels[chosen], data.num_classes)
     model = build(
+        victim.name,
         num_classes=data.num_classes,
-        image_size=protocol.image_size,
+        image_size=batch.image_size,
         channels=images.shape[1],
         generator=g,
         dtype=torch.float64,
-        **protocol.victim,
+        **victim.options,
     ).eval()
-    features = []
-    handle = model.get_submodule(classifier(model)).register_forward_pre_hook(
-        lambda _, inputs: features.append(inputs[0])
-    )
+    features: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features.append(inputs[0])
+
+    handle = model.get_submodule(classifier(model)).register_forward_pre_hook(note)
     with torch.no_grad():
         model(images[:1])
     handle.remove()
-    # A server knows about what features add up to; here it knows exactly, so that levels mean the same in each block.
-    bias = 0.5 * float(features[0].sum()) + protocol.settings["gap"]
+    # A real server knows the sum of the features roughly. This one knows it exactly, so that levels mean the same in
+    # each block.
+    bias = 0.5 * float(features[0].sum()) + protocol.attacker.settings["gap"]
     sent = fish_class(model, target=int(labels[0]), bias=bias)
     dsnr = validate_model(sent, batch=(images, labels)).values["dsnr"]
     whole, own = before_classifier(sent, images, labels), before_classifier(sent, images[:1], labels[:1])
     leak = float(own.norm() / (whole - own).norm())
     return Measurement(
         values={"dsnr": dsnr, "leak": leak, "cosine": float(torch.cosine_similarity(whole, own, 0))},
-        gradient_norm=float(whole.norm()),
+        details={"gradient_norm": float(whole.norm())},
     )
 
 
 @pytest.mark.claim("detect.dsnr")
-def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims):
+def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
     """From two nats on, level by level two nats less. The leak is the target's share of the batch gradient before the
     classifier against the rest; the verdict is that of the slower of the two."""
     protocol = Protocol(
-        attack="fishing",
-        victim={"name": "convnet"},
-        data="faces",
-        image_size=16,
-        images=8,
-        batch_size=8,
+        victim=Victim(name="convnet"),
+        batch=Batch(data="faces", image_size=16, images=8, size=8),
+        attacker=Attacker(attack="fishing"),
         vary={
             "victim.name": ("convnet", "mlp", "resnet10"),
             "victim.width": (8, 12, 16, 24, 32),
@@ -267,15 +264,19 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims):
     )
     levels = [4, 2, 0, -2, -4]
     claim = claims.claim("detect.dsnr")
-    for look, blocks in enumerate(LOOKS, start=1):
-        table = claims.table(claim.id, protocol, levels=levels, change=weakened, blocks=blocks, measure=isolated)
+
+    def measured(blocks: int) -> Table:
+        return claims.table(claim.id, protocol, levels=levels, change=weakened, blocks=blocks, measure=isolated)
+
+    def decide(table: Table, look: Look) -> Verdict:
         both = [
             verdicts.trend(claim, range(len(levels)), np.log2(table.values(name)), void=table.void, look=look)
             for name in ("dsnr", "leak")
         ]
-        if not any(map(verdicts.needs_second_look, both)):
-            break
-    verdict = min(both, key=lambda found: (OUTCOMES.index(found.outcome), found.effect))
+        unclear = [verdict for verdict in both if verdicts.needs_second_look(verdict)]  # one of them asks for both
+        return min(unclear or both, key=lambda verdict: (OUTCOMES.index(verdict.outcome), verdict.effect or 0.0))
+
+    verdict, table = look_twice(measured, decide)
     shown = "; ".join(
         f"{name} " + "/".join(f"{median:.3g}" for median in np.median(table.values(name), axis=0))
         for name in ("dsnr", "leak", "cosine")
@@ -284,19 +285,20 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims):
 
 
 @pytest.mark.claim("detect.evasion")
-def test_some_manipulations_leak_and_pass_every_check(claims):
+def test_some_manipulations_leak_and_pass_every_check(claims: Claims) -> None:
     """520 tries. What leaks counts beyond what the honest model leaks to the same inversion; the strongest is drawn."""
-    tries, seen = [], {}
+    tries: list[tuple[bool, bool]] = []
+    evading: dict[str, Attempt] = {}
 
-    def margin(**settings):
-        found = attempt(**settings)
-        evades = not found.findings and found.gained > 0
-        tries.append((bool(found.findings), found.gained > 0))
+    def margin(**settings: Any) -> float:
+        result = attempt(Manipulation(**settings))
+        evades = not result.findings and result.gained > 0
+        tries.append((bool(result.findings), result.gained > 0))
         if evades:
-            seen[str(settings)] = found
-        return -found.gained / BATCH if evades else 1.0
+            evading[str(settings)] = result
+        return -result.gained / BATCH if evades else 1.0
 
-    drawn_settings = {
+    strategies: Strategies = {
         "kind": st.sampled_from(["block", "rows", "thresholds", "traps", "fishing"]),
         "seed": st.integers(0, 2**32 - 1),
         "bins": st.sampled_from([4, 8, 16, 32, 63, 100, 150, 200, 256]),
@@ -311,11 +313,10 @@ def test_some_manipulations_leak_and_pass_every_check(claims):
         "strength": st.floats(0.5, 3),
         "given": st.sampled_from(["first round", "next round"]),
     }
-    verdict = universal(claims.claim("detect.evasion"), margin, drawn_settings, minimum=260)
-    strongest = max(seen, key=lambda settings: seen[settings].gained)
-    best, path = seen[strongest], claims.images / "detect.evasion.png"
-    rows = {"private": best.private, "recovered": best.recovered}
-    pictures.grid(path, {label: (row.clamp(0, 1) * 255).round().to(torch.uint8).numpy() for label, row in rows.items()})
+    verdict = universal(claims.claim("detect.evasion"), margin, strategies, minimum=260)
+    strongest = max(evading, key=lambda settings: evading[settings].gained)
+    best, path = evading[strongest], claims.images / "detect.evasion.png"
+    pictures.grid(path, {"private": best.private, "recovered": best.recovered})
     search = tries[:520]
     counts = f"of {len(search)} tries {sum(leaks for _, leaks in search)} leak more than the honest model"
     counts += f", of them {sum(leaks and not caught for caught, leaks in search)} pass"

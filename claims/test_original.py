@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from claims.factors import attack_types
-from claims.protocols import CELLS
+from claims.changes import unchanged
+from claims.factors import attack_types, decide
+from claims.scales import Scale
+from gia.harness.plugin.claims import Claims
 
 
 @pytest.mark.parametrize("attack_type", attack_types("original"))
-def test_original(claims, attack_type):
+def test_original(claims: Claims, scale: Scale, attack_type: str) -> None:
     """PSNR to the attacked image against PSNR to another image with its label, which a look-alike is as near to."""
-    cell = CELLS[claims.scale]["original"][attack_type]
-    claims.cell(
-        f"{attack_type}.original",
-        cell.protocol,
-        levels=cell.levels,
-        change=lambda protocol, level: protocol,
-        value=("psnr", "psnr_other"),
-    )
+    decide(claims, scale, f"{attack_type}.original", unchanged, value=("psnr", "psnr_other"))

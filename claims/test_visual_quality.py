@@ -2,56 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from claims.protocols.visual import GROUPS, of_faces
-from gia.harness import pictures
+from claims.changes import unchanged
+from claims.scales import Scale
+from gia import pictures
+from gia.harness.blocks.store import load_pictures
 from gia.harness.decide import verdicts
-from gia.harness.store import load_pictures
-from gia.harness.table import LOOKS
+from gia.harness.decide.looks import look_twice
+from gia.harness.decide.table import Table
+from gia.harness.decide.verdicts import Look, Verdict
+from gia.harness.plugin.claims import Claims
+
+#: Quality in Table I, from high to low.
+GROUPS = {"high": ("ana_arch", "gen_z"), "middle": ("gen_w", "ana_param"), "low": ("op", "gen_inv")}
+TYPES = [attack_type for group in GROUPS.values() for attack_type in group]
 
 
 @pytest.mark.claim("visual_quality")
-def test_results_look_less_real_from_group_to_group(claims):
+def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale) -> None:
     """LPIPS to the nearest of 100 real faces that nobody attacked, over Table I's groups from high to low.
 
-    The blocks of all types have the same private faces; a block counts where the attack of every type passed a control
-    of its own, since a dead attack would look as bad as the claim says.
+    The blocks of all types have the same private faces. A block counts only if the attack of every type passes its
+    control, since a dead attack would look as bad as the claim says.
     """
     claim = claims.claim("visual_quality")
-    types = [attack_type for group in GROUPS.values() for attack_type in group]
-    for look, blocks in enumerate(LOOKS, start=1):
-        tables = [
-            claims.table(
-                claim.id,
-                of_faces(claims.scale, attack_type),
-                levels=(attack_type,),
-                change=lambda protocol, level: protocol,
-                blocks=blocks,
-            )
-            for attack_type in types
-        ]
-        alive = [all(result.valid for result in row) for row in zip(*(table.results for table in tables), strict=True)]
-        rows = [i for i, fine in enumerate(alive) if fine]
-        each = np.array(
-            [
-                [table.results[i].levels[name]["lpips_nearest"] for table, name in zip(tables, types, strict=True)]
-                for i in rows
-            ]
-        ).reshape(len(rows), len(types))
-        grouped = each.reshape(len(rows), len(GROUPS), -1).mean(2)
-        verdict = verdicts.trend(claim, range(len(GROUPS)), grouped, void=len(alive) - len(rows), look=look)
-        if not verdicts.needs_second_look(verdict):
-            break
-    medians = ", ".join(f"{name} {value:.3f}" for name, value in zip(types, np.median(each, axis=0), strict=True))
-    shown = []
-    if rows:
-        arrays = {name: load_pictures(table.results[rows[0]]) for name, table in zip(types, tables, strict=True)}
-        grid = {"private": arrays["op"]["op/originals"]}
-        grid |= {name: found[f"{name}/reconstructions"] for name, found in arrays.items()}
-        shown = [claims.images / f"{claim.id}.png"]
-        pictures.grid(shown[0], grid)
-    claims.record(replace(verdict, measured=f"{verdict.measured}; {medians}"), tables=tables, pictures=shown)
+
+    def measured(blocks: int) -> dict[str, Table]:
+        return {
+            name: claims.table(claim.id, scale.VISUAL[name], levels=(name,), change=unchanged, blocks=blocks)
+            for name in TYPES
+        }
+
+    def decide(tables: Mapping[str, Table], look: Look) -> Verdict:
+        scores = by_type(tables)
+        grouped = scores.reshape(len(scores), len(GROUPS), -1).mean(2)
+        void = len(tables["op"].results) - len(scores)
+        return verdicts.trend(claim, range(len(GROUPS)), grouped, void=void, look=look)
+
+    verdict, tables = look_twice(measured, decide)
+    medians = zip(TYPES, np.median(by_type(tables), axis=0), strict=True)
+    line = f"{verdict.measured}; {', '.join(f'{name} {median:.3f}' for name, median in medians)}"
+    shown = drawn(claims.images / f"{claim.id}.png", tables)
+    claims.record(replace(verdict, measured=line), tables=list(tables.values()), pictures=shown)
+
+
+def alive(tables: Mapping[str, Table]) -> list[int]:
+    """The places of the blocks that are valid for every attack type."""
+    rows = zip(*(table.results for table in tables.values()), strict=True)
+    return [place for place, row in enumerate(rows) if all(result.valid for result in row)]
+
+
+def by_type(tables: Mapping[str, Table]) -> NDArray[np.float64]:
+    """(blocks that are alive, attack types) of the deciding metric."""
+    rows = alive(tables)
+    each = [[table.results[row].levels[name]["lpips_nearest"] for name, table in tables.items()] for row in rows]
+    return np.array(each, dtype=float).reshape(len(rows), len(tables))
+
+
+def drawn(path: Path, tables: Mapping[str, Table]) -> list[Path]:
+    """The results of all attack types in the first block that is alive."""
+    rows = alive(tables)
+    if not rows:
+        return []
+    arrays = {name: load_pictures(table.results[rows[0]]) for name, table in tables.items()}
+    results = {name: found[f"{name}/reconstructions"] for name, found in arrays.items()}
+    pictures.grid(path, {"private": arrays["op"]["op/originals"], **results})
+    return [path]

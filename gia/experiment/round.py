@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol as Structure
@@ -20,7 +21,7 @@ class Block(Structure):
     """What a round asks of a block: its drawn setting, and a generator for each purpose."""
 
     @property
-    def setting(self) -> dict[str, object]: ...
+    def setting(self) -> Mapping[str, object]: ...
 
     def generator(self, *purpose: str | int) -> torch.Generator: ...
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gia.federated import LocalTraining, Observation
-from gia.models import keeping
+from gia.models import cached_net
 
 _FORMAT = "gia.Inverter/1"
 
@@ -145,12 +145,12 @@ class Inverter(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the inverter to one safetensors file, from which `load` restores it bit for bit."""
         tensors = {name: value.cpu() for name, value in self.state_dict().items()}
-        keeping.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
+        cached_net.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Inverter:
         """Read an inverter that `save` wrote. Raises ValueError for a safetensors file that holds none."""
-        state, facts = keeping.read(Path(path))
+        state, facts = cached_net.read(Path(path))
         if facts.pop("format", None) != _FORMAT:
             raise ValueError(f"path: expected a file of format {_FORMAT}, got {path}; Inverter.save writes one")
         if facts["local"] is not None:

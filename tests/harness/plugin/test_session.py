@@ -1,0 +1,288 @@
+"""The plugin from outside: selections, files, caches, CI and options."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+
+from tests.harness.inner_project import Inner, row, trend
+
+pytest_plugins = ["pytester"]
+
+
+def test_a_selection_runs_a_part_and_says_so(inner: Inner) -> None:
+    """Claims that -k left out would be called untested, or passed."""
+    inner.write(row("toy.first"), row("toy.second"), row("toy.none"), tests=trend("toy.first") + trend("toy.second"))
+    result = inner.run("-k", "second")
+    result.assert_outcomes(passed=1, deselected=1)
+    assert set(inner.verdicts) == {"toy.second"}
+    result.stdout.fnmatch_lines(["*selected a part of the claims*"])
+    result.stdout.no_fnmatch_line("*not covered (*")
+
+
+def test_a_full_run_names_the_rows_that_no_test_covers(inner: Inner) -> None:
+    """The register's rows without a test would pass unseen."""
+    other = "@pytest.mark.baseline\ndef test_other():\n    pass\n"
+    inner.write(row("toy.first"), row("toy.none"), row("more.none"), tests=trend("toy.first") + other)
+    result = inner.run("-m", "claim")
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*not covered (no test yet): 2 rows: toy.{none} more.{none}*"])
+    assert "not covered" in (inner.folder / "report.md").read_text()
+    assert set(inner.verdicts) == {"toy.first"}
+
+
+def test_an_unknown_claim_stops_the_run_with_the_nearest_id(inner: Inner) -> None:
+    """A misspelled id would be measured and never be held against the register."""
+    inner.write(row("toy.first"), tests=trend("toy.frist"))
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no claim 'toy.frist'; did you mean 'toy.first'?*"])
+
+
+def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
+    """Verdicts would be given without margins or expectations."""
+    inner.write(tests=trend("toy.first"))
+    result = inner.run("-o", "claims_register=nowhere.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no register at *nowhere.toml*"])
+    (inner.path / "claims" / "claims.toml").write_text(
+        'scales = ["reduced"]\n' + row("toy.first").replace("margin = 0.5", "")
+    )
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*claims.toml: claim 'toy.first': margin*"])
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (trend("toy.first").replace("@pytest", "# "), "*must be marked claim('toy.first')*"),
+        ("@pytest.mark.claim('toy.first')\ndef test_it(claims):\n    pass\n", "*without a verdict on 'toy.first'*"),
+        (
+            trend("toy.first").replace("trend(", "count(").replace("x=math.log2, ", ""),
+            "*of kind 'trend' *, not 'count'*",
+        ),
+        (
+            trend("toy.first") + trend("toy.first").replace("test_toy", "test_again"),
+            "*already has a verdict in this run*",
+        ),
+    ],
+    ids=["unmarked", "no verdict", "another kind", "two verdicts"],
+)
+def test_a_claim_and_its_test_belong_together(inner: Inner, test: str, message: str) -> None:
+    """One row, one test, one verdict: else a row could pass by another's measurement or none."""
+    inner.write(row("toy.first"), tests=test)
+    result = inner.run()
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines([message])
+
+
+def test_verdicts_json_holds_every_column_beside_the_register(inner: Inner) -> None:
+    """Another program could not tell what was measured, how, and what the paper says."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run()
+    verdict = inner.verdicts["toy.first"]
+    expected = {"outcome": "supported", "expected": "supported", "unit": "dB", "blocks": 8, "void": 0, "cached": 0}
+    expected |= {
+        "source": "Fig. 0",
+        "paper": "SSIM .9 to .1",
+        "scale": "reduced",
+        "torch": torch.__version__,
+        "margin": 0.5,
+    }
+    assert expected.items() <= verdict.items()
+    assert verdict["effect"] == pytest.approx(2.0, abs=0.1)
+    low, high = verdict["interval"]
+    assert low <= verdict["effect"] <= high
+    assert verdict["measured"]
+    assert verdict["seconds"] > 0
+
+
+def test_junit_carries_the_verdict_as_properties(inner: Inner) -> None:
+    """A CI server would show a green bar and not one number."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run("--junit", "-o", "junit_family=xunit1")
+    properties = ElementTree.parse(inner.folder / "junit.xml").iter("property")
+    found = {p.get("name"): p.get("value") for p in properties}
+    assert found["claim.id"] == "toy.first"
+    assert found["claim.outcome"] == found["claim.expected"] == "supported"
+    assert float(str(found["claim.effect"])) == pytest.approx(2.0, abs=0.1)
+
+
+def test_the_report_and_its_pictures_lie_in_the_run_folder(inner: Inner) -> None:
+    """A link in the report would lead nowhere."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.draw_pictures()
+    inner.run("--run-dir=elsewhere")
+    text = (inner.path / "elsewhere" / "report.md").read_text()
+    assert "![toy.first](images/toy.first-levels.png)" in text
+    assert (inner.path / "elsewhere" / "images" / "toy.first-levels.png").stat().st_size > 5000
+    assert "at reduced scale" in text
+
+
+def test_a_second_run_takes_finished_blocks_from_the_store_and_marks_them(inner: Inner) -> None:
+    """Nobody could tell a measured row from a remembered one."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run()
+    first = inner.verdicts["toy.first"]
+    before = len(inner.computed)
+    result = inner.run()
+    second = inner.verdicts["toy.first"]
+    assert len(inner.computed) == before
+    assert (first["cached"], second["cached"]) == (0, 8)
+    assert {**first, "cached": 8, "seconds": 0} == {**second, "seconds": 0}
+    result.stdout.fnmatch_lines(["*8 blocks, 8 cached*"])
+
+
+def test_a_changed_protocol_source_is_measured_anew(inner: Inner) -> None:
+    """A cache would hide a regression."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run()
+    (inner.path / "claims" / "protocols.py").write_text("STEPS = 1\n")
+    inner.run()
+    assert inner.verdicts["toy.first"]["cached"] == 0
+
+
+def test_a_damaged_block_is_said_and_measured_again(inner: Inner) -> None:
+    """A damaged number would enter a verdict without a word."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run()
+    damaged = sorted((inner.path / ".gia" / "cache" / "blocks").glob("*.json"))[0]
+    damaged.write_text("{")
+    result = inner.run()
+    result.assert_outcomes(passed=1)
+    assert inner.verdicts["toy.first"]["cached"] == 7
+    result.stdout.fnmatch_lines([f"*warning: stored block {damaged.name} is damaged*"])
+
+
+def test_one_claim_reads_anothers_blocks_from_the_store(inner: Inner) -> None:
+    """Two claims on one experiment would pay for it twice, or see different numbers."""
+    shared = """
+@pytest.mark.claim("toy.second")
+def test_second(claims):
+    from gia.harness.decide import verdicts
+    table = claims.table("toy.first", with_slope(2.0), levels=(1, 2, 4), change=batch, measure=planted)
+    assert table.cached == 0  # of an earlier run
+    values = table.values(lambda metrics: metrics["psnr"])
+    claims.record(verdicts.trend(claims.claim("toy.second"), [0, 1, 2], values), tables=[table])
+"""
+    inner.write(row("toy.first"), row("toy.second"), tests=trend("toy.first") + shared)
+    inner.run().assert_outcomes(passed=2)
+    assert len(inner.computed) == 8 * 3
+    assert inner.verdicts["toy.second"]["cached"] == 0
+
+
+def test_under_ci_the_store_starts_empty_inside_the_run_folder(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CI would pass on blocks that another commit computed."""
+    monkeypatch.setenv("CI", "true")
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    for _ in range(2):
+        inner.run()
+        assert inner.verdicts["toy.first"]["cached"] == 0
+    assert len(inner.computed) == 2 * 8 * 3
+    assert list((inner.folder / "blocks").glob("*.json"))
+    assert not (inner.path / ".gia" / "cache").exists()
+
+
+def test_a_log_gets_one_line_per_verdict_and_no_live_lines(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CI log would fill with carriage returns."""
+    monkeypatch.setenv("CI", "true")
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    output = inner.run().stdout.str()
+    assert "\r" not in output
+    assert len([line for line in output.splitlines() if line.startswith("toy.first: supported")]) == 1
+
+
+def test_the_step_summary_of_github_is_appended_to(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdicts would be buried in a log, or another step's summary overwritten."""
+    summary = inner.path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run()
+    assert summary.read_text().startswith("before\n# Verdicts at reduced scale")
+
+
+def test_the_header_says_what_the_numbers_depend_on(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that do not repeat elsewhere would be compared without a warning."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run("--collect-only")
+    result.stdout.fnmatch_lines([f"gia: scale reduced, device cpu, torch {torch.__version__}, commit unversioned*"])
+    (line,) = [line for line in result.outlines if line.startswith("numerics:")]
+    assert "not set" in line
+    assert "ATEN_CPU_CAPABILITY=avx2" in line
+    assert "OMP_NUM_THREADS" not in line
+
+
+def test_a_run_without_claims_writes_nothing(inner: Inner) -> None:
+    """Running the test suite would overwrite the last verdicts."""
+    inner.write(row("toy.first"), tests="def test_other():\n    pass\n")
+    inner.run().assert_outcomes(passed=1)
+    inner.write(tests=trend("toy.first"))
+    inner.run("--collect-only")
+    assert not (inner.path / ".gia").exists()
+
+
+def test_claims_refuse_to_be_spread_over_xdist(inner: Inner) -> None:
+    """Each process would overwrite the others' verdicts, and twice as many workers would crowd the cores."""
+    (inner.path / "conftest.py").write_text("def pytest_configure(config):\n    config.workerinput = {}\n")
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*claims have worker processes of their own*"])
+    assert not (inner.path / ".gia").exists()
+
+
+def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run would fall back to the CPU and be reported as a GPU's."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run("--device=cuda")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--device cuda: torch * sees no CUDA device*"])
+    inner.run("--device=auto").assert_outcomes(passed=1)
+    assert inner.verdicts["toy.first"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "ci", "message"),
+    [
+        (["--workers=-1"], False, "*--workers: expected 0 or more*"),
+        (["--reason=why"], False, "*--reason: expected together with --rebaseline*"),
+        (["--rebaseline"], False, "*--rebaseline: expected with --reason*"),
+        (["--rebaseline", "--reason=why"], True, "*--rebaseline: expected outside CI*"),
+        (["--scale=huge"], False, "*invalid choice: 'huge'*"),
+    ],
+)
+def test_a_wrong_option_stops_the_run_before_it_starts(
+    inner: Inner, monkeypatch: pytest.MonkeyPatch, options: list[str], ci: bool, message: str
+) -> None:
+    """A long run would end in an error that its first second could have shown."""
+    if ci:
+        monkeypatch.setenv("CI", "true")
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run(*options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+    assert inner.computed == []
+
+
+def test_a_stale_baseline_fails_a_full_session(inner: Inner) -> None:
+    """An entry that no test checks would guard nothing and look as if it did."""
+    check = """
+@pytest.mark.baseline
+def test_cell(baseline):
+    baseline.check("cell", {"psnr": [20.0, 21.0, 22.0, 23.0]}, deciding="psnr", setting="abc",
+                   rerun=lambda: {"psnr": [20.0, 21.0, 22.0, 23.0]})
+"""
+    inner.write(tests=check)
+    inner.run("--rebaseline", "--reason=planted").assert_outcomes(passed=1)
+    inner.run().assert_outcomes(passed=1)
+    inner.write(tests="@pytest.mark.baseline\ndef test_none(baseline):\n    pass\n")
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*FAILED baseline: toy.json: 'cell' is stale*"])
