@@ -1,6 +1,6 @@
 """The direction of imports: which room of gia may know which, no circle, and no test tool outside the harness.
 
-The rules hold for every import statement of a file: inside functions and under TYPE_CHECKING too. Doctests do not count.
+The rules hold for every import statement of a file, inside functions and under TYPE_CHECKING too; not for doctests.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, f"{path}: expected absolute imports, got line {node.lineno}"
+            assert node.module is not None, f"{path}: expected absolute imports, got line {node.lineno}"
+            assert not node.level, f"{path}: expected absolute imports, got line {node.lineno}"
             yield node.module, tuple(alias.name for alias in node.names)
 
 

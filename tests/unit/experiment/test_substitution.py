@@ -126,5 +126,5 @@ def test_an_attack_from_outside_is_measured_and_controlled() -> None:
 
 def test_an_unknown_attack_is_refused_before_any_row_is_tried() -> None:
     """Every row would say that it cannot be taken, and the run would pass."""
-    with pytest.raises(ValueError, match="attack: expected one of .* got 'idgl'; did you mean 'idlg'"):
+    with pytest.raises(ValueError, match=r"attack: expected one of .* got 'idgl'; did you mean 'idlg'"):
         substitution("idgl", {})
