@@ -18,6 +18,9 @@ from gia.harness.blocks.drawing import claim_seed
 from gia.harness.decide.register import Claim
 from gia.harness.decide.verdicts import Verdict
 
+#: Distinct valid examples that support needs.
+MINIMUM = 200
+
 Check = Callable[..., float]
 Example = Mapping[str, Any]
 Strategies = Mapping[str, SearchStrategy[Any]]
