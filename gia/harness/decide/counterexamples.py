@@ -49,7 +49,7 @@ class ClaimRefuted(AssertionError):
 
 
 def universal(
-    claim: Claim, check: Check, strategies: Strategies, *, examples: Sequence[Example] = (), minimum: int = 200
+    claim: Claim, check: Check, strategies: Strategies, *, examples: Sequence[Example] = (), minimum: int = MINIMUM
 ) -> Verdict:
     """A statement about every input: one counterexample refutes it, `minimum` distinct valid examples support it.
 
@@ -84,7 +84,7 @@ def universal(
 
 
 def exact(
-    claim: Claim, check: Check, strategies: Strategies, *, examples: Sequence[Example] = (), minimum: int = 200
+    claim: Claim, check: Check, strategies: Strategies, *, examples: Sequence[Example] = (), minimum: int = MINIMUM
 ) -> Verdict:
     """An equality for every input, with the claim's margin as tolerance; without a margin, exactly.
 
