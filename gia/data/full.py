@@ -1,4 +1,4 @@
-"""The paper's data sets, read through torchvision from a folder that the user has; never downloaded."""
+"""The paper's data sets, read through torchvision from the user's folder and never downloaded."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from PIL import Image
 from gia.data.images import Images, first_of_each_class
 from gia.data.pixels import stack, to_square
 
-# torchvision is imported where it is used: it brings torch's compiler along, which takes as long as torch itself.
+# torchvision is imported inside functions, because it imports torch's compiler, which takes as long as torch itself.
 
 __all__ = ["FULL", "FullSet", "Split", "load_full"]
 
 Split = Literal["train", "test"]
 
-_CELEBRITIES = 1000  # the paper's CelebA: the first thousand, labelled by celebrity
+_CELEBRITIES = 1000  # the paper uses the first thousand celebrities of CelebA and labels images by celebrity
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Listing:
-    """What a reader finds: the labels of all pictures, and how to open one of them."""
+    """The labels of all pictures of a set, and a function that opens one picture."""
 
     labels: list[int]
     picture: Callable[[int], Image.Image]
@@ -33,7 +33,23 @@ class _Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class FullSet:
-    """A data set that the user brings: `folder` below the root with the files of `layout`, and how to get it."""
+    """A data set that the user provides.
+
+    Attributes:
+        title: what it is, as results name it.
+        folder: its folder below the root.
+        layout: the files that are expected in the folder, in words.
+        licence: terms of use.
+        command: how to get it, as a command or in words.
+        image_size: height and width in pixels if `load` is given none.
+        per_class: number of images of each class if `load` is given none; None is all.
+        splits: whether it has a train and a test split.
+        read: (root, split) -> its labels and pictures.
+
+    >>> from gia.data.full import FULL
+    >>> FULL["celeba"].folder, FULL["celeba"].image_size, FULL["celeba"].splits
+    ('celeba', 64, False)
+    """
 
     title: str
     folder: str
@@ -47,17 +63,25 @@ class FullSet:
 
 
 def load_full(name: str, root: Path, *, image_size: int | None, split: Split | None, per_class: int | None) -> Images:
-    """Read one of `FULL` as `gia.data.load` documents it."""
+    """Read one of `FULL`; `gia.data.load` documents the arguments, the result and the errors.
+
+    >>> from pathlib import Path
+    >>> from gia.data.full import load_full
+    >>> load_full("celeba", Path("data"), image_size=None, split="train", per_class=None)
+    Traceback (most recent call last):
+        ...
+    ValueError: split: expected None for celeba, which has no splits, got 'train'
+    """
     spec = FULL[name]
-    expected = f"expected {root / spec.folder} with {spec.layout}; to bring it: {spec.command}"
+    expected = f"root: expected {root / spec.folder} with {spec.layout}"
     if split is not None and not spec.splits:
-        raise ValueError(f"{name} is read as a whole: split must be None, not {split!r}")
+        raise ValueError(f"split: expected None for {name}, which has no splits, got {split!r}")
     if not (root / spec.folder).is_dir():
-        raise FileNotFoundError(f"{spec.title} is not there: {expected}")
+        raise FileNotFoundError(f"{expected}, got no such folder; to get {spec.title}: {spec.command}")
     try:
         listing = spec.read(root, split or "test")
-    except (RuntimeError, FileNotFoundError) as error:  # torchvision's for missing and for changed files
-        raise FileNotFoundError(f"{spec.title} is incomplete ({error}): {expected}") from error
+    except (RuntimeError, FileNotFoundError) as error:  # torchvision raises these for missing and for changed files
+        raise FileNotFoundError(f"{expected}, got {error!r}; to get {spec.title}: {spec.command}") from error
     chosen = first_of_each_class(listing.labels, per_class or spec.per_class)
     size = spec.image_size if image_size is None else image_size
     part = f", {split or 'test'} split" if spec.splits else ""
@@ -87,10 +111,10 @@ def _celeba(root: Path, split: Split) -> _Listing:
 
     data: Any = datasets.CelebA(root, split="all", target_type="identity", download=False)
     identities = data.identity[:, 0].tolist()
-    kept = [index for index, identity in enumerate(identities) if identity <= _CELEBRITIES]
+    chosen = [index for index, identity in enumerate(identities) if identity <= _CELEBRITIES]
     return _Listing(
-        labels=[identities[index] - 1 for index in kept],
-        picture=lambda index: _open(root / "celeba" / "img_align_celeba" / data.filename[kept[index]]),
+        labels=[identities[index] - 1 for index in chosen],
+        picture=lambda index: _open(root / "celeba" / "img_align_celeba" / data.filename[chosen[index]]),
         num_classes=_CELEBRITIES,
     )
 
@@ -113,6 +137,7 @@ def _by_torchvision(name: str) -> str:
     return f"python -c \"import torchvision; torchvision.datasets.{name}('ROOT', download=True)\""
 
 
+#: Name -> the data set that the user provides under this name.
 FULL: Mapping[str, FullSet] = {
     "cifar10": FullSet(
         title="CIFAR-10",

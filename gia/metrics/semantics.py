@@ -16,7 +16,7 @@ __all__ = ["jaccard"]
 def jaccard(reconstruction: Tensor, reference: Tensor, *, classifier: Callable[[Tensor], Tensor], k: int = 5) -> Tensor:
     """Jaccard index of the k most likely labels of each image and of its original, as a classifier sees them.
 
-    |A and B| / |A or B| for two sets A, B of k labels, which is m / (2k - m) for m labels in common; k = 1 gives 0 or 1.
+    |A and B| / |A or B| for two sets of k labels, which is m / (2k - m) for m labels in common; k = 1 gives 0 or 1.
 
     Args:
         reconstruction: aligned images (B,C,H,W), float32 or float64; values outside [0,1] are clamped.

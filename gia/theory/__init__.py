@@ -1,4 +1,4 @@
-"""The paper's theory in closed form: Theorem 1 and its correction, the linear layer, Propositions 1 and 2."""
+"""The theory of arXiv 2503.11514 in closed form: Theorem 1 and its correction, Propositions 1 and 2, linear layers."""
 
 from gia.theory.bounds import corrected_bound, theorem1_bound
 from gia.theory.linear_layer import conditioning, signals, weighted_average

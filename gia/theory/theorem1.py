@@ -1,4 +1,4 @@
-"""Theorem 1 put to the test: how much of each bound is left on a drawn function, from constants alone."""
+"""Tests of Theorem 1 (arXiv 2503.11514): the slack of its bounds on functions that follow from a few constants."""
 
 from __future__ import annotations
 
@@ -14,14 +14,28 @@ from gia.theory.landscapes import StronglyConvex, draw_function, draw_rounds
 Kind = Literal["quadratic", "softened", "rounds"]
 Shape = tuple[int, int, int]
 
-#: How much of the corrected bound the worst case must reach.
+#: The share of the corrected bound that the worst case must reach.
 TIGHTNESS = 0.999
 
 
 def scaling_error(*, mu: float, ratio: float, kappa: float, batch_size: int, image_shape: Shape) -> float:
-    """How far the printed bound is, after a million steps, from growing by sqrt(2) with B and by 2 with H and W.
+    """How far the printed bound is from growing by sqrt(2) when B doubles, and by 2 when H and W double.
 
-    L is `ratio` times mu. Returns the larger of the two relative errors.
+    The bound is taken after a million steps, so that only its second term counts.
+
+    Args:
+        mu: strong convexity, > 0.
+        ratio: L/mu, >= 1.
+        kappa: upper bound of the gradient error, > 0.
+        batch_size: B, >= 1.
+        image_shape: (C, H, W), each >= 1.
+
+    Returns:
+        The larger of the two relative errors.
+
+    >>> from gia.theory.theorem1 import scaling_error
+    >>> scaling_error(mu=0.5, ratio=7.0, kappa=2.0, batch_size=3, image_shape=(3, 4, 5)) < 1e-14
+    True
     """
     channels, height, width = image_shape
 
@@ -38,18 +52,39 @@ def scaling_error(*, mu: float, ratio: float, kappa: float, batch_size: int, ima
 
     once = bound(batch_size, image_shape)
     batch = bound(2 * batch_size, image_shape) / once
-    sides = bound(batch_size, (channels, 2 * height, 2 * width)) / once
-    return max(abs(batch / math.sqrt(2) - 1), abs(sides / 2 - 1))
+    size = bound(batch_size, (channels, 2 * height, 2 * width)) / once
+    return max(abs(batch / math.sqrt(2) - 1), abs(size / 2 - 1))
 
 
 def corrected_margin(
     *, kind: Kind, mu: float, ratio: float, share: float, iterations: int, kappa: float, size: int, seed: int
 ) -> float:
-    """Slack of the corrected bound at eta = share * 2/(mu+L), negative where it is broken or not attained.
+    """Slack of the corrected bound at eta = share * 2/(mu+L) on a drawn function.
 
-    The function is drawn: "quadratic" or "softened" with the worst gradient error, or the first of three "rounds"
-    against their mean (kappa then follows from the run). Beside it, f = mu||x||^2/2 with the worst error must reach
-    `TIGHTNESS` of the bound.
+    In addition, f = mu||x||^2/2 with the worst gradient error must reach `TIGHTNESS` of the bound.
+
+    Args:
+        kind: the function: "quadratic" or "softened" with the worst gradient error, or the mean of three "rounds" while
+            descent follows the first of them (kappa then follows from the run).
+        mu: strong convexity, > 0.
+        ratio: L/mu, >= 1.
+        share: step size as a share of 2/(mu+L), in (0, 1].
+        iterations: number of steps, >= 0.
+        kappa: 2-norm of the gradient error, >= 0.
+        size: number of variables, >= 1.
+        seed: of the draws.
+
+    Returns:
+        The smaller of the slack and of what the tight case reaches above `TIGHTNESS`; negative if the bound is violated
+        or not attained.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> from gia.theory.theorem1 import corrected_margin
+    >>> constants = {"mu": 1.0, "ratio": 4.0, "share": 0.5, "iterations": 10, "kappa": 1.0, "size": 3, "seed": 0}
+    >>> corrected_margin(kind="quadratic", **constants) >= 0
+    True
     """
     rng = np.random.default_rng(seed)
     slack = _drawn(kind, mu, ratio * mu, share, iterations, kappa, size, rng).corrected_slack()
@@ -71,9 +106,26 @@ def repaired_margin(
     image_shape: Shape,
     seed: int,
 ) -> float | None:
-    """Slack of the printed bound where it holds: share in [1/2, 1] and 2*B*C*H*W*(mu+L) = excess >= 1.
+    """Slack of the printed bound under conditions that make it true: share >= 1/2 and 2*B*C*H*W*(mu+L) >= 1.
 
-    None where the mean of the rounds, which has constants of its own, leaves that range.
+    Args:
+        kind, ratio, share, iterations, kappa, seed: as in `corrected_margin`, with share in [1/2, 1].
+        excess: 2*B*C*H*W*(mu+L), >= 1, from which mu follows.
+        batch_size: B, >= 1.
+        image_shape: (C, H, W), each >= 1.
+
+    Returns:
+        The slack, negative if the bound is violated. None if the mean of the "rounds", whose mu and L differ from those
+        that were asked for, does not meet the second condition.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> from gia.theory.theorem1 import repaired_margin
+    >>> constants = {"kind": "quadratic", "ratio": 1.0, "iterations": 20, "seed": 1, "excess": 1.0, "kappa": 0.0}
+    >>> shape = {"batch_size": 1, "image_shape": (1, 1, 1)}
+    >>> repaired_margin(share=0.5, **constants, **shape) >= 0, repaired_margin(share=0.4, **constants, **shape) >= 0
+    (True, False)
     """
     size = batch_size * math.prod(image_shape)
     mu = excess / (2 * size * (1 + ratio))
@@ -96,7 +148,29 @@ def printed_margin(
 ) -> float:
     """Slack of the printed bound at eta = share * sqrt(2/(mu+L)), for f = c||x||^2/2 with c = mu + curvature*(L-mu).
 
-    The start is the vector of ones, the gradient error the worst of norm kappa.
+    Descent starts at the vector of ones and has the worst gradient error of norm kappa.
+
+    Args:
+        mu: strong convexity, > 0.
+        ratio: L/mu, >= 1.
+        curvature: where c lies between mu (0) and L (1).
+        share: step size as a share of the largest one for which the paper states the bound, in (0, 1].
+        iterations: number of steps, >= 0.
+        kappa: 2-norm of the gradient error, >= 0.
+        batch_size: B, >= 1.
+        image_shape: (C, H, W), each >= 1.
+
+    Returns:
+        The slack, negative if the bound is violated.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    >>> from gia.theory.theorem1 import printed_margin
+    >>> constants = {"mu": 1.0, "ratio": 1.0, "curvature": 0.0, "iterations": 1, "kappa": 0.0}
+    >>> shape = {"batch_size": 1, "image_shape": (1, 1, 1)}
+    >>> [round(printed_margin(share=share, **constants, **shape), 6) for share in (0.25, 0.75)]
+    [-0.5, 0.5]
     """
     size, smoothness = batch_size * math.prod(image_shape), ratio * mu
     function = _isotropic(mu + curvature * (smoothness - mu), mu, smoothness, size)

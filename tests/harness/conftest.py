@@ -1,4 +1,4 @@
-"""Fixtures of several modules: an inner pytest, an attack that is watched instead of run."""
+"""Fixtures of several modules: an inner pytest, a file of stored baselines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness import scene
-from tests.harness.baseline.stored import store
-from tests.harness.inner_project import Inner
-from tests.harness.toy import Spy, black
+from tests.harness.plugin.inner_project import Inner
 
 
 @pytest.fixture
@@ -19,15 +16,9 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
 
 
 @pytest.fixture
-def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    """No attack is run; what it would have been given is noted."""
-    spy = Spy(black)
-    monkeypatch.setattr(scene.attacks, "run_many", spy)
-    return spy
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A file of stored baselines with the one entry op/b1."""
+    from tests.harness.baseline.stored import store
+
     store(tmp_path / "batch_size.json")
     return tmp_path / "batch_size.json"

@@ -26,7 +26,7 @@ def test_no_benchmark_of_the_base_is_gone(base: Path) -> None:
 def test_a_step_is_not_slower_than_at_the_base(name: str, base: Path, timings: Timings) -> None:
     """A change that makes the step dearer stays within the goals' slack of a fifth, and the next one does too."""
     measure, case = name.split(" / ")
-    timings.against(measure, case, head_over_base(HEAD, base, FILE, name, rounds=9))
+    timings.against(measure, case, head_over_base(HEAD, base, FILE, name, turns=9))
 
 
 #: Makes the matching step cost 1.3 times as much, in any engine: it spins for three tenths of what the step took.
@@ -64,6 +64,6 @@ def test_a_planted_slowdown_is_told_from_a_clean_repeat(
             file.write(PLANTED)
         for repeat in range(1, option.repeats + 1):
             name = "core / small, 1"
-            timings.against("clean repeat", f"{repeat}", head_over_base(base, base, FILE, name, rounds=9))
+            timings.against("clean repeat", f"{repeat}", head_over_base(base, base, FILE, name, turns=9))
             with pytest.raises(TimingFailed, match="head over base"):
-                timings.against("planted 1.3x", f"{repeat}", head_over_base(slow, base, FILE, name, rounds=9))
+                timings.against("planted 1.3x", f"{repeat}", head_over_base(slow, base, FILE, name, turns=9))

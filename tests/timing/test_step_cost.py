@@ -26,8 +26,8 @@ LOOP_GAIN = {"small, 1": 4.2, "small, 4": 2.1, "R18, 1": 3.0, "R18, 4": 2.0}
 LOOP_GAIN_ALONE = {"small, 1": 1.25, "small, 4": 1.15, "R18, 1": 2.2, "R18, 4": 1.75}
 FLOPS = 7.0
 
-#: Rounds: a step of ResNet-18 takes up to a second, so it gets no more than a median needs.
-ROUNDS = {"convnet": 13, "resnet18": 9}
+#: Turns: a step of ResNet-18 takes up to a second, so it gets no more than a median needs.
+TURNS = {"convnet": 13, "resnet18": 9}
 
 
 @pytest.mark.timing
@@ -37,11 +37,11 @@ def test_a_step_costs_few_training_steps(name: str, benchmark: Any, timings: Tim
     case = CASES[name]
     step = core(case)
     benchmark.pedantic(step, rounds=3, warmup_rounds=1)
-    rounds = ROUNDS[case.victim]
-    cost = ratio(step, training(case), rounds=rounds).scaled(1 / case.trials)
+    turns = TURNS[case.victim]
+    cost = ratio(step, training(case), turns=turns).scaled(1 / case.trials)
 
     def floor() -> Ratio:
-        return ratio(forward(case), training(case), rounds=rounds).scaled(7 / case.trials)
+        return ratio(forward(case), training(case), turns=turns).scaled(7 / case.trials)
 
     timings.at_most("core over a training step", name, cost, OVER_TRAINING[name], benchmark.extra_info, bound=floor)
 
@@ -53,7 +53,7 @@ def test_a_step_is_near_the_floor_of_seven_forward_passes(name: str, benchmark: 
     case = CASES[name]
     step = core(case)
     benchmark.pedantic(step)
-    cost = ratio(step, forward(case), rounds=ROUNDS[case.victim]).scaled(1 / 7)
+    cost = ratio(step, forward(case), turns=TURNS[case.victim]).scaled(1 / 7)
     timings.at_most("core over the 7F floor", name, cost, OVER_FLOOR[name], benchmark.extra_info)
 
 
@@ -68,11 +68,11 @@ def test_the_whole_loop_is_faster_than_a_closure_of_nine_forward_passes(
     goals = LOOP_GAIN if restarts else LOOP_GAIN_ALONE
     closure = stand_in(case)
     benchmark.pedantic(closure)
-    rounds = ROUNDS[case.victim]
-    cost = ratio_of_steps(loop_steps(case), closure, rounds=rounds).scaled(1 / case.trials)
+    turns = TURNS[case.victim]
+    cost = ratio_of_steps(loop_steps(case), closure, turns=turns).scaled(1 / case.trials)
 
     def floor() -> Ratio:  # a loop that consists of seven forward passes
-        return ratio(forward(case), closure, rounds=rounds).scaled(7 / case.trials).inverted()
+        return ratio(forward(case), closure, turns=turns).scaled(7 / case.trials).inverted()
 
     measure = "whole loop, times faster than 9F" + ("" if restarts else ", R=1")
     timings.at_least(measure, name, cost.inverted(), goals[name], benchmark.extra_info, bound=floor)
@@ -127,7 +127,7 @@ def test_more_trials_at_once_cost_less_each(benchmark: Any, timings: Timings) ->
     for axis, cases in curves.items():
         for at, case in cases.items():
             if case not in measured:
-                measured[case] = ratio(core(case), training(case), rounds=9).scaled(1 / case.trials)
+                measured[case] = ratio(core(case), training(case), turns=9).scaled(1 / case.trials)
             timings.point(axis, at, measured[case], benchmark.extra_info)
     measured[small].at_most(measured[replace(small, trials=1)].low, slack=0)
 

@@ -21,7 +21,7 @@ from gia.federated import Observation, share_gradient
 from gia.models import build
 
 Call = Callable[[], object]
-#: Calls its argument before each step, for ever (`gia.harness.timing.bursts.Steps`).
+#: Calls its argument before each step and never ends (`gia.harness.timing.bursts.Steps`).
 Steps = Callable[[Callable[[], None]], object]
 
 SEARCH = 24_000  # steps of the whole loop's search, which is held long before its end

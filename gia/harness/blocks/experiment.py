@@ -14,8 +14,8 @@ from gia.harness.blocks.level import Level
 class Experiment:
     """The levels that are compared inside each block, label -> level; the first one's control decides validity.
 
-    Raises ValueError without levels, or where a level changes what `vary` draws (the draw would overwrite it), and
-    TypeError for a setting that is no plain JSON.
+    Raises ValueError without levels, for two labels with the same text, or where a level changes what `vary` draws (the
+    draw would overwrite it), and TypeError for a setting that is no plain JSON.
     """
 
     id: str
@@ -24,6 +24,8 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.levels:
             raise ValueError("levels: expected at least one, got none")
+        if len({str(label) for label in self.levels}) < len(self.levels):  # results are kept by the text
+            raise ValueError(f"levels: expected labels that differ as text, got {list(self.levels)}")
         for level in self.levels.values():
             level.described()  # raises for what cannot cross to a worker
         for key in self.first.vary:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import importlib.util
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from gia import numerics
 from gia.numerics import digest_of, file_digest
 
-_GIA = Path(numerics.__file__).parent
+_GIA = Path(str(numerics.__file__)).parents[1]
 
 #: Large libraries whose functions may stand in settings: their source is not read, their version is in the key.
 _BY_VERSION = frozenset({"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "lpips"})
@@ -48,31 +48,33 @@ def sources_of(callables: Iterable[Callable[..., object]]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def named(callable: Callable[..., object]) -> str:
-    """A function by module and name; an instance by its class, since its settings stand in the levels."""
-    inner = callable.func if isinstance(callable, functools.partial) else callable
-    owner = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{owner.__module__}:{owner.__qualname__}"
+def named(measure: Callable[..., object]) -> str:
+    """A function by module and name. Raises TypeError for a callable with settings, or that no worker can look up."""
+    name = getattr(measure, "__qualname__", "<")
+    if "<" in name or isinstance(measure, type) or getattr(measure, "__self__", None) is not None:
+        raise TypeError(f"measure: expected a module-level function, got {measure!r}")
+    return f"{measure.__module__}:{name}"
 
 
 def _modules_of(value: object) -> Iterator[str]:
     """The modules of a callable, and of the callables that it holds."""
     if isinstance(value, functools.partial):
-        for inner in (value.func, *value.args, *value.keywords.values()):
-            yield from _modules_of(inner)
+        yield from _modules_of([value.func, *value.args, *value.keywords.values()])
     elif isinstance(value, Mapping):
-        for inner in value.values():
+        yield from _modules_of(list(value.values()))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
             yield from _modules_of(inner)
     elif callable(value):
         own = value if hasattr(value, "__qualname__") else type(value)
-        yield str(own.__module__)
-        if (bound := getattr(value, "__self__", None)) is not None:
-            yield str(type(bound).__module__)
+        bound = getattr(value, "__self__", None)
+        code = getattr(value, "__globals__", {})  # of a decorated function that carries the name of what it wraps
+        names = (own.__module__, None if bound is None else type(bound).__module__, code.get("__name__"))
+        yield from dict.fromkeys(name for name in names if name is not None)  # None: of a C library, such as torch's
         if (wrapped := getattr(value, "__wrapped__", None)) is not None:
             yield from _modules_of(wrapped)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            for field in dataclasses.fields(value):
-                yield from _modules_of(getattr(value, field.name))
+            yield from _modules_of([getattr(value, field.name) for field in dataclasses.fields(value)])
 
 
 def _follow(name: str, package: str, found: dict[str, str]) -> None:
@@ -92,6 +94,8 @@ def _follow(name: str, package: str, found: dict[str, str]) -> None:
 
 def _imported(path: Path, module: str) -> Iterator[str]:
     """Names of modules that a file may import, submodules of what it imports from among them."""
+    if path.suffix != ".py":
+        return
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -106,21 +110,32 @@ def _imported(path: Path, module: str) -> Iterator[str]:
 
 
 def _file_of(name: str) -> Path | None:
-    """The source file of a module, without importing it; None where there is no such module or no such file."""
-    module = sys.modules.get(name)
-    if module is not None:
+    """The file of a module, compiled or not, without importing anything; None where there is none."""
+    if (module := sys.modules.get(name)) is not None:
         origin = getattr(module, "__file__", None)
     else:
-        parent = name.rpartition(".")[0]
-        if parent and (parent not in sys.modules and _file_of(parent) is None):
-            return None
-        try:
-            specification = importlib.util.find_spec(name)
-        except (ImportError, ValueError, AttributeError):
-            return None
-        origin = specification.origin if specification is not None else None
+        specification = _specification(name)
+        origin = specification.origin if specification is not None and specification.has_location else None
     path = Path(origin) if origin else None
-    return path if path is not None and path.suffix == ".py" and path.exists() else None
+    return path if path is not None and path.is_file() else None
+
+
+def _specification(name: str) -> ModuleSpec | None:
+    """Where a module would come from. Unlike `importlib.util.find_spec` this does not import its parents."""
+    parent, _, last = name.rpartition(".")
+    if not last:
+        return None
+    folders: Sequence[str] | None = None
+    if parent:
+        module = sys.modules.get(parent)
+        above = getattr(module, "__spec__", None) or _specification(parent)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        folders = list(above.submodule_search_locations)
+    for finder in sys.meta_path:
+        if (found := finder.find_spec(name, folders)) is not None:
+            return found
+    return None
 
 
 def _is_gia(name: str) -> bool:

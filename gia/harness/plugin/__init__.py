@@ -16,7 +16,7 @@ REGISTER = "claims/claims.toml"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run, where the register lies, and who measures."""
-    add(parser, "--gia-", defaults=True)
+    add(parser, "--gia-")
     parser.addini("claims_register", f"the register of claims, relative to the root (default: {REGISTER})")
     parser.addini("claims_experiment", "the module that measures and draws", default="gia.experiment")
 
@@ -27,9 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     named = config.getini("claims_register")
     register = Path(config.rootpath, named or REGISTER)
     if register.exists():
+        import gia.harness.plugin.fixtures as fixtures
         from gia.harness.plugin.run import begin
 
         begin(config, register)
+        config.pluginmanager.register(fixtures, "gia-fixtures")
     elif named:
         raise pytest.UsageError(f"claims_register: expected a file, got {register}, which does not exist")
     elif asked := given(config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from gia.harness.decide.register import Claim, Register
 from gia.harness.decide.table import Table, Value
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.laboratory import Laboratory, Substitution
-from gia.harness.report import rows, text
+from gia.harness.report import rows
 from gia.numerics import replacing
 
 Item = TypeVar("Item")
@@ -143,6 +142,7 @@ class Claims:
 
     def spread(self, id: str, function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
         """A module-level function of each item, over the session's workers; `gia.harness.blocks.workers.spread`."""
+        self._skip_under_another_attack()
         reporter = self._context.progress(id)
         tick = None if reporter is None else lambda done, every: reporter(done, every, 0)
         return spread(function, items, workers=self._context.workers, tick=tick)
@@ -294,6 +294,7 @@ class Claims:
         minimum: int = counterexamples.MINIMUM,
     ) -> Verdict:
         """`gia.harness.decide.counterexamples.universal` on the register's row, recorded."""
+        self._skip_under_another_attack()
         return self.record(
             counterexamples.universal(self.claim(id), check, strategies, examples=examples, minimum=minimum)
         )
@@ -308,12 +309,14 @@ class Claims:
         minimum: int = counterexamples.MINIMUM,
     ) -> Verdict:
         """`gia.harness.decide.counterexamples.exact` on the register's row, recorded."""
+        self._skip_under_another_attack()
         return self.record(counterexamples.exact(self.claim(id), check, strategies, examples=examples, minimum=minimum))
 
     def record(self, verdict: Verdict, *, tables: Sequence[Table] = (), pictures: Sequence[Path] = ()) -> Verdict:
         """Put a verdict on record, then raise UnexpectedOutcomeError if it is not the expected one.
 
-        With an attack of the user's in place of the protocols' nothing is expected.
+        Where the user's attack takes the place of the protocols' own, nothing is compared with the register, and a
+        verdict without tables is skipped: it runs no attack.
 
         Args:
             verdict: of a claim that the running test is marked with.
@@ -322,6 +325,8 @@ class Claims:
 
         Raises ValueError for a second verdict on one claim, or where the running test is not marked with its id.
         """
+        if not tables:
+            self._skip_under_another_attack()
         claim = self.claim(verdict.id)
         ids, properties, began = self._context.current()
         if claim.id not in ids:
@@ -338,13 +343,15 @@ class Claims:
             pictures=[path.relative_to(self._context.folder).as_posix() for path in pictures],
             **self._context.facts,
         )
+        if self._context.substitute is not None:
+            row |= {"expected": None, "reason": ""}
         self.rows.append(row)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
-        self._context.announce(text.line(row))
-        if self._context.substitute is None and not rows.as_expected(row):
+        self._context.announce(rows.line(row))
+        if not rows.as_expected(row):
             raise UnexpectedOutcomeError(
-                f"{text.line(row)}\n  claim: {claim.statement}\n"
+                f"{rows.line(row)}\n  claim: {claim.statement}\n"
                 f"  measured at {self.scale} scale: {verdict.measured}; {row['why']}\n"
                 f"  the register expects {row['expected']!r} because: {row['reason']}\n"
                 "  If the measurement is right, move `expected` in a commit that states this evidence."
@@ -354,8 +361,8 @@ class Claims:
     def write(self) -> None:
         """Write verdicts.json with what is finished."""
         self._context.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._context.folder / "verdicts.json") as file:
-            file.write((json.dumps(self.rows, indent=1, allow_nan=False) + "\n").encode())
+        with replacing(self._context.folder / "verdicts.json") as partial:
+            partial.write_text(rows.to_json(self.rows), encoding="utf-8")
 
     def draw(
         self, id: str, table: Table, value: Deciding | None = None, *, reported: Reported | None = None
@@ -402,11 +409,16 @@ class Claims:
         )
         return self.record(verdict, tables=[table], pictures=self.draw(id, table, value, reported=reported))
 
+    def _skip_under_another_attack(self) -> None:
+        """A row that runs no protocol's attack says nothing about the attack that takes its place."""
+        if self._context.substitute is not None:
+            pytest.skip("not tried: this row runs no attack of a protocol")
+
     def _substituted(self, levels: Mapping[Any, Level], measure: Measure | None) -> dict[Any, Level]:
         """The levels with the user's attack. A row that the attack cannot take is skipped, with the reason."""
         assert self._context.substitute is not None
         if measure is not None:
-            pytest.skip("not tried: this row runs no attack")
+            self._skip_under_another_attack()
         new = {label: self._context.substitute(level) for label, level in levels.items()}
         for reason in new.values():
             if isinstance(reason, str):

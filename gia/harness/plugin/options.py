@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,12 +30,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def add(parser: pytest.Parser, prefix: str, *, defaults: bool) -> None:
-    """Add every option under a prefix; a second prefix for the same options leaves the defaults to the first."""
+def add(parser: pytest.Parser, prefix: str) -> None:
+    """Add every option under a prefix. Two forms of an option share their value, and so their default."""
     group = parser.getgroup("gia", "claims about gradient inversion")
     for name, settings in OPTIONS.items():
-        default = {"default": settings.get("default")} if defaults else {"default": argparse.SUPPRESS}
-        group.addoption(f"{prefix}{name}", dest=destination(name), **{**settings, **default})
+        group.addoption(f"{prefix}{name}", dest=destination(name), **settings)
 
 
 def destination(name: str) -> str:

@@ -23,7 +23,9 @@ from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
-from gia.harness.report import markdown, rows, text
+from gia.harness.report.markdown import markdown
+from gia.harness.report.rows import Run
+from gia.harness.report.text import terminal
 from gia.harness.timing.against_base import commit_of
 from gia.numerics import REPEATABLE
 
@@ -46,6 +48,10 @@ def begin(config: pytest.Config, register: Path) -> None:
         raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline")
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
+    if option.gia_rebaseline and option.gia_attack is not None:
+        raise pytest.UsageError(
+            "--gia-rebaseline: expected without --gia-attack, since baselines are of the own attacks"
+        )
     if option.gia_repeats < 1:
         raise pytest.UsageError(f"--gia-repeats: expected at least 1, got {option.gia_repeats}")
     if option.gia_base is not None:
@@ -61,7 +67,6 @@ def begin(config: pytest.Config, register: Path) -> None:
     config.stash[RUN] = run
     for name, plugin in {"claims": run, "selection": run.selection, "timings": run.timings}.items():
         config.pluginmanager.register(plugin, f"gia-{name}")
-    config.pluginmanager.import_plugin("gia.harness.plugin.fixtures")
 
 
 class ClaimRun:
@@ -88,6 +93,10 @@ class ClaimRun:
         if option.gia_attack is not None:
             self.environment["attack"] = option.gia_attack
         self.notices: list[str] = []
+        if option.gia_attack is not None:
+            self.notices.append(
+                f"{option.gia_attack} takes the place of each protocol's attack; no verdict is compared with the register"
+            )
         self.selection = Selection(config, register.parent)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config)
@@ -184,6 +193,7 @@ class ClaimRun:
             try:
                 self.claims.write()
             except OSError as error:
+                self._claims = None  # no report can be written at the end either
                 raise pytest.UsageError(
                     f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}"
                 ) from error
@@ -212,7 +222,7 @@ class ClaimRun:
         if self._claims is None:
             return
         self._claims.write()
-        report = markdown.document(self._report())
+        report = markdown(self._report())
         (self.folder / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
@@ -224,7 +234,7 @@ class ClaimRun:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         if self._claims is not None:
             terminalreporter.section(f"claims at {self.scale} scale")
-            terminalreporter.write_line(text.table(self._report(), terminalreporter._tw.fullwidth))
+            terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
             terminalreporter.write_line(f"reports: {self.folder}")
 
     def _blocks(self) -> Path:
@@ -263,9 +273,9 @@ class ClaimRun:
         self.notices.append(text)
         self._progress.line(f"warning: {text}")
 
-    def _report(self) -> rows.Run:
+    def _report(self) -> Run:
         order, partial = list(self.register), not self.selection.whole("claim")
-        return rows.Run(
+        return Run(
             scale=self.scale,
             environment=self.environment,
             rows=sorted(self.claims.rows, key=lambda row: order.index(row["id"])),

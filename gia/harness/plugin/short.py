@@ -9,4 +9,4 @@ from gia.harness.plugin.options import add
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--scale` for `--gia-scale`, and so on."""
-    add(parser, "--", defaults=False)
+    add(parser, "--")

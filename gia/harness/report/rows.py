@@ -1,31 +1,33 @@
-"""Rows of verdicts as JSON, as a table on the terminal and as Markdown. Nothing here measures or decides."""
+"""Verdicts as rows of plain JSON, and the texts that every form of report shares. Nothing here measures or decides."""
 
 from __future__ import annotations
 
 import json
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from gia.harness.decide.register import Claim
-    from gia.harness.decide.verdicts import Verdict
+from gia.harness.decide.register import Claim
+from gia.harness.decide.verdicts import Verdict
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a report is made of.
+    """What a report is made from.
 
     Attributes:
-        scale, environment: at which scale and on what (name -> text, in the order to be shown).
+        scale: at which the claims were measured.
+        environment: name -> text of what the numbers depend on, in the order to be shown.
         rows: one per verdict, as `row` makes them.
         without_verdict: claim id -> why its test gave none ("its test failed", "not run").
-        not_covered: ids of the register that no test is about; None where the run cannot know, being partial.
+        not_covered: ids of the register that no test decides on; None for a partial run, which cannot know.
         notices: lines that a reader must see, such as damaged files.
         baselines: one line per comparison with a stored baseline.
+
+    >>> coverage(Run("small", {}, [], not_covered=["op.size", "op.depth", "thm"]))
+    'not covered (no test yet): 3 rows: op.{size,depth} thm'
     """
 
     scale: str
@@ -48,7 +50,23 @@ def row(
     pictures: Sequence[str] = (),
     **facts: str,
 ) -> Row:
-    """One verdict beside what the register says of it, as plain JSON; `facts` such as torch and commit are added."""
+    """A verdict and what the register says about the claim, as plain JSON.
+
+    Args:
+        scale: at which it was measured; the claim has an expectation for it.
+        seconds: duration of the test.
+        cached: number of blocks that an earlier run computed.
+        tables: descriptions of the tables of blocks.
+        pictures: paths relative to the report.
+        facts: further texts, such as torch and commit.
+
+    >>> from gia.harness.decide.register import Expectation
+    >>> expected = {"small": Expectation("supported", "measured")}
+    >>> claim = Claim("op.size", "Worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", expected)
+    >>> verdict = Verdict("op.size", "supported", 2.0, "dB", (1.5, 2.5), 8, 0, 1, 0.01, "Page", "psnr 24/22", {})
+    >>> line(row(claim, verdict, scale="small", seconds=3.21))
+    'op.size: supported: +2 [+1.5, +2.5] dB (margin 0.5); 8 blocks; 3.2 s'
+    """
     expected = claim.expected[scale]
     return {
         "id": claim.id,
@@ -81,96 +99,63 @@ def row(
 
 
 def as_expected(row: Row) -> bool:
-    """Whether the outcome is the one that the register states."""
-    return bool(row["outcome"] == row["expected"])
+    """Whether the outcome is the one that the register expects; True where nothing is expected (None).
+
+    >>> as_expected({"outcome": "refuted", "expected": "refuted"})
+    True
+    """
+    return row["expected"] is None or bool(row["outcome"] == row["expected"])
 
 
 def outcome(row: Row) -> str:
-    """The outcome in words: "supported", "refuted (expected)", "inconclusive (expected: supported)"."""
+    """The outcome in words: "supported", "refuted (expected)" or "inconclusive (expected: supported)".
+
+    >>> outcome({"outcome": "refuted", "expected": "supported"})
+    'refuted (expected: supported)'
+    """
     if not as_expected(row):
         return f"{row['outcome']} (expected: {row['expected']})"
-    return "supported" if row["outcome"] == "supported" else f"{row['outcome']} (expected)"
+    plain = row["expected"] is None or row["outcome"] == "supported"
+    return str(row["outcome"]) if plain else f"{row['outcome']} (expected)"
 
 
 def line(row: Row) -> str:
-    """One verdict in one line, for a log."""
-    return f"{row['id']}: {outcome(row)}{_effect(row)}; {_blocks(row)}; {row['seconds']:.1f} s"
+    """One verdict in one line, for a log; see `row` for an example."""
+    return ": ".join(filter(None, (row["id"], outcome(row), effect(row)))) + f"; {blocks(row)}; {row['seconds']:.1f} s"
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """The list of rows; a number that is not finite raises ValueError."""
+    """The list of rows as JSON. Raises ValueError for a number that is not finite.
+
+    >>> to_json([])
+    '[]\\n'
+    """
     return json.dumps(list(rows), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def terminal(run: Run, width: int = 100) -> str:
-    """The verdict table as text: per row the verdict, then the paper's words and numbers beside ours."""
-    longest = max((len(row["id"]) for row in run.rows), default=0)
-    lines = []
-    for row in run.rows:
-        mark = "ok " if as_expected(row) else "NOT"
-        lines.append(f"{mark} {row['id']:<{longest}}  {outcome(row)}{_effect(row)}; {_blocks(row)}")
-        told = [f"paper: {row['paper']}  [{row['source']}]", f"here, {run.scale}: {row['measured']}", *_shown(row)]
-        for text in told:
-            lines += textwrap.wrap(text, width, initial_indent="      ", subsequent_indent="        ")
-    lines += [f"NOT {name}: no verdict, {why}" for name, why in run.without_verdict.items()]
-    for text in (*_coverage(run), *_looks(run), *(f"baseline {text}" for text in run.baselines), *run.notices):
-        lines += textwrap.wrap(text, width, subsequent_indent="    ") if text else [""]
-    return "\n".join(lines)
+def effect(row: Row, *, margin: bool = True) -> str:
+    """The effect, its interval, unit and margin; empty if nothing was measured.
 
+    It has a sign, except for the kinds count and exact: see `gia.harness.decide.verdicts.Verdict`.
 
-def markdown(run: Run) -> str:
-    """The same as a Markdown document with the pictures of each row."""
-    outcomes = [row["outcome"] for row in run.rows]
-    counts = ", ".join(f"{outcomes.count(name)} {name}" for name in ("supported", "refuted", "inconclusive"))
-    unexpected = sum(not as_expected(row) for row in run.rows)
-    parts = [
-        f"# Verdicts at {run.scale} scale",
-        f"{len(run.rows)} verdicts: {counts}; {unexpected} not as expected. "
-        f"Measured at {run.scale} scale, which is not the paper's experiment: its numbers stand beside ours.",
-        " · ".join(f"{name} {text}" for name, text in run.environment.items()),
-    ]
-    if run.rows:
-        header = ("claim", "verdict", "effect [interval]", "margin", "blocks", "the paper", f"at {run.scale} scale")
-        table = [_cells(header), _cells(["---"] * len(header))]
-        for row in run.rows:
-            mark = "" if as_expected(row) else "**"
-            table.append(
-                _cells(
-                    (
-                        f"`{row['id']}` {row['statement']}",
-                        f"{mark}{outcome(row)}{mark}",
-                        _effect(row).removeprefix(": ").split(" (margin")[0] or "-",
-                        "-" if row["margin"] is None else f"{row['margin']:.3g} {row['unit']}",
-                        _blocks(row),
-                        f"{row['paper']} ({row['source']})",
-                        "; ".join((row["measured"], *_shown(row))),
-                    )
-                )
-            )
-        parts.append("\n".join(table))
-    if run.without_verdict:
-        parts.append("\n".join(f"- **no verdict** on `{name}`: {why}" for name, why in run.without_verdict.items()))
-    parts += [f"- {text}" for text in (*_coverage(run), *_looks(run), *run.notices)]
-    if run.baselines:
-        parts.append("## Baselines\n\n" + "\n".join(f"- {text}" for text in run.baselines))
-    if shown := [row for row in run.rows if row["pictures"]]:
-        parts.append("## Pictures")
-        for row in shown:
-            parts += [f"`{row['id']}`", "\n".join(f"![{row['id']}]({path})" for path in row["pictures"])]
-    return "\n\n".join(parts) + "\n"
-
-
-def _effect(row: Row) -> str:
+    >>> effect({"kind": "count", "effect": 60.0, "interval": [59.0, 61.0], "unit": "images", "margin": 2.0})
+    '60 [59, 61] images (margin 2)'
+    """
     if row["effect"] is None:
         return ""
-    interval = "" if row["interval"] is None else " [{:+.3g}, {:+.3g}]".format(*row["interval"])
-    margin = "" if row["margin"] is None else f" (margin {row['margin']:.3g})"
-    return f": {row['effect']:+.3g}{interval} {row['unit']}{margin}"
+    number = "{:.3g}" if row["kind"] in ("count", "exact") else "{:+.3g}"
+    interval = "" if row["interval"] is None else f" [{number}, {number}]".format(*row["interval"])
+    limit = f" (margin {row['margin']:.3g})" if margin and row["margin"] is not None else ""
+    return f"{number.format(row['effect'])}{interval} {row['unit']}{limit}"
 
 
-def _blocks(row: Row) -> str:
-    what = "examples" if row["kind"] in ("universal", "exact") else "blocks"
-    text = f"{row['blocks']} {what}"
+def blocks(row: Row) -> str:
+    """How many blocks or examples stand behind a verdict, how many are void or cached, and which look it is.
+
+    >>> blocks({"kind": "trend", "blocks": 14, "void": 2, "cached": 8, "look": 2})
+    '14 blocks, 2 void, 8 cached, second look'
+    """
+    text = f"{row['blocks']} {'examples' if row['kind'] in ('universal', 'exact') else 'blocks'}"
     if row["void"]:
         text += f", {row['void']} void"
     if row["cached"]:
@@ -180,15 +165,15 @@ def _blocks(row: Row) -> str:
     return text
 
 
-def _shown(row: Row) -> list[str]:
-    """The metrics that do not decide, level by level, and why blocks are void.
+def other_metrics(row: Row) -> list[str]:
+    """The metrics that do not decide, level by level, and why blocks are void; one line each.
 
-    Of a pair with further levels beside it, the deciding metric too: the verdict's line has but the two.
+    A pair with further levels also shows the deciding metric, since the verdict has only the first two levels.
     """
     lines = []
     for table in row["tables"]:
-        beside = row["kind"] in ("paired", "affected") and len(table["levels"]) > 2
-        medians = {name: values for name, values in table["medians"].items() if beside or name != row["metric"]}
+        more_levels = row["kind"] in ("paired", "affected") and len(table["levels"]) > 2
+        medians = {name: values for name, values in table["medians"].items() if more_levels or name != row["metric"]}
         numbers = (f"{name} {_per_level(values)}" for name, values in medians.items())
         if medians:
             lines.append(f"shown, {table['experiment']} at {'/'.join(table['levels'])}: {', '.join(numbers)}")
@@ -196,32 +181,29 @@ def _shown(row: Row) -> list[str]:
     return lines
 
 
-def _per_level(values: Sequence[float | None]) -> str:
-    if all(value is None for value in values):
-        return "n/a"
-    return "/".join("n/a" if value is None else f"{value:.3g}" for value in values)
-
-
-def _looks(run: Run) -> list[str]:
-    """What second looks added to the cost."""
+def remarks(run: Run) -> list[str]:
+    """What a reader must know about the whole run: coverage, the cost of second looks, and notices; one line each."""
     added = {row["id"]: sum(table["second_look_seconds"] for table in row["tables"]) for row in run.rows}
-    told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in added.items() if seconds)
-    return [f"second looks added, in seconds of computing: {told}"] if told else []
+    costs = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in added.items() if seconds)
+    looks = [f"second looks added, in seconds of computing: {costs}"] if costs else []
+    return [coverage(run), *looks, *run.notices]
 
 
-def _coverage(run: Run) -> list[str]:
-    """Rows of the register that no test is about, by attack type or subject."""
+def coverage(run: Run) -> str:
+    """Which rows of the register no test decides on, grouped by what precedes the dot; see `Run` for an example."""
     if run.not_covered is None:
-        return ["This run selected a part of the claims; what is not covered shows in a full run."]
+        return "This run selected a part of the claims; what is not covered shows in a full run."
     if not run.not_covered:
-        return ["Every row of the register has a test."]
+        return "Every row of the register has a test."
     groups: dict[str, list[str]] = {}
     for name in run.not_covered:
         prefix, _, rest = name.partition(".")
         groups.setdefault(prefix, []).append(rest)
     listed = (prefix if rest == [""] else f"{prefix}.{{{','.join(rest)}}}" for prefix, rest in groups.items())
-    return [f"not covered (no test yet): {len(run.not_covered)} rows: " + " ".join(listed)]
+    return f"not covered (no test yet): {len(run.not_covered)} rows: " + " ".join(listed)
 
 
-def _cells(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(" ".join(text.replace("|", "\\|").split()) for text in texts) + " |"
+def _per_level(values: Sequence[float | None]) -> str:
+    if all(value is None for value in values):
+        return "n/a"
+    return "/".join("n/a" if value is None else f"{value:.3g}" for value in values)

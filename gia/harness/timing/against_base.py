@@ -1,10 +1,10 @@
-"""Base against head: two checkouts of `gia`, timed in one session, alternating, each in processes of its own.
+"""Base against head: two checkouts of `gia`, timed in turn in one session, each in its own process.
 
     with checked_out(root, "main") as base:
         cost = head_over_base(root, base, workloads, "core / small, 1")
     assert not cost.slower(by=0.1)
 
-Both sides run the head's workloads with the same seeds; only `gia` differs.
+Both run the head's workloads with the same seeds; only `gia` differs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gia.harness.timing import worker as timing_worker
-from gia.harness.timing.bursts import ROUNDS
-from gia.harness.timing.ratio import Ratio, ratio_of_blocks
+from gia.harness.timing import worker
+from gia.harness.timing.bursts import TURNS
+from gia.harness.timing.ratio import Ratio, ratio_of_bursts
 
 
 def commit_of(repository: Path, ref: str) -> str:
@@ -41,33 +41,33 @@ def checked_out(repository: Path, ref: str) -> Iterator[Path]:
             _git(repository, "worktree", "add", "--detach", str(tree), commit)
             yield tree
         finally:
-            subprocess.run(  # it may not have come to be
+            subprocess.run(  # git may have failed to make it
                 ["git", "worktree", "remove", "--force", str(tree)], cwd=repository, capture_output=True, check=False
             )
 
 
-class Side:
-    """What a process on the `gia` of a checkout is asked, and answers."""
+class Checkout:
+    """A process that runs workloads on the `gia` of a checkout; made by `checkout`."""
 
-    def __init__(self, root: Path, process: subprocess.Popen[str], said: IO[str]) -> None:
-        self._root, self._process, self._said = root, process, said
+    def __init__(self, root: Path, process: subprocess.Popen[str], errors: IO[str]) -> None:
+        self._root, self._process, self._errors = root, process, errors
 
     def names(self) -> list[str]:
-        """Of the workloads; the first thing to ask for."""
+        """The names of the workloads; ask for them first."""
         return list(self._answer()["names"])
 
     def start(self, workload: str) -> None:
-        """Set a workload up, in place of the one before."""
+        """Set up a workload, in place of the previous one."""
         self._ask(workload=workload)
 
     def run(self, calls: int) -> float:
-        """Run so many steps of the workload; their seconds of the process's own processor time."""
+        """Run this number of steps of the workload and return their seconds in the process's processor time."""
         self._ask(calls=calls)
         return float(self._answer()["seconds"])
 
     def _ask(self, **request: object) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the answer that does not come says why
+        with suppress(BrokenPipeError):  # the process ended, and the missing answer says why
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
 
@@ -76,52 +76,52 @@ class Side:
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            self._said.seek(0)
-            raise RuntimeError(f"the workload failed on the gia of {self._root}:\n{self._said.read()[-4000:]}")
+            self._errors.seek(0)
+            raise RuntimeError(f"the workload failed on the gia of {self._root}:\n{self._errors.read()[-4000:]}")
         return dict(json.loads(line))
 
 
 @contextmanager
-def side(root: Path, workloads: Path) -> Iterator[Side]:
+def checkout(root: Path, workloads: Path) -> Iterator[Checkout]:
     """A process on the `gia` of `root` with a file of workloads, ended afterwards."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-P", str(timing_worker.__file__), str(root), str(workloads)],
+            [sys.executable, "-P", str(worker.__file__), str(root), str(workloads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             text=True,
             cwd=root,
         )
         try:
-            yield Side(root, process, said)
+            yield Checkout(root, process, errors)
         finally:
             process.kill()
             process.communicate()
 
 
 def names_of(root: Path, workloads: Path) -> list[str]:
-    """The names that a checkout's own file of workloads has; none if it has no such file."""
+    """The names in a checkout's own file of workloads; none if it has no such file."""
     if not workloads.exists():
         return []
-    with side(root, workloads) as own:
-        return own.names()
+    with checkout(root, workloads) as base:
+        return base.names()
 
 
 def head_over_base(
-    head: Path, base: Path, workloads: Path, name: str, *, rounds: int = ROUNDS, block_seconds: float = 0.1
+    head: Path, base: Path, workloads: Path, name: str, *, turns: int = TURNS, burst_seconds: float = 0.1
 ) -> Ratio:
     """The cost of a step on the gia of `head` over that on the gia of `base`.
 
-    Raises RuntimeError with the side's own words where the workload does not run there, ValueError for fewer than 9
-    rounds.
+    Raises RuntimeError with the process's error output if the workload fails there, ValueError for fewer than 9
+    turns.
     """
     with ExitStack() as stack:
-        sides = [stack.enter_context(side(root, workloads)) for root in (head, base)]
-        for one in sides:
-            one.names()
-            one.start(name)
-        return ratio_of_blocks(sides[0].run, sides[1].run, rounds=rounds, block_seconds=block_seconds)
+        checkouts = [stack.enter_context(checkout(root, workloads)) for root in (head, base)]
+        for each in checkouts:
+            each.names()
+            each.start(name)
+        return ratio_of_bursts(checkouts[0].run, checkouts[1].run, turns=turns, burst_seconds=burst_seconds)
 
 
 def _git(repository: Path, *arguments: str) -> str:

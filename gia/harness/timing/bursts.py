@@ -1,7 +1,7 @@
-"""What is run in which order to compare two costs: rounds A B B A beside a probe of the machine.
+"""What is run in which order to compare two costs: turns A B B A, each between two looks at a yardstick.
 
-A measurement is a generator that asks for calls of a side and is sent their seconds. So the same rounds time callables,
-a search that runs itself, and other processes.
+A yardstick is work of constant cost, whose time shows the speed of the machine. The order is a generator that asks for
+bursts of calls and is sent their seconds, so that the same order times callables, searches and other processes.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-MINIMUM_ROUNDS = 9
-ROUNDS = 13  # the bootstrap interval of a median of 9 covers 83 %, of 13 the 90 % that it claims
-MOST = 3  # times the rounds asked for, before an unsteady machine is given up
-STEADY = 0.10  # variation of the machine's state above which nothing is decided
+MINIMUM_TURNS = 9
+TURNS = 13  # the bootstrap interval of a median of 9 covers 83 %, of 13 the 90 % that it claims
+MOST = 3  # times the number of turns asked for, after which an unsteady machine is given up
+STEADY = 0.10  # variation of the yardstick above which nothing is decided
 
 Work = Callable[[], object]
 Clock = Callable[[], float]
-#: Work that runs itself, such as a search with a callback: it calls its argument before each step, which ends it by an
-#: exception. What comes before the first step is set-up and is not timed.
+#: A search that calls its argument before every step and is ended by the exception that the argument raises. What comes
+#: before its first step is set-up and is not timed.
 Steps = Callable[[Callable[[], None]], object]
-#: Run so many calls and return their seconds.
-Block = Callable[[int], float]
-Side = Literal["a", "b", "probe"]
+#: Runs a number of calls in sequence and returns their seconds.
+Burst = Callable[[int], float]
+Task = Literal["a", "b", "yardstick"]
 
 
-class Rounds(NamedTuple):
+class Turns(NamedTuple):
     """What was measured.
 
     Attributes:
-        costs: seconds of one call of a and of b, for each round that counts; for all of them if not conclusive.
-        dropped: how many more there were.
-        state: (slowest - fastest) / fastest time of the probe beside them.
-        conclusive: whether there are as many as were asked for.
+        costs: seconds of one call of a and of b for each turn that counts; for all turns if not conclusive.
+        dropped: number of other turns.
+        state: (slowest - fastest) / fastest time of the yardstick next to the turns in `costs`.
+        conclusive: whether as many turns count as were asked for.
     """
 
     costs: Sequence[tuple[float, float]]
@@ -41,46 +41,90 @@ class Rounds(NamedTuple):
     conclusive: bool
 
 
-#: Asks for so many calls of a side, is sent their seconds, returns what it measured.
-Measuring = Generator[tuple[Side, int], float, Rounds]
+#: Asks for a number of calls of a task, is sent their seconds, and returns what it measured.
+Schedule = Generator[tuple[Task, int], float, Turns]
 
 
-def measuring(rounds: int, warmup: int, block_seconds: float) -> Measuring:
-    """The rounds A B B A, with two probes before the first and after each; see `gia.harness.timing.ratio`."""
-    if rounds < MINIMUM_ROUNDS:
-        raise ValueError(f"rounds: expected at least {MINIMUM_ROUNDS}, got {rounds}")
+def schedule(turns: int, warmup: int, burst_seconds: float) -> Schedule:
+    """The turns A B B A, with two yardsticks before the first and after each; see `gia.harness.timing.ratio.ratio`."""
+    if turns < MINIMUM_TURNS:
+        raise ValueError(f"turns: expected at least {MINIMUM_TURNS}, got {turns}")
     for _ in range(warmup):
         yield "a", 1
         yield "b", 1
-        yield "probe", 1
-    a = yield from _calls("a", block_seconds)
-    b = yield from _calls("b", block_seconds)
+        yield "yardstick", 1
+    a = yield from _calls("a", burst_seconds)
+    b = yield from _calls("b", burst_seconds)
     costs: list[tuple[float, float]] = []
     states = [(yield from _state())]
-    while len(counting := _steady(states)) < rounds and len(costs) < MOST * rounds:
-        costs.append((yield from _round(a, b)))
+    while len(steady := _steady(states)) < turns and len(costs) < MOST * turns:
+        costs.append((yield from _turn(a, b)))
         states.append((yield from _state()))
-    conclusive = len(counting) >= rounds
-    chosen = counting if conclusive else range(len(costs))
-    beside = [state for index in chosen for state in states[index : index + 2]]
-    return Rounds(
+    conclusive = len(steady) >= turns
+    chosen = steady if conclusive else range(len(costs))
+    adjacent = [state for index in chosen for state in states[index : index + 2]]
+    return Turns(
         costs=[costs[index] for index in chosen],
         dropped=len(costs) - len(chosen),
-        state=max(beside) / min(beside) - 1,
+        state=max(adjacent) / min(adjacent) - 1,
         conclusive=conclusive,
     )
 
 
-def _calls(side: Side, seconds: float) -> Generator[tuple[Side, int], float, int]:
-    """How many calls take at least `seconds`, with a tenth to spare."""
+def follow(schedule: Schedule, bursts: Mapping[str, Burst]) -> Turns:
+    """Run what a schedule asks for until it ends."""
+    task, calls = next(schedule)
+    while True:
+        try:
+            task, calls = schedule.send(bursts[task](calls))
+        except StopIteration as end:
+            turns: Turns = end.value
+            return turns
+
+
+class SearchTimed(Exception):
+    """Ends a search whose turns are complete."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+
+
+class StepTimer:
+    """Follows a schedule from inside the search that is timed as a: other tasks run between two of its steps."""
+
+    def __init__(self, schedule: Schedule, bursts: Mapping[str, Burst], clock: Clock) -> None:
+        self._schedule, self._bursts, self._clock = schedule, bursts, clock
+        self._task, self._calls = next(schedule)
+        self._remaining, self._start = 0, 0.0
+
+    def before_step(self) -> None:
+        """Call it before each step. Raises `SearchTimed` when the schedule ends."""
+        if self._remaining:
+            self._remaining -= 1
+            if self._remaining:
+                return
+            self._answer(self._clock() - self._start)
+        while self._task != "a":
+            self._answer(self._bursts[self._task](self._calls))
+        self._remaining, self._start = self._calls, self._clock()
+
+    def _answer(self, seconds: float) -> None:
+        try:
+            self._task, self._calls = self._schedule.send(seconds)
+        except StopIteration as end:
+            raise SearchTimed(end.value) from None
+
+
+def _calls(task: Task, seconds: float) -> Generator[tuple[Task, int], float, int]:
+    """How many calls take at least `seconds`, plus a tenth."""
     calls = 1
-    while (took := (yield side, calls)) < seconds:
+    while (took := (yield task, calls)) < seconds:
         calls = max(calls + 1, math.ceil(calls * min(10.0, 1.1 * seconds / took))) if took > 0 else calls * 10
     return calls
 
 
-def _round(a: int, b: int) -> Generator[tuple[Side, int], float, tuple[float, float]]:
-    """Seconds of one call of a and of b, from the blocks A B B A."""
+def _turn(a: int, b: int) -> Generator[tuple[Task, int], float, tuple[float, float]]:
+    """Seconds of one call of a and of b, from the bursts A B B A of `a` and `b` calls."""
     first = yield "a", a
     second = yield "b", b
     third = yield "b", b
@@ -88,58 +132,14 @@ def _round(a: int, b: int) -> Generator[tuple[Side, int], float, tuple[float, fl
     return (first + fourth) / (2 * a), (second + third) / (2 * b)
 
 
-def _state() -> Generator[tuple[Side, int], float, float]:
-    """The faster of two, since one interruption is not a change of the machine."""
-    first = yield "probe", 1
-    second = yield "probe", 1
+def _state() -> Generator[tuple[Task, int], float, float]:
+    """The faster of two, since one interruption does not change the machine's speed."""
+    first = yield "yardstick", 1
+    second = yield "yardstick", 1
     return min(first, second)
 
 
 def _steady(states: Sequence[float]) -> list[int]:
-    """The rounds that count; round i lies between the states i and i + 1."""
+    """The turns that count; turn i lies between the states i and i + 1."""
     limit = min(states) * (1 + STEADY)
     return [index for index in range(len(states) - 1) if max(states[index : index + 2]) <= limit]
-
-
-class Measured(Exception):
-    """Ends a search when the rounds are done."""
-
-    def __init__(self, found: Rounds) -> None:
-        self.found = found
-
-
-class Held:
-    """Answers a measurement from inside the search that is timed: the other sides run between two of its steps."""
-
-    def __init__(self, measuring: Measuring, blocks: Mapping[str, Block], clock: Clock) -> None:
-        self._measuring, self._blocks, self._clock = measuring, blocks, clock
-        self._side, self._calls = next(measuring)
-        self._left, self._start = 0, 0.0
-
-    def between(self) -> None:
-        """To be called before each step. Raises `Measured` when the rounds are done."""
-        if self._left:
-            self._left -= 1
-            if self._left:
-                return
-            self._answer(self._clock() - self._start)
-        while self._side != "a":
-            self._answer(self._blocks[self._side](self._calls))
-        self._left, self._start = self._calls, self._clock()
-
-    def _answer(self, seconds: float) -> None:
-        try:
-            self._side, self._calls = self._measuring.send(seconds)
-        except StopIteration as done:
-            raise Measured(done.value) from None
-
-
-def follow(measuring: Measuring, blocks: Mapping[str, Block]) -> Rounds:
-    """Answer a measurement to its end."""
-    side, calls = next(measuring)
-    while True:
-        try:
-            side, calls = measuring.send(blocks[side](calls))
-        except StopIteration as done:
-            found: Rounds = done.value
-            return found

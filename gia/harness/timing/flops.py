@@ -1,4 +1,4 @@
-"""Counted floating point operations: a cost that no noisy machine can hide."""
+"""Counted floating point operations: a cost that does not depend on the machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch.utils.flop_counter import flop_registry
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """The floating point operations of one call of `work`, by torch's formulas, forward and backward alike.
+    """The floating point operations of one call of `work`, forward and backward, by torch's formulas.
 
-    Counted where operators are dispatched, so also inside a double backward, where `FlopCounterMode` raises. A multiply
-    and an add are two; only products and convolutions have a formula, elementwise work counts as nothing. The backward
-    pass of a convolution has a formula of its own, since torch's counts the weight gradient of a grouped convolution as
-    if it were not grouped.
+    They are counted when operators are dispatched, so also inside a double backward, where `FlopCounterMode` raises. A
+    multiply-add counts two; only products and convolutions have a formula, elementwise work counts zero. The backward
+    pass of a convolution is computed here, since torch counts the weight gradient of a grouped convolution as if it
+    were not grouped.
+
+    >>> count_flops(lambda: torch.ones(2, 3) @ torch.ones(3, 5))
+    60
     """
     counter = _Counter()
     with counter:
@@ -42,9 +45,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _convolution_backward(outputs: Tensor, inputs: Tensor, weight: Tensor, *rest: Any) -> int:
-    """The forward pass's products once more for each of the two gradients that are asked for, grouped or not.
+    """Each of the two gradients, if asked for, takes as many products as the forward pass, grouped or not.
 
-    Every entry of the weight, of shape (out, in / groups, height, width), meets each position of each image once.
+    Every entry of the weight (out, in / groups, height, width) is used once at each position of each image.
     """
     transposed, wanted = rest[4], rest[-1]
     places = (inputs if transposed else outputs).shape[2:]

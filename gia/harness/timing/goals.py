@@ -1,7 +1,7 @@
-"""The table of a timing run: what each benchmark found beside its goal, as text, JSON, Markdown and a plot.
+"""The table of a timing run: each number with its goal, as text, JSON and Markdown. Nothing here measures.
 
-Nothing here measures. `Timings` is the fixture `timings`: it puts a number on record, in `benchmark.extra_info` too,
-and then holds it to its goal, so that a missed goal is in the table as well.
+`Timings` is the fixture `timings`: it records a number, also in `benchmark.extra_info`, before it compares it with its
+goal, so that a missed goal is in the table too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from gia.harness.timing.ratio import Ratio, TimingFailed
 from gia.numerics import environment
 
 Row = dict[str, Any]
+Info = MutableMapping[str, Any]  # of a benchmark
+Bound = Callable[[], Ratio]
 
-#: A regression is a head that costs more than the base by more than this, with the whole interval.
+#: Head over base is a regression if the whole interval lies above 1 plus this.
 BY = 0.1
 
 
@@ -26,6 +28,14 @@ class Timings:
     Attributes:
         rows: measure, case, value, low, high, goal, verdict, and how it was measured.
         points: axis, at, and the ratio there.
+
+    >>> timings = Timings()
+    >>> timings.counted("FLOP", "small", 6.5, 7.0, {}, unit="F")
+    >>> print(terminal(timings))
+          small
+    FLOP  6.5F
+          <= 7 met
+    machine: nothing was timed
     """
 
     def __init__(self) -> None:
@@ -33,91 +43,69 @@ class Timings:
         self.points: list[Row] = []
 
     def at_most(
-        self,
-        measure: str,
-        case: str,
-        cost: Ratio,
-        goal: float,
-        info: MutableMapping[str, Any],
-        *,
-        bound: Callable[[], Ratio] | None = None,
+        self, measure: str, case: str, cost: Ratio, goal: float, info: Info, *, bound: Bound | None = None
     ) -> None:
-        """Record a cost and hold it to its goal; raises as `Ratio.at_most` does.
+        """Record a cost and compare it with its goal; raises as `Ratio.at_most` does.
 
-        `bound` measures what the cost could be at best, and is asked where the goal is missed: a goal that lies beyond
-        it on this machine is not to be had, and the cost is held to the bound instead, with the same slack.
+        `bound` measures the lowest possible cost, and is called if the goal is missed. If this machine cannot reach the
+        goal, the bound takes its place, with the same slack.
         """
-        self._hold(measure, case, cost, goal, info, bound, upper=True)
+        self._compare(measure, case, cost, goal, info, bound, upper=True)
 
     def at_least(
-        self,
-        measure: str,
-        case: str,
-        gain: Ratio,
-        goal: float,
-        info: MutableMapping[str, Any],
-        *,
-        bound: Callable[[], Ratio] | None = None,
+        self, measure: str, case: str, gain: Ratio, goal: float, info: Info, *, bound: Bound | None = None
     ) -> None:
-        """Record a gain and hold it to its goal, or to `bound`; raises as `Ratio.at_least` does."""
-        self._hold(measure, case, gain, goal, info, bound, upper=False)
+        """Record a gain and compare it with its goal, or with `bound`; raises as `Ratio.at_least` does."""
+        self._compare(measure, case, gain, goal, info, bound, upper=False)
 
-    def _hold(
-        self,
-        measure: str,
-        case: str,
-        found: Ratio,
-        goal: float,
-        info: MutableMapping[str, Any],
-        bound: Callable[[], Ratio] | None,
-        *,
-        upper: bool,
+    def _compare(
+        self, measure: str, case: str, cost: Ratio, goal: float, info: Info, bound: Bound | None, *, upper: bool
     ) -> None:
-        sign, held, told, off = ("<=" if upper else ">="), goal, "", ""
-        verdict = _verdict(found, goal, upper)
+        text, limit = f"{'<=' if upper else '>='} {goal:g}", goal
+        verdict = _verdict(cost, goal, upper)
         if verdict == "missed" and bound is not None:
             best = bound().median
             if best > goal if upper else best < goal:
-                verdict, held = _verdict(found, best, upper), best
-                told, off = f" (at best {best:.3g})", " by the bound"
-        self._ratio(measure, case, found, f"{sign} {goal:g}{told}", verdict + off, info)
-        (found.at_most if upper else found.at_least)(held)
+                verdict, limit = f"{_verdict(cost, best, upper)} by the bound", best
+                text += f" (at best {best:.3g})"
+        self._ratio(measure, case, cost, text, verdict, info)
+        (cost.at_most if upper else cost.at_least)(limit)
 
-    def counted(
-        self, measure: str, case: str, value: float, goal: float | None, info: MutableMapping[str, Any], unit: str = ""
-    ) -> None:
-        """Record what was counted and not timed. Raises TimingFailed above the goal, which has no slack."""
+    def counted(self, measure: str, case: str, value: float, goal: float | None, info: Info, unit: str = "") -> None:
+        """Record a number that is counted, not timed. Raises TimingFailed above the goal, which has no slack."""
         within = goal is None or value <= goal
-        told = "" if goal is None else f"<= {goal:g}"
+        text = "" if goal is None else f"<= {goal:g}"
         verdict = "" if goal is None else "met" if within else "missed"
-        self._add(info, measure=measure, case=case, value=value, goal=told, verdict=verdict, unit=unit)
+        self._add(info, measure=measure, case=case, value=value, goal=text, verdict=verdict, unit=unit)
         if not within:
-            raise TimingFailed(f"{measure}, {case}: {value:.3f}{unit} is above {goal:g}{unit}")
+            raise TimingFailed(f"{measure}, {case}: expected at most {goal:g}{unit}, got {value:.3f}{unit}")
 
-    def point(self, axis: str, at: int, cost: Ratio, info: MutableMapping[str, Any]) -> None:
-        """Record one point of a curve: the core's cost, in training steps per trial, where the axis is `at`."""
+    def point(self, axis: str, at: int, cost: Ratio, info: Info) -> None:
+        """Record one point of a curve: the cost of the core, in training steps per trial, at one place of an axis."""
         self.points.append({"axis": axis, "at": at, **cost.row()})
         info[f"{axis} {at}"] = cost.row()
 
     def against(self, measure: str, case: str, cost: Ratio) -> None:
-        """Record head over base; raises TimingFailed where the head is slower by more than 10 %, with the interval."""
+        """Record head over base; raises TimingFailed if the whole interval says that the head is over 10 % slower."""
         self._ratio(measure, case, cost, "", compared(cost), {})
         if cost.slower(by=BY):
             raise TimingFailed(f"{measure}, {case}: head over base {cost}; lower end above {1 + BY:g}")
 
-    def _ratio(
-        self, measure: str, case: str, cost: Ratio, goal: str, verdict: str, info: MutableMapping[str, Any]
-    ) -> None:
-        found = cost.row()
-        self._add(info, measure=measure, case=case, value=found.pop("median"), goal=goal, verdict=verdict, **found)
+    def _ratio(self, measure: str, case: str, cost: Ratio, goal: str, verdict: str, info: Info) -> None:
+        row = cost.row()
+        self._add(info, measure=measure, case=case, value=row.pop("median"), goal=goal, verdict=verdict, **row)
 
-    def _add(self, info: MutableMapping[str, Any], **row: Any) -> None:
+    def _add(self, info: Info, **row: Any) -> None:
         self.rows.append(row)
         info[row["measure"]] = {name: value for name, value in row.items() if name not in ("measure", "case")}
 
 
 def compared(cost: Ratio) -> str:
-    """What head over base says: "slower", "faster" and "same" need the whole interval, else it is "unclear"."""
+    """Head over base in a word: "slower", "faster" and "same" need the whole interval, otherwise it is "unclear".
+
+    >>> compared(Ratio(1.3, 1.2, 1.4, 13, 0, 0.02, True, (0.13, 0.1)))
+    'slower'
+    """
     if not cost.conclusive:
         return "inconclusive"
     if cost.low > 1 + BY:
@@ -133,13 +121,13 @@ def facts() -> dict[str, str]:
 
 
 def terminal(timings: Timings) -> str:
-    """A row per measure, a column per case: the number with its interval, below it the goal and the verdict."""
+    """A row per measure, a column per case: the number with its interval, then the goal and the verdict below."""
     cases, measures = _cases(timings.rows), _by_measure(timings.rows)
     first = max(map(len, measures), default=0)
     lines = [" " * first + "".join(f"  {case:<{_COLUMN}}" for case in cases)] if cases else []
-    for measure, found in measures.items():
+    for measure, rows in measures.items():
         for text in (_number, _judged):
-            cells = [text(found[case]) if case in found else "" for case in cases]
+            cells = [text(rows[case]) if case in rows else "" for case in cases]
             lines.append(f"{measure if text is _number else '':<{first}}" + "".join(f"  {c:<{_COLUMN}}" for c in cells))
     lines = [line.rstrip() for line in (*lines, *_curves(timings.points), machine(timings))]
     return "\n".join(line for line in lines if line)
@@ -149,8 +137,8 @@ def markdown(timings: Timings, about: Mapping[str, str], pictures: Sequence[str]
     """The same as a Markdown document."""
     cases = _cases(timings.rows)
     table = [["", *cases], ["---"] * (len(cases) + 1)]
-    for measure, found in _by_measure(timings.rows).items():
-        cells = [f"{_number(found[case])} {_judged(found[case])}".strip() if case in found else "" for case in cases]
+    for measure, rows in _by_measure(timings.rows).items():
+        cells = [f"{_number(rows[case])} {_judged(rows[case])}".strip() if case in rows else "" for case in cases]
         table.append([measure, *cells])
     parts = [
         "# What things cost",
@@ -165,19 +153,19 @@ def markdown(timings: Timings, about: Mapping[str, str], pictures: Sequence[str]
 
 def to_json(timings: Timings, about: Mapping[str, str]) -> str:
     """{"facts", "rows", "points"}; a number that is not finite raises ValueError."""
-    found = {"facts": dict(about), "rows": timings.rows, "points": timings.points}
-    return json.dumps(found, indent=1, allow_nan=False) + "\n"
+    content = {"facts": dict(about), "rows": timings.rows, "points": timings.points}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def machine(timings: Timings) -> str:
-    """How steady the machine was, in a line."""
+    """How steady the machine was, in one line."""
     timed = [row for row in (*timings.rows, *timings.points) if "state" in row]
     if not timed:
         return "machine: nothing was timed"
-    dropped, kept = (sum(row[name] for row in timed) for name in ("dropped", "rounds"))
+    dropped, turns = (sum(row[name] for row in timed) for name in ("dropped", "turns"))
     unsteady = sum(not row["conclusive"] for row in timed)
     return (
-        f"machine: varied by at most {max(row['state'] for row in timed):.1%} within a timing, {kept} rounds; "
+        f"machine: varied by at most {max(row['state'] for row in timed):.1%} within a timing, {turns} turns; "
         f"{dropped} more measured again; {unsteady} of {len(timed)} timings inconclusive"
     )
 
@@ -190,7 +178,7 @@ def _cases(rows: Sequence[Row]) -> list[str]:
 
 
 def _curves(points: Sequence[Row]) -> list[str]:
-    """The curves in words, a line each."""
+    """The curves in words, one line each."""
     return [
         f"core over a training step by {axis}: "
         + ", ".join(
@@ -203,10 +191,10 @@ def _curves(points: Sequence[Row]) -> list[str]:
 
 
 def _by_measure(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    found: dict[str, dict[str, Row]] = {}
+    measures: dict[str, dict[str, Row]] = {}
     for row in rows:
-        found.setdefault(row["measure"], {})[row["case"]] = row
-    return found
+        measures.setdefault(row["measure"], {})[row["case"]] = row
+    return measures
 
 
 def _number(row: Row) -> str:

@@ -1,15 +1,15 @@
-"""Cost ratios that hold on a busy machine: two callables timed in turn, and an interval for their ratio.
+"""Cost ratios that hold on a busy machine: two tasks timed in turn, and an interval for the ratio of their costs.
 
     cost = ratio(attack_step, training_step)
     benchmark.extra_info["cost"] = cost.row()
     cost.at_most(3.4)                         # TimingFailed beyond the goal and its slack
 
-What is timed is a callable, a search that runs itself (`ratio_of_steps`), or blocks of calls in another process
-(`ratio_of_blocks`); the rounds and the interval are the same.
+A task is a callable, a search that calls back before every step (`ratio_of_steps`), or bursts of calls in another
+process (`ratio_of_bursts`); the turns and the interval are the same.
 
-A round in which the machine changed its speed is measured again, a limited number of times. A ratio without enough
-steady rounds decides nothing: `TimingInconclusive` is a `unittest.SkipTest`, which pytest reports as a skip with the
-numbers as its reason, so that it stands as neither passed nor failed.
+A turn during which the machine changed its speed is measured again, a limited number of times. A ratio without enough
+steady turns decides nothing: `TimingInconclusive` is a `unittest.SkipTest`, which pytest reports as a skip with the
+numbers as its reason.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ import numpy as np
 import torch
 
 from gia.harness.timing.bursts import (
-    ROUNDS,
     STEADY,
-    Block,
+    TURNS,
+    Burst,
     Clock,
-    Held,
-    Measured,
-    Rounds,
+    SearchTimed,
     Steps,
+    StepTimer,
+    Turns,
     Work,
     follow,
-    measuring,
+    schedule,
 )
 from gia.numerics import reproducible
 
 COVERAGE = 0.90
 RESAMPLES = 4000
-WARMUP = 2  # calls of each side before anything is timed
+WARMUP = 2  # calls of each task before anything is timed
 
 
 class TimingFailed(AssertionError):
-    """A cost misses its goal, or a benchmark is gone."""
+    """A cost misses its goal, or a benchmark is missing."""
 
 
 class TimingInconclusive(unittest.SkipTest):
-    """The machine was not steady enough to tell; never a pass."""
+    """The machine was not steady enough to decide; never a pass."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,25 @@ class Ratio:
     """The cost of a over the cost of b.
 
     Attributes:
-        median: of the rounds' ratios.
+        median: of the ratios of the turns.
         low, high: bootstrap 90 % interval of the median.
-        rounds: how many rounds of A B B A count.
-        dropped: rounds that were measured again because the machine was not steady.
-        state: (slowest - fastest) / fastest time of the probe beside the rounds that count.
+        turns: number of turns A B B A that count.
+        dropped: number of turns that were measured again because the machine was not steady.
+        state: (slowest - fastest) / fastest time of the yardstick next to the turns that count.
         conclusive: `state` is at most 0.10.
         seconds: median time of one call of a, and of b.
+
+    >>> cost = Ratio(2.0, 1.9, 2.1, 13, 0, 0.02, True, (0.2, 0.1))
+    >>> print(cost.at_most(2.0))
+    2.000 [1.900, 2.100], 13 turns, 0 dropped, machine varied 2.0%
+    >>> cost.slower(by=0.1), cost.inverted().median
+    (True, 0.5)
     """
 
     median: float
     low: float
     high: float
-    rounds: int
+    turns: int
     dropped: int
     state: float
     conclusive: bool
@@ -79,8 +85,8 @@ class Ratio:
 
     def __str__(self) -> str:
         interval = f"[{self.low:.3f}, {self.high:.3f}]"
-        rounds = f"{self.rounds} rounds, {self.dropped} dropped"
-        return f"{self.median:.3f} {interval}, {rounds}, machine varied {self.state:.1%}"
+        turns = f"{self.turns} turns, {self.dropped} dropped"
+        return f"{self.median:.3f} {interval}, {turns}, machine varied {self.state:.1%}"
 
     def row(self) -> dict[str, Any]:
         """Plain numbers for `benchmark.extra_info`."""
@@ -92,7 +98,7 @@ class Ratio:
         return replace(self, median=median, low=low, high=high)
 
     def inverted(self) -> Ratio:
-        """How many times cheaper a is than b."""
+        """The cost of b over the cost of a."""
         median, low, high = (1 / value for value in (self.median, self.high, self.low))
         return replace(self, median=median, low=low, high=high, seconds=self.seconds[::-1])
 
@@ -113,7 +119,7 @@ class Ratio:
         return self
 
     def slower(self, *, by: float = 0.1) -> bool:
-        """Whether a (head) costs more than b (base) by more than `by`, with the whole interval.
+        """Whether the whole interval says that a (head) costs more than b (base) by over `by`.
 
         Raises TimingInconclusive.
         """
@@ -131,82 +137,96 @@ def ratio(
     a: Work,
     b: Work,
     *,
-    rounds: int = ROUNDS,
+    turns: int = TURNS,
     warmup: int = WARMUP,
-    block_seconds: float = 0.1,
+    burst_seconds: float = 0.1,
     clock: Clock = time.process_time,
-    probe: Work | None = None,
+    yardstick: Work | None = None,
 ) -> Ratio:
     """The cost of `a` over the cost of `b`, paired so that drift of the machine cancels.
 
-    One torch thread, garbage collection off. Each is called `warmup` times, then as many times a block as fill
-    `block_seconds`; a round is the blocks A B B A, in which a linear drift cancels, and yields one ratio. Before the
-    first and after each round `probe` (a 1024 x 1024 float32 product) tells the machine's state. A round counts if the
-    probes on both its sides are within 10 % of the fastest probe; others are measured again, up to three times `rounds`
-    in all. So only the machine's state selects, never the ratio. The bootstrap has a seed of its own.
+    Both run with one torch thread and without garbage collection. A turn consists of the bursts A B B A, in which a
+    linear drift cancels, and gives one ratio. The yardstick runs before the first and after each turn. A turn counts if
+    the yardsticks before and after it are within 10 % of the fastest one; other turns are measured again, up to three
+    times `turns` in total. So turns are selected by the machine's state, never by their ratio. The bootstrap is seeded.
 
     Args:
-        clock: processor time of this process, which leaves out what other processes take: with four busy processes on
-            two cores the probe varied by 6-9 % in it, by 47-120 % in wall time. For work on another device give a
-            clock that waits for it: `lambda: (torch.cuda.synchronize(), time.perf_counter())[1]`.
+        turns: number of turns that must count, at least 9.
+        warmup: number of calls of each before anything is timed.
+        burst_seconds: least duration of a burst, which gives its number of calls.
+        clock: by default the processor time of this process, which other processes hardly change: with four busy
+            processes on two cores the yardstick varied by 6-9 % in it, and by 47-120 % in wall time. For work on a
+            device pass a clock that waits for it: `lambda: (torch.cuda.synchronize(), time.perf_counter())[1]`.
+        yardstick: work of constant cost; by default a 1024 x 1024 float32 product.
 
-    Raises ValueError for fewer than 9 rounds.
+    Raises:
+        ValueError: for fewer than 9 turns.
+
+    >>> now = iter(range(10_000))  # a clock by which everything takes one second
+    >>> ratio(int, float, clock=lambda: float(next(now)), yardstick=int).median
+    1.0
     """
     with _quiet():
-        blocks = {side: _block(work, clock) for side, work in (("a", a), ("b", b), ("probe", probe or _product()))}
-        return _summary(follow(measuring(rounds, warmup, block_seconds), blocks))
+        tasks = {"a": a, "b": b, "yardstick": yardstick or _product()}
+        bursts = {task: _burst(work, clock) for task, work in tasks.items()}
+        return _summary(follow(schedule(turns, warmup, burst_seconds), bursts))
 
 
 def ratio_of_steps(
     a: Steps,
     b: Work,
     *,
-    rounds: int = ROUNDS,
-    block_seconds: float = 0.1,
+    turns: int = TURNS,
+    burst_seconds: float = 0.1,
     clock: Clock = time.process_time,
-    probe: Work | None = None,
+    yardstick: Work | None = None,
 ) -> Ratio:
-    """`ratio` where `a` is one step of work that runs itself: it is held before a step while `b` is timed.
+    """`ratio` where `a` is one step of a search, which pauses before a step while `b` is timed.
 
-    Raises RuntimeError if `a` ends by itself before the rounds are done.
+    Raises RuntimeError if the search ends before the turns are complete.
     """
     with _quiet():
-        blocks = {"b": _block(b, clock), "probe": _block(probe or _product(), clock)}
-        held = Held(measuring(rounds, WARMUP, block_seconds), blocks, clock)
+        bursts = {"b": _burst(b, clock), "yardstick": _burst(yardstick or _product(), clock)}
+        timer = StepTimer(schedule(turns, WARMUP, burst_seconds), bursts, clock)
         try:
-            a(held.between)
-        except Measured as measured:
-            return _summary(measured.found)
-    raise RuntimeError(f"a: its steps ended before {rounds} rounds were measured")
+            a(timer.before_step)
+        except SearchTimed as end:
+            return _summary(end.turns)
+    raise RuntimeError(f"a: expected steps for {turns} turns, got a search that ended before")
 
 
-def ratio_of_blocks(
-    a: Block,
-    b: Block,
+def ratio_of_bursts(
+    a: Burst,
+    b: Burst,
     *,
-    rounds: int = ROUNDS,
-    block_seconds: float = 0.1,
+    turns: int = TURNS,
+    burst_seconds: float = 0.1,
     clock: Clock = time.process_time,
-    probe: Work | None = None,
+    yardstick: Work | None = None,
 ) -> Ratio:
-    """`ratio` where `a` and `b` run and time so many calls themselves, such as in processes of their own.
+    """`ratio` where `a` and `b` run and time bursts of calls themselves, such as in other processes.
 
-    `clock` is for the probe, which runs here.
+    `clock` is for the yardstick, which runs in this process.
     """
     with _quiet():
-        blocks = {"a": a, "b": b, "probe": _block(probe or _product(), clock)}
-        return _summary(follow(measuring(rounds, WARMUP, block_seconds), blocks))
+        bursts = {"a": a, "b": b, "yardstick": _burst(yardstick or _product(), clock)}
+        return _summary(follow(schedule(turns, WARMUP, burst_seconds), bursts))
 
 
 def compare_names(base: Collection[str], head: Collection[str]) -> list[str]:
-    """The benchmarks that are new in `head`, after making sure that every one of `base` is still there.
+    """The benchmarks that are new in `head`, if all benchmarks of `base` still exist.
 
-    `--benchmark-compare-fail` compares what has the same name and passes silently over a benchmark that was renamed.
-    Raises TimingFailed naming those that are gone.
+    `--benchmark-compare-fail` only compares equal names, so it silently ignores a benchmark that was renamed.
+
+    Raises:
+        TimingFailed: naming the benchmarks that `head` lacks.
+
+    >>> compare_names(["step[small]"], ["step[small]", "step[vit]"])
+    ['step[vit]']
     """
     gone, new = sorted(set(base) - set(head)), sorted(set(head) - set(base))
     if gone:
-        raise TimingFailed(f"benchmarks of the base that the head no longer has: {gone}; new in the head: {new}")
+        raise TimingFailed(f"head: expected the benchmarks of the base, got none named {gone}; new are {new}")
     return new
 
 
@@ -222,7 +242,7 @@ def _quiet() -> Iterator[None]:
             gc.enable()
 
 
-def _block(work: Work, clock: Clock) -> Block:
+def _burst(work: Work, clock: Clock) -> Burst:
     def run(calls: int) -> float:
         start = clock()
         for _ in range(calls):
@@ -237,18 +257,18 @@ def _product() -> Work:
     return lambda: matrix @ matrix
 
 
-def _summary(found: Rounds) -> Ratio:
-    values = np.array([a / b for a, b in found.costs])
+def _summary(turns: Turns) -> Ratio:
+    values = np.array([a / b for a, b in turns.costs])
     low, high = _interval(values)
     return Ratio(
         median=float(np.median(values)),
         low=low,
         high=high,
-        rounds=len(values),
-        dropped=found.dropped,
-        state=found.state,
-        conclusive=found.conclusive,
-        seconds=(median(a for a, _ in found.costs), median(b for _, b in found.costs)),
+        turns=len(values),
+        dropped=turns.dropped,
+        state=turns.state,
+        conclusive=turns.conclusive,
+        seconds=(median(a for a, _ in turns.costs), median(b for _, b in turns.costs)),
     )
 
 

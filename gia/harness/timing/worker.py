@@ -1,14 +1,14 @@
-"""One side of base against head: times blocks of steps in a process of its own, on the `gia` of one checkout.
+"""The process of one checkout in base against head: it times bursts of steps on that checkout's `gia`.
 
-Run as a script, `python -P timing_worker.py ROOT WORKLOADS`, and driven by lines of JSON. It imports nothing of `gia`
-but what ROOT holds, so that an older commit can be timed; WORKLOADS is a file with `WORKLOADS`, name -> set-up, which
-returns steps (`gia.harness.timing.bursts.Steps`).
+Run as a script, `python -P worker.py ROOT WORKLOADS`, and driven by lines of JSON. It imports `gia` only from ROOT, so
+that an older commit can be timed. The file WORKLOADS defines `WORKLOADS`, name -> set-up, which returns steps
+(`gia.harness.timing.bursts.Steps`).
 
     parent                          worker
                                     {"names": [...]}
     {"workload": "core / small"}    (sets up)
     {"calls": 3}                    {"seconds": 0.31}       processor time of this process
-    {"workload": "..."}             (ends the one before)
+    {"workload": "..."}             (ends the previous one)
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any
 
 
 class _Ended(Exception):
-    """The steps of a workload end, since the parent asks for another."""
+    """Ends the steps of a workload when the parent asks for another."""
 
 
 def main(root: str, file: str) -> None:
     """Answer until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a victim or an attack prints is no answer
+    os.dup2(2, 1)  # what a victim or an attack prints is not an answer
     sys.path.insert(0, root)
     import gia
     from gia.numerics import reproducible
@@ -51,22 +51,22 @@ def main(root: str, file: str) -> None:
     gc.disable()
     with reproducible(threads=1):
         while request:
-            left, start = 0, 0.0
+            remaining, start = 0, 0.0
 
-            def between() -> None:
-                nonlocal left, start, request
-                if left:
-                    left -= 1
-                    if left:
+            def before_step() -> None:
+                nonlocal remaining, start, request
+                if remaining:
+                    remaining -= 1
+                    if remaining:
                         return
                     say(seconds=time.process_time() - start)
                 request = asked()
                 if "calls" not in request:
                     raise _Ended
-                left, start = request["calls"], time.process_time()
+                remaining, start = request["calls"], time.process_time()
 
             try:
-                workloads[request["workload"]]()(between)
+                workloads[request["workload"]]()(before_step)
             except _Ended:
                 gc.collect()
 
@@ -76,7 +76,7 @@ def _loaded(file: str) -> dict[str, Any]:
     if specification is None or specification.loader is None:
         raise ImportError(f"workloads: expected a Python file, got {file}")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
+    sys.modules[specification.name] = module  # dataclasses look up their module
     specification.loader.exec_module(module)
     return dict(module.WORKLOADS)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gia.harness.timing.against_base import checked_out, commit_of, head_over_base, names_of, side
+from gia.harness.timing.against_base import checked_out, checkout, commit_of, head_over_base, names_of
 
 WORKLOADS = """
 from time import process_time
@@ -16,10 +16,10 @@ import gia
 
 
 def spinning(seconds):
-    def steps(between):
+    def steps(before_step):
         print("an attack may print")
         while True:
-            between()
+            before_step()
             end = process_time() + seconds
             while process_time() < end:
                 pass
@@ -35,7 +35,7 @@ WORKLOADS = {"spin": lambda: spinning(gia.SECONDS), "other": lambda: spinning(3 
 """
 
 
-def checkout(root: Path, seconds: float) -> Path:
+def package(root: Path, seconds: float) -> Path:
     """A root with a gia whose step takes so long."""
     (root / "gia").mkdir(parents=True)
     (root / "gia" / "__init__.py").write_text(f"SECONDS = {seconds}\n")
@@ -75,18 +75,18 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-def test_each_side_runs_its_own_gia(tmp_path: Path, workloads: Path) -> None:
-    """Two sides that import the same package are always equally fast."""
-    head, base = checkout(tmp_path / "head", 0.004), checkout(tmp_path / "base", 0.002)
-    found = head_over_base(head, base, workloads, "spin", rounds=9, block_seconds=0.01)
+def test_each_checkout_runs_its_own_gia(tmp_path: Path, workloads: Path) -> None:
+    """Two checkouts that import the same package are always equally fast."""
+    head, base = package(tmp_path / "head", 0.004), package(tmp_path / "base", 0.002)
+    found = head_over_base(head, base, workloads, "spin", turns=9, burst_seconds=0.01)
     # The noise of a busy machine; the other way round would be 0.5.
     assert 1.6 < found.median < 2.5
     assert found.seconds == pytest.approx((0.004, 0.002), rel=0.3)
 
 
-def test_a_side_takes_one_workload_after_the_other(tmp_path: Path, workloads: Path) -> None:
-    """A new workload would be timed as the one before, or the steps of a block counted one off."""
-    with side(checkout(tmp_path / "head", 0.004), workloads) as one:
+def test_a_checkout_takes_one_workload_after_the_other(tmp_path: Path, workloads: Path) -> None:
+    """A new workload would be timed as the one before, or the steps of a burst counted one off."""
+    with checkout(package(tmp_path / "head", 0.004), workloads) as one:
         assert one.names() == ["spin", "other", "fail"]
         one.start("spin")
         assert one.run(1) == pytest.approx(0.004, rel=0.4)
@@ -95,10 +95,10 @@ def test_a_side_takes_one_workload_after_the_other(tmp_path: Path, workloads: Pa
         assert one.run(2) == pytest.approx(0.024, rel=0.4)
 
 
-def test_a_workload_that_fails_on_one_side_says_what_and_where(tmp_path: Path, workloads: Path) -> None:
+def test_a_workload_that_fails_on_one_checkout_says_what_and_where(tmp_path: Path, workloads: Path) -> None:
     """An older commit may lack what the workload needs; a hang, or a broken pipe, would not say so."""
-    root = checkout(tmp_path / "base", 0.001)
-    with side(root, workloads) as one:
+    root = package(tmp_path / "base", 0.001)
+    with checkout(root, workloads) as one:
         one.names()
         one.start("fail")
         with pytest.raises(RuntimeError, match=r"failed on the gia of .*base:\n(.*\n)*.*ZeroDivisionError: planted"):
@@ -107,8 +107,11 @@ def test_a_workload_that_fails_on_one_side_says_what_and_where(tmp_path: Path, w
             one.run(1)
 
 
-def test_a_checkout_without_gia_is_not_timed_on_the_installed_one(tmp_path: Path, workloads: Path) -> None:
+def test_a_checkout_without_gia_is_not_timed_on_the_installed_one(
+    tmp_path: Path, workloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The head would be compared with itself."""
+    monkeypatch.setenv("PYTHONPATH", str(package(tmp_path / "installed", 0.001)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match=r"ImportError: gia: expected that of .*empty, got "):
         names_of(tmp_path / "empty", workloads)

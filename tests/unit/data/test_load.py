@@ -1,4 +1,4 @@
-"""Bundled images: the right pixels, labels and sizes, from their files."""
+"""Bundled images have the pixels, labels and sizes of their files, and `load_cached` shares them."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from gia.data import assets
 from gia.data.pixels import stack, to_square
 
 BUNDLED = ["cifar10-samples", "cifar100-samples", "imagenet-samples", "faces", "photos", "digits"]
-# Counts and classes as in the design notes and the packages' own documentation.
+# Counts and classes as in the documentation of the packages.
 FACTS = {
     "cifar10-samples": (20, 10, (3, 32, 32)),
     "cifar100-samples": (20, 100, (3, 32, 32)),
@@ -37,7 +37,7 @@ def test_a_bundled_set_has_the_documented_images(name):
 
 @pytest.mark.parametrize("size", [16, 32, 64, 224])
 @pytest.mark.parametrize("name", [name for name in BUNDLED if name != "digits"])
-def test_any_square_size_can_be_had_and_no_two_images_are_alike(name, size):
+def test_every_square_size_can_be_loaded_and_no_two_images_are_equal(name, size):
     """If this fails, resolution cannot be a factor, or a batch could hold one image twice."""
     images = data.load(name, image_size=size).images
     assert images.shape[2:] == (size, size)
@@ -74,7 +74,7 @@ def test_digits_are_those_of_scikit_learn():
 def test_photo_crops_are_real_pixels_of_their_photo():
     """If this fails, large crops are enlarged, or labelled with another photo.
 
-    At 300 px the windows of three photos are 300 px wide, so crops must be found in the photo bit for bit; the rocket's
+    At 300 px the windows of three photos are 300 px wide, so crops must be parts of the photo bit for bit; the rocket's
     region starts at (180, 127). The astronaut's windows are 320 px.
     """
     crops = data.load("photos", image_size=300)
@@ -112,11 +112,11 @@ def test_a_resized_picture_is_its_central_square():
 
 
 def test_gray_images_have_one_channel_unless_three_are_asked_for():
-    """If this fails, a gray set is silently counted thrice, or cannot be given to a colour model."""
+    """If this fails, a gray set silently has three channels, or cannot be given to a colour model."""
     gray, three = data.load("faces", image_size=16), data.load("faces", image_size=16, channels=3)
     assert gray.images.shape[1] == 1
     assert torch.equal(three.images, gray.images.expand(-1, 3, -1, -1))
-    with pytest.raises(ValueError, match="channels must be None, 3 or"):
+    with pytest.raises(ValueError, match="channels: expected None, 3 or"):
         data.load("photos", channels=1)
 
 
@@ -131,13 +131,13 @@ def test_per_class_keeps_the_first_images_of_each_label_in_order():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cifar11"}, "name must be one of ['cifar10-samples'"),
-        ({"name": "faces", "image_size": 0}, "image_size must be at least 1, not 0"),
-        ({"name": "photos", "image_size": 301}, "image_size of photos must be at most 300, not 301"),
-        ({"name": "faces", "per_class": 0}, "per_class must be at least 1, not 0"),
-        ({"name": "faces", "split": "train"}, "faces is read as a whole: split must be None, not 'train'"),
-        ({"name": "cifar10", "split": "val", "root": "."}, "split must be one of ('train', 'test') or None, not 'val'"),
-        ({"name": "cifar10"}, "cifar10 is read from a folder of yours: pass root="),
+        ({"name": "cifar11"}, "name: expected one of ['cifar10-samples'"),
+        ({"name": "faces", "image_size": 0}, "image_size: expected at least 1, got 0"),
+        ({"name": "photos", "image_size": 301}, "image_size: expected at most 300 for photos, got 301"),
+        ({"name": "faces", "per_class": 0}, "per_class: expected at least 1, got 0"),
+        ({"name": "faces", "split": "train"}, "split: expected None for faces, which has no splits, got 'train'"),
+        ({"name": "cifar10", "split": "val", "root": "."}, "split: expected one of ['train', 'test'], got 'val'"),
+        ({"name": "cifar10"}, "root: expected the folder that holds cifar-10-batches-py for cifar10, got None"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -149,12 +149,12 @@ def test_bad_arguments_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.full((2, 3, 4, 4), 1.01)}, "must lie in [0, 1]"),
-        ({"images": torch.full((2, 3, 4, 4), math.nan)}, "must lie in [0, 1]"),
-        ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.float64)}, "must be float32 of shape (N, C, H, W)"),
-        ({"images": torch.zeros(2, 4, 4)}, "must be float32 of shape (N, C, H, W)"),
-        ({"labels": torch.tensor([0, 2])}, "labels must lie in 0 .. 1, not in 0 .. 2"),
-        ({"labels": torch.tensor([0])}, "labels must be int64 of shape (2,)"),
+        ({"images": torch.full((2, 3, 4, 4), 1.01)}, "images: expected values in [0, 1], got [1.0"),
+        ({"images": torch.full((2, 3, 4, 4), math.nan)}, "images: expected values in [0, 1], got [nan"),
+        ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.float64)}, "images: expected float32 of shape (N, C, H, W)"),
+        ({"images": torch.zeros(2, 4, 4)}, "images: expected float32 of shape (N, C, H, W)"),
+        ({"labels": torch.tensor([0, 2])}, "labels: expected values in 0 .. 1, got 0 .. 2"),
+        ({"labels": torch.tensor([0])}, "labels: expected int64 of shape (2,)"),
     ],
 )
 def test_images_refuse_what_is_no_labelled_image(change, message):
@@ -172,3 +172,57 @@ def test_taking_images_copies_them():
     assert batch.labels.tolist() == [3, 1]
     batch.images.zero_()
     assert torch.equal(digits.images, before)
+
+
+def test_a_set_prints_on_one_line_without_its_pixels():
+    """If this fails, an interactive session or a failing test prints thousands of numbers."""
+    assert repr(data.load("faces", per_class=1)) == (
+        "Images(source='ORL faces', count=40, shape=(1, 112, 92), num_classes=40)"
+    )
+
+
+def test_cached_sets_are_the_ones_that_load_gives():
+    """If this fails, a cached set ignores an argument or mixes up two of them."""
+    for arguments in ({}, {"image_size": 16}, {"channels": 3}, {"per_class": 2}, {"image_size": 16, "channels": 3}):
+        cached, loaded = data.load_cached("faces", **arguments), data.load("faces", **arguments)
+        assert torch.equal(cached.images, loaded.images)
+        assert torch.equal(cached.labels, loaded.labels)
+        assert cached.source == loaded.source
+
+
+def test_equal_arguments_give_the_same_object_however_they_are_written(tmp_path, monkeypatch):
+    """If this fails, a block reads its data once per level, or one folder's images are given for another's."""
+    assert data.load_cached("digits", image_size=None, root=None) is data.load_cached("digits")
+    assert data.load_cached("digits", root=tmp_path) is data.load_cached("digits")
+    assert data.load_cached("digits", channels=3, image_size=16) is data.load_cached(
+        "digits", image_size=16, channels=3
+    )
+    assert data.load_cached("digits", image_size=16) is not data.load_cached("digits", image_size=17)
+    for place in ("here", "there"):
+        synset = tmp_path / place / "imagenet" / "val" / "n01440764"
+        synset.mkdir(parents=True)
+        Image.new("RGB", (300, 260), (80, 0, 0)).save(synset / "1.JPEG")
+    here = data.load_cached("imagenet", root=tmp_path / "here")
+    assert data.load_cached("imagenet", root=str(tmp_path / "here"), split="test") is here
+    monkeypatch.chdir(tmp_path / "here")
+    assert data.load_cached("imagenet", root=".") is here
+    monkeypatch.chdir(tmp_path / "there")
+    assert data.load_cached("imagenet", root=".") is not here
+
+
+def test_at_most_eight_sets_stay_in_memory_and_errors_are_not_cached(tmp_path):
+    """If this fails, a long run fills the memory, or a set that was installed meanwhile stays missing."""
+    first = data.load_cached("digits", per_class=1)
+    for count in range(2, 9):
+        data.load_cached("digits", per_class=count)
+    assert data.load_cached("digits", per_class=1) is first  # eight sets, this one now the most recent
+    second = data.load_cached("digits", per_class=2)
+    for count in range(9, 16):
+        data.load_cached("digits", per_class=count)
+    assert data.load_cached("digits", per_class=2) is second
+    assert data.load_cached("digits", per_class=1) is not first
+    with pytest.raises(FileNotFoundError):
+        data.load_cached("imagenet", root=tmp_path)
+    (tmp_path / "imagenet" / "val" / "n01440764").mkdir(parents=True)
+    Image.new("RGB", (300, 260)).save(tmp_path / "imagenet" / "val" / "n01440764" / "1.JPEG")
+    assert len(data.load_cached("imagenet", root=tmp_path)) == 1

@@ -25,7 +25,7 @@ def made(labels):
 
 
 def generator(seed=0):
-    """A generator of its own."""
+    """A new generator."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -70,7 +70,7 @@ def test_a_draw_follows_its_pattern_or_is_refused(labels, pattern, batch_size, b
 
 
 @given(batch_size=st.integers(2, 8), equal=st.integers(1, 8), seed=st.integers(0, 2**32 - 1))
-def test_exactly_k_equal_labels_are_always_found_among_faces(batch_size, equal, seed):
+def test_exactly_k_equal_labels_can_always_be_drawn_from_faces(batch_size, equal, seed):
     """If this fails, same-label levels of a claim cannot be drawn from 40 persons with ten pictures each."""
     if equal > batch_size:
         return
@@ -86,7 +86,7 @@ def test_exactly_k_equal_labels_are_always_found_among_faces(batch_size, equal, 
     ids=["more images of a label than batches", "the leading label among the others"],
 )
 def test_no_label_occurs_more_often_in_a_batch_than_the_pattern_says(labels, pattern):
-    """If this fails, a batch breaks its pattern where a careless draw would break it: in one of three, and more."""
+    """If this fails, a batch breaks its pattern in cases where a careless draw would do so at least once in three."""
     images, batch_size = made(labels), 2 if pattern == "distinct" else 3
     for seed in range(20):
         drawn = data.sample(images, 2 * batch_size, pattern=pattern, batch_size=batch_size, generator=generator(seed))
@@ -94,7 +94,7 @@ def test_no_label_occurs_more_often_in_a_batch_than_the_pattern_says(labels, pat
             assert fits(batch, pattern)
 
 
-def test_a_set_that_barely_holds_the_pattern_is_used_up():
+def test_a_set_that_only_just_allows_the_pattern_is_not_refused():
     """If this fails, a possible draw is refused: one label leads each batch, every other image is needed."""
     images = made([0, 0, 1, 1, 2, 2, 3, 3])
     drawn = data.sample(images, 6, pattern=2, batch_size=3, generator=generator())
@@ -115,7 +115,7 @@ def test_every_image_is_drawn_about_equally_often():
 
 
 def test_the_generator_alone_decides_the_draw():
-    """If this fails, a block cannot be repeated, or other code's random numbers move with it."""
+    """If this fails, a block cannot be repeated, or it changes the random numbers of other code."""
     faces = made([person for person in range(40) for _ in range(10)])
     state = torch.get_rng_state()
     draws = [data.sample(faces, 8, pattern="distinct", generator=generator(5)) for _ in range(2)]
@@ -124,25 +124,25 @@ def test_the_generator_alone_decides_the_draw():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_impossible_pattern_says_what_the_data_holds():
-    """If this fails, a user does not learn why: CIFAR-10's 20 samples hold eight classes, four alike for two."""
+def test_the_error_of_an_impossible_pattern_says_which_images_there_are():
+    """If this fails, a user does not learn why: CIFAR-10's 20 samples have eight classes, two with four images."""
     samples = data.load("cifar10-samples")
     assert data.sample(samples, 8, pattern="distinct", generator=generator()).numel() == 8
     assert data.sample(samples, 4, pattern="equal", generator=generator()).numel() == 4
-    held = re.escape("CIFAR-10 test images 0-19 holds 20 images: 2 labels with 4,")
+    inventory = re.escape("got 20 of CIFAR-10 test images 0-19: 2 labels with 4,")
     for count, pattern in ((9, "distinct"), (5, "equal"), (21, "any")):
-        with pytest.raises(ValueError, match=held):
+        with pytest.raises(ValueError, match=inventory):
             data.sample(samples, count, pattern=pattern, generator=generator())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 6, "batch_size": 4}, "count must be a positive multiple of batch_size, not 6 with batch_size 4"),
-        ({"count": 0}, "count must be a positive multiple of batch_size, not 0"),
-        ({"count": 4, "pattern": "same"}, "pattern must be 'any', 'distinct', 'equal' or an int, not 'same'"),
-        ({"count": 4, "pattern": True}, "pattern must be 'any', 'distinct', 'equal' or an int, not True"),
-        ({"count": 4, "pattern": 5}, "pattern must lie in 1 .. batch_size = 4, not 5"),
+        ({"count": 6, "batch_size": 4}, "count: expected a positive multiple of batch_size = 4, got 6"),
+        ({"count": 0}, "count: expected a positive multiple of batch_size = 0, got 0"),
+        ({"count": 4, "pattern": "same"}, "pattern: expected one of ['any', 'distinct', 'equal'], got 'same'"),
+        ({"count": 4, "pattern": True}, "pattern: expected 'any', 'distinct', 'equal' or an int, got True"),
+        ({"count": 4, "pattern": 5}, "pattern: expected 1 .. batch_size = 4, got 5"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -140,7 +140,7 @@ def test_all_pairs_score_as_they_do_one_by_one(photos, net):
 
 
 def test_building_a_network_leaves_the_global_generator_alone_and_happens_once(photos):
-    """If this fails, the first LPIPS of a run changes every random number after it, or each call builds the network again."""
+    """If this fails, the first LPIPS of a run changes every random number after it, or each call builds a network."""
     reference = photos(32)
     perceptual._network.cache_clear()
     before = torch.get_rng_state()

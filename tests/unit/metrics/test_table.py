@@ -51,9 +51,9 @@ def test_the_direction_says_which_of_two_images_is_better(photos, noise_like, na
 @pytest.mark.parametrize(("tolerance", "spread"), [(1e-6, 1e-5), (math.inf, 0.0), (math.nan, 0.0), (-1.0, 0.0)])
 def test_a_tolerance_below_the_platform_spread_or_without_a_limit_is_refused(tolerance, spread):
     """If this fails, a stored sample fails on another machine, or accepts any value."""
-    with pytest.raises(ValueError, match="^tolerance: expected"):
+    with pytest.raises(ValueError, match=r"^tolerance: expected"):
         metrics.Metric(metrics.rmse, tolerance=tolerance, platform_spread=spread)
-    with pytest.raises(ValueError, match="^platform_spread: expected"):
+    with pytest.raises(ValueError, match=r"^platform_spread: expected"):
         metrics.Metric(metrics.rmse, platform_spread=-1.0)
 
 

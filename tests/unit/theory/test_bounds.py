@@ -1,4 +1,4 @@
-"""Theorem 1's bound as printed and as corrected: values worked by hand, ranges, bad arguments."""
+"""Theorem 1's bound as printed and as corrected: values computed by hand, ranges, bad arguments."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_the_printed_bound_has_the_value_worked_out_by_hand():
 
 
 def test_the_printed_bound_of_the_paper_s_own_counterexample_is_386_thousandths():
-    """If this fails, the contraction is not 1 - mu/(mu+L): setup.md has (10/11)^10 = .386 for mu=1, L=10, I=10."""
+    """If this fails, the contraction is not 1 - mu/(mu+L): by hand, (10/11)^10 = .386 for mu=1, L=10, I=10."""
     bound = theorem1_bound(**PRINTED | {"smoothness": 10.0, "iterations": 10, "initial_error": 1.0, "kappa": 0.0})
     assert bound == pytest.approx(0.3855, abs=5e-5)
 
@@ -63,7 +63,9 @@ def test_the_corrected_bound_moves_from_the_initial_error_to_kappa_over_mu(mu, r
 def test_the_largest_step_allowed_is_two_over_mu_plus_l():
     """If this fails, the bound is offered for steps on which it is false, or refused at the end of its range."""
     assert corrected_bound(**CORRECTED | {"step_size": 2 / (1 + 3)}) > 0
-    with pytest.raises(ValueError, match=r"step_size must lie in \(0, 2/\(mu\+L\)\] = \(0, 0\.5\], but is 0\.5001"):
+    with pytest.raises(
+        ValueError, match=r"step_size: expected a number in \(0, 2/\(mu\+L\)\] = \(0, 0\.5\], got 0\.5001"
+    ):
         corrected_bound(**CORRECTED | {"step_size": 0.5001})
 
 
@@ -85,7 +87,7 @@ def test_the_largest_step_allowed_is_two_over_mu_plus_l():
 def test_an_argument_out_of_range_is_named(name, value):
     """If this fails, a bound is computed from constants that no function has."""
     for bound, arguments in ((theorem1_bound, PRINTED), (corrected_bound, CORRECTED)):
-        with pytest.raises(ValueError, match=f"^{name} must"):
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
             bound(**arguments | {name: value})
 
 
@@ -93,14 +95,14 @@ def test_an_argument_out_of_range_is_named(name, value):
     ("name", "value"),
     [("batch_size", 0), ("batch_size", True), ("image_shape", (3, 32)), ("image_shape", (3, 0, 32))],
 )
-def test_a_batch_or_image_that_cannot_be_is_named(name, value):
+def test_an_impossible_batch_or_image_is_named(name, value):
     """If this fails, the printed bound accepts a batch without pixels."""
-    with pytest.raises(ValueError, match=f"^{name} must"):
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
         theorem1_bound(**PRINTED | {name: value})
 
 
 @pytest.mark.parametrize("step_size", [0.0, -0.1, math.nan, math.inf])
-def test_a_step_that_is_no_step_is_refused(step_size):
-    """If this fails, the corrected bound speaks of a descent that stands still or climbs."""
+def test_a_step_size_that_is_not_positive_and_finite_is_refused(step_size):
+    """If this fails, the corrected bound is given for a descent that does not move or that climbs."""
     with pytest.raises(ValueError, match="step_size"):
         corrected_bound(**CORRECTED | {"step_size": step_size})

@@ -1,4 +1,4 @@
-"""A descent takes the steps it should and is measured as Theorem 1 speaks of it."""
+"""A descent takes the right steps and is measured by the quantities of Theorem 1."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def test_descent_takes_the_steps_worked_out_by_hand():
     assert (seen.mu, seen.smoothness, seen.step_size, seen.iterations) == (1.0, 1.0, 0.5, 2)
 
 
-def test_the_start_is_left_as_it_was():
+def test_the_start_is_not_changed():
     """If this fails, descent writes into its caller's array."""
     start = np.array([4.0])
     descent.run(PARABOLA, start, step_size=0.1, iterations=3)
     assert start.tolist() == [4.0]
 
 
-def test_slack_is_the_share_of_the_bound_that_is_left():
+def test_slack_is_one_minus_the_error_as_a_share_of_the_bound():
     """If this fails, a margin is not 1 - error/bound: eta 1/2 meets both bounds, eta 1/4 has error 3 for printed 2."""
     seen = descent.run(PARABOLA, np.array([4.0]), step_size=0.5, iterations=2)
     assert seen.corrected_slack() == pytest.approx(0.0, abs=1e-11)
@@ -44,7 +44,7 @@ def test_rounding_excuses_no_visible_error():
 @settings(settings.get_profile("unit"))
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=3), st.floats(0.01, 10))
 def test_the_worst_error_has_norm_kappa_and_points_away(offset, kappa):
-    """If this fails, the tightness of the bound is tried with an error that is too small, too large or harmless."""
+    """If this fails, the tightness of the bound is tested with an error that is too small, too large or harmless."""
     x = MINIMIZER + np.array(offset)
     error = descent.worst_error(kappa, MINIMIZER)(x)
     assert np.linalg.norm(error) == pytest.approx(kappa, rel=1e-12)
@@ -59,7 +59,7 @@ def test_kappa_is_taken_over_every_point_that_is_stepped_from_and_no_other():
 
 
 @pytest.mark.parametrize(("name", "value"), [("step_size", 0.0), ("iterations", -1)])
-def test_a_descent_that_goes_nowhere_is_refused(name, value):
-    """If this fails, a descent that stands still or runs backwards is held against the bound."""
-    with pytest.raises(ValueError, match=f"^{name} must"):
+def test_a_descent_that_does_not_move_forward_is_refused(name, value):
+    """If this fails, a descent that does not move or goes backwards is compared with the bound."""
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
         descent.run(PARABOLA, np.ones(1), **{"step_size": 1.0, "iterations": 1} | {name: value})

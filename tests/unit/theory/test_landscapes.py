@@ -1,4 +1,4 @@
-"""The functions that the bounds are tried on have the constants and the minimizer that they state."""
+"""The functions on which the bounds are tested have the constants and the minimizer that they state."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CONSTANTS = {"mu": 0.5, "smoothness": 8.0}
 
 
 def made(name, rng) -> landscapes.StronglyConvex:
-    """One function of each kind, the random ones anew for each generator."""
+    """One function of each kind; the random ones are drawn from the generator."""
     size = int(rng.integers(1, 5))
     return {
         "quadratic": lambda: landscapes.quadratic(HESSIANS[0], MINIMIZERS[0]),
@@ -32,7 +32,7 @@ KINDS = ("quadratic", "softened", "mean", "drawn quadratic", "drawn softened", "
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_gradient_vanishes_at_the_stated_minimizer(name):
-    """If this fails, distances are measured to a point that descent does not seek."""
+    """If this fails, distances are measured to a point that descent does not approach."""
     function = made(name, np.random.default_rng(0))
     np.testing.assert_allclose(function.gradient(function.minimizer), 0, atol=1e-13)
 
@@ -62,7 +62,7 @@ def test_the_softened_function_reaches_both_of_its_curvatures():
 
 
 def test_a_drawn_quadratic_has_both_extreme_curvatures():
-    """If this fails, the bounds are tried on functions that are better conditioned than they say."""
+    """If this fails, the bounds are tested on functions that are better conditioned than they say."""
     function = landscapes.draw_function("quadratic", size=4, rng=np.random.default_rng(3), **CONSTANTS)
     columns = [function.gradient(function.minimizer + axis) for axis in np.eye(4)]
     values = np.linalg.eigvalsh(np.stack(columns))
@@ -79,15 +79,21 @@ def test_the_mean_of_the_rounds_has_the_mean_of_their_gradients():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: landscapes.quadratic(np.array([[1.0, 2.0], [0.0, 1.0]]), np.zeros(2)), "hessian must be symmetric"),
-        (lambda: landscapes.quadratic(np.diag([1.0, 0.0]), np.zeros(2)), "positive definite"),
-        (lambda: landscapes.quadratic(np.eye(2), np.zeros(3)), "hessian must be symmetric and fit"),
-        (lambda: landscapes.softened(2.0, 1.0, sharpness=1.0, shift=SHIFT, minimizer=SHIFT), "^mu must"),
-        (lambda: landscapes.softened(1.0, 2.0, sharpness=0.0, shift=SHIFT, minimizer=SHIFT), "^sharpness must"),
-        (lambda: landscapes.draw_function("cubic", size=1, rng=np.random.default_rng(0), **CONSTANTS), "^kind must"),
+        (
+            lambda: landscapes.quadratic(np.array([[1.0, 2.0], [0.0, 1.0]]), np.zeros(2)),
+            "hessian: expected a symmetric",
+        ),
+        (lambda: landscapes.quadratic(np.diag([1.0, 0.0]), np.zeros(2)), "hessian: expected a positive definite"),
+        (lambda: landscapes.quadratic(np.eye(2), np.zeros(3)), r"hessian: expected shape \(3, 3\), got \(2, 2\)"),
+        (lambda: landscapes.softened(2.0, 1.0, sharpness=1.0, shift=SHIFT, minimizer=SHIFT), "^mu: expected"),
+        (lambda: landscapes.softened(1.0, 2.0, sharpness=0.0, shift=SHIFT, minimizer=SHIFT), "^sharpness: expected"),
+        (
+            lambda: landscapes.draw_function("cubic", size=1, rng=np.random.default_rng(0), **CONSTANTS),
+            "^kind: expected",
+        ),
     ],
 )
-def test_a_function_that_cannot_be_is_refused(call, message):
-    """If this fails, a claim is tried on something that is not strongly convex."""
+def test_an_impossible_function_is_refused(call, message):
+    """If this fails, a claim is tested on something that is not strongly convex."""
     with pytest.raises(ValueError, match=message):
         call()

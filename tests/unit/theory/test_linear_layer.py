@@ -30,7 +30,7 @@ def test_the_quotient_of_autograd_s_gradients_is_the_average(count, width, neuro
 
 
 def test_the_weights_of_a_neuron_add_up_to_one():
-    """If this fails, the quotient is no average: equal inputs must come back as they are."""
+    """If this fails, the quotient is no average: equal inputs must be returned unchanged."""
     inputs = torch.full((3, 2), 0.25, dtype=torch.float64)
     signals = torch.tensor([[0.1], [-2.0], [5.0]], dtype=torch.float64)
     assert torch.allclose(weighted_average(inputs, signals), inputs[:1], rtol=1e-14)
@@ -62,5 +62,5 @@ def test_signals_are_the_gradient_at_the_layer_s_output():
 @pytest.mark.parametrize("shapes", [((2, 3), (3, 4)), ((6,), (2, 3)), ((0, 3), (0, 4))])
 def test_inputs_and_signals_of_different_batches_are_refused(shapes):
     """If this fails, broadcasting invents a batch."""
-    with pytest.raises(ValueError, match="inputs and signals must have the shapes"):
+    with pytest.raises(ValueError, match="inputs, signals: expected shapes"):
         weighted_average(torch.zeros(shapes[0]), torch.zeros(shapes[1]))

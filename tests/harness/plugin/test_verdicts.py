@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.harness.inner_project import Inner, row, trend
 
 pytest_plugins = ["pytester"]

@@ -1,4 +1,4 @@
-"""The blocks of a claim: the same everywhere, all different, uniform, each with randomness of its own."""
+"""The blocks of a claim: the same everywhere, all different, uniform, each with its own random numbers."""
 
 import inspect
 import os
@@ -11,7 +11,8 @@ import torch
 from hypothesis import Phase, settings
 from scipy import stats
 
-from gia.harness.blocks import PROFILES, Block, claim_seed, draw_blocks
+from gia.harness.blocks.block import Block
+from gia.harness.blocks.drawing import PROFILES, claim_seed, draw_blocks
 
 SPACE = {
     "data": ["cifar10", "cifar100", "faces"],
@@ -21,7 +22,7 @@ SPACE = {
 }
 
 FRESH = """
-from gia.harness.blocks import draw_blocks
+from gia.harness.blocks.drawing import draw_blocks
 for block in draw_blocks("op.batch_size", {space!r}, 16):
     print(block, block.generator("images", 3).initial_seed())
 """
@@ -65,12 +66,12 @@ def test_every_setting_is_drawn_once_when_the_space_is_just_large_enough():
 
 
 def test_a_space_that_is_too_small_is_an_error_that_gives_both_numbers():
-    """If this fails, a small space ends in fewer blocks than the statistics count on, or in a loop without end."""
-    with pytest.raises(ValueError, match=r"must give 8 distinct blocks for claim 'c', but has only 6 settings"):
+    """If this fails, a small space ends in fewer blocks than the statistics count on, or in an endless loop."""
+    with pytest.raises(ValueError, match=r"space: expected at least 8 settings for the blocks of 'c', got 6"):
         draw_blocks("c", {"a": [1, 2, 3], "b": [True, False]}, 8)
 
 
-def test_without_factors_the_index_alone_tells_blocks_apart():
+def test_without_factors_blocks_differ_by_their_index_alone():
     """If this fails, a claim that varies nothing but victims and images cannot be tried."""
     blocks = draw_blocks("c", {}, 3)
     assert settings_of(blocks) == [{}, {}, {}]
@@ -93,12 +94,12 @@ def test_settings_are_drawn_uniformly_at_every_position():
 @pytest.mark.parametrize(
     ("space", "error", "message"),
     [
-        ({1: [1, 2]}, TypeError, "strings as factors, but has 1"),
-        ({"a": [1, (2,)]}, TypeError, r"space\['a'\] must hold JSON scalars"),
-        ({"a": []}, ValueError, r"space\['a'\] must have 1 to 100 values, but has 0"),
-        ({"a": range(101)}, ValueError, "must have 1 to 100 values, but has 101"),
-        ({"a": [1, 2, 1]}, ValueError, r"space\['a'\] must hold different values, but repeats some of \[1, 2, 1\]"),
-        ({"a": [1.0, float("nan")]}, ValueError, r"space\['a'\] must hold finite numbers, but holds nan"),
+        ({1: [1, 2]}, TypeError, "space: expected strings as factors, got 1"),
+        ({"a": [1, (2,)]}, TypeError, r"space\['a'\]: expected JSON scalars, got \(2,\)"),
+        ({"a": []}, ValueError, r"space\['a'\]: expected 1 to 100 values, got 0"),
+        ({"a": range(101)}, ValueError, "expected 1 to 100 values, got 101"),
+        ({"a": [1, 2, 1]}, ValueError, r"space\['a'\]: expected different values, got \[1, 2, 1\]"),
+        ({"a": [1.0, float("nan")]}, ValueError, r"space\['a'\]: expected finite numbers, got nan"),
     ],
 )
 def test_a_space_that_cannot_be_drawn_from_is_refused_by_name(space, error, message):
@@ -109,7 +110,7 @@ def test_a_space_that_cannot_be_drawn_from_is_refused_by_name(space, error, mess
 
 def test_a_count_below_one_is_refused():
     """If this fails, a runner that asks for no blocks gets a verdict from nothing."""
-    with pytest.raises(ValueError, match="count must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match="count: expected at least 1, got 0"):
         draw_blocks("c", SPACE, 0)
 
 
@@ -138,7 +139,7 @@ def test_generators_differ_by_claim_index_and_every_part_of_the_purpose():
     assert len(draws) == len(generators)
 
 
-def test_a_generator_starts_anew_at_each_call_and_leaves_the_global_one_alone():
+def test_a_generator_starts_again_at_each_call_and_leaves_the_global_one_alone():
     """If this fails, what a block measures depends on what was drawn before."""
     before = torch.get_rng_state()
     first, second = (torch.rand(4, generator=Block("a", 0, {}).generator("x")) for _ in range(2))
@@ -149,7 +150,7 @@ def test_a_generator_starts_anew_at_each_call_and_leaves_the_global_one_alone():
 @pytest.mark.parametrize("purpose", [1.0, None, True, ("x",)])
 def test_a_purpose_of_another_type_is_refused(purpose):
     """If this fails, a float or an object with an address in its text seeds a block."""
-    with pytest.raises(TypeError, match="purpose must consist of strings and integers"):
+    with pytest.raises(TypeError, match="expected strings and integers"):
         Block("a", 0, {}).generator(purpose)
 
 

@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import pytest
-
 from tests.harness.inner_project import Inner
 
 pytest_plugins = ["pytester"]

@@ -5,59 +5,63 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gia.harness.blocks import Block, draw_blocks
-from gia.harness.controls import Control
-from gia.harness.executor import run_blocks
-from gia.harness.protocol import Experiment, Protocol
-from gia.harness.scene import Measurement
-from gia.harness.store import Store, load_pictures
-from gia.harness.workers import Pool, WorkerError
+from gia.harness.blocks.block import Block
+from gia.harness.blocks.drawing import draw_blocks
+from gia.harness.blocks.executor import run_blocks
+from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.results import Control
+from gia.harness.blocks.store import Store, load_pictures
+from gia.harness.blocks.workers import Pool, WorkerError
+from tests.harness import planted
+from tests.harness.planted import Level, Result
 
-PROTOCOL = Protocol(attack="inverting_gradients", victim={"name": "mlp"}, data="digits", image_size=8)
 
-
-def planted(protocol: Protocol, block: Block) -> Measurement:
+def seen(level: Level, block: Block, *, cache: Path | None) -> Result:
     """A number from the block's generator, and what the process is like."""
     noise = float(torch.rand((), generator=block.generator("noise")))
-    return Measurement(
+    return Result(
         values={
-            "psnr": 20 - protocol.batch_size + noise,
+            "psnr": 20 - level.size + noise,
             "threads": float(torch.get_num_threads()),
             "variable": float(os.environ.get("OMP_NUM_THREADS", "-1")),
             "here": float(os.getpid()),
         },
-        gradient_evaluations=5,
-        originals=np.full((1, 3, 2, 2), block.index, np.uint8),
-        reconstructions=np.full((1, 3, 2, 2), protocol.batch_size, np.uint8),
+        counts={"gradient_evaluations": 5},
+        details={"cache": str(cache)},
+        arrays={
+            "originals": np.full((1, 3, 2, 2), block.index, np.uint8),
+            "reconstructions": np.full((1, 3, 2, 2), level.size, np.uint8),
+        },
     )
 
 
-def crashing(protocol: Protocol, block: Block) -> Measurement:
-    """`planted`, but block 1 has a bug."""
+def crashing(level: Level, block: Block, *, cache: Path | None) -> Result:
+    """`seen`, but block 1 has a bug."""
     if block.index == 1:
         raise ZeroDivisionError("planted in block 1")
-    return planted(protocol, block)
+    return seen(level, block, cache=cache)
 
 
-def dying(protocol: Protocol, block: Block) -> Measurement:
+def dying(level: Level, block: Block, *, cache: Path | None) -> Result:
     """As if the system had killed the process for its memory."""
     os._exit(7)
 
 
-def fails_on_odd_blocks(protocol: Protocol, block: Block) -> Control:
+def fails_on_odd_blocks(level: Level, block: Block, *, cache: Path | None) -> planted.Control:
     """A control that half of the blocks fail."""
-    return Control(block.index % 2 == 0, "planted")
+    return planted.Control(block.index % 2 == 0, "planted")
 
 
-def an_experiment(base: Protocol = PROTOCOL) -> Experiment:
-    """Two batch sizes."""
-    return Experiment("toy", {size: replace(base, batch_size=size) for size in (1, 2)})
+def an_experiment(base: Level = Level()) -> Experiment:
+    """Two sizes."""
+    return Experiment("toy", {size: replace(base, size=size) for size in (1, 2)})
 
 
 BLOCKS = draw_blocks("toy", {}, 4)
@@ -79,12 +83,13 @@ def store(tmp_path: Path) -> Store:
 
 def test_processes_give_the_table_of_one_process(pool: Pool, store: Store, tmp_path: Path) -> None:
     """The verdict would depend on how many workers computed it."""
-    here = run_blocks(an_experiment(), BLOCKS, Store(tmp_path / "other"), workers=0, measure=planted)
-    there = run_blocks(an_experiment(), BLOCKS, store, workers=pool, measure=planted)
+    here = run_blocks(an_experiment(), BLOCKS, Store(tmp_path / "other"), seen, workers=0)
+    there = run_blocks(an_experiment(), BLOCKS, store, seen, workers=pool)
     assert [r.block.index for r in there] == [0, 1, 2, 3]
     for one, other in zip(here, there, strict=True):
         assert [v["psnr"] for v in one.levels.values()] == [v["psnr"] for v in other.levels.values()]
-        assert one.gradient_evaluations == other.gradient_evaluations == 10
+        assert one.counts == other.counts == {label: {"gradient_evaluations": 5} for label in ("1", "2")}
+        assert one.details["1"] == {"cache": str(tmp_path / "other" / "nets")}
         assert load_pictures(other)["2/originals"][0, 0, 0, 0] == other.block.index
     assert {r.levels["1"]["here"] for r in here} == {os.getpid()}
     assert os.getpid() not in {r.levels["1"]["here"] for r in there}
@@ -93,7 +98,7 @@ def test_processes_give_the_table_of_one_process(pool: Pool, store: Store, tmp_p
 def test_a_worker_has_one_thread_and_the_parents_environment_is_left_alone(pool: Pool, store: Store) -> None:
     """Two busy threads on two shared cores were 20 times slower than one; a changed parent would change other tests."""
     before = dict(os.environ)
-    results = run_blocks(an_experiment(), BLOCKS[:1], store, workers=pool, measure=planted)
+    results = run_blocks(an_experiment(), BLOCKS[:1], store, seen, workers=pool)
     assert results[0].levels["1"]["threads"] == 1
     assert results[0].levels["1"]["variable"] == 1
     assert dict(os.environ) == before
@@ -101,8 +106,8 @@ def test_a_worker_has_one_thread_and_the_parents_environment_is_left_alone(pool:
 
 def test_a_finished_block_is_not_computed_again(store: Store) -> None:
     """A resumed run would cost as much as a new one."""
-    first = run_blocks(an_experiment(), BLOCKS[:2], store, workers=0, measure=planted)
-    again = run_blocks(an_experiment(), BLOCKS, Store(store.folder), workers=0, measure=planted)
+    first = run_blocks(an_experiment(), BLOCKS[:2], store, seen, workers=0)
+    again = run_blocks(an_experiment(), BLOCKS, Store(store.folder), seen, workers=0)
     assert [r.cached for r in first] == [False, False]
     assert [r.cached for r in again] == [True, True, False, False]
     assert [replace(r, cached=False) for r in again[:2]] == first
@@ -111,48 +116,66 @@ def test_a_finished_block_is_not_computed_again(store: Store) -> None:
 def test_a_crash_in_a_worker_surfaces_with_its_traceback_and_loses_no_finished_block(pool: Pool, store: Store) -> None:
     """A crash would be a verdict, or a message without a place; the blocks beside it would be computed twice."""
     with pytest.raises(WorkerError) as caught:
-        run_blocks(an_experiment(), BLOCKS[:2], store, workers=pool, measure=crashing)
+        run_blocks(an_experiment(), BLOCKS[:2], store, crashing, workers=pool)
     for part in ("block 1 of toy", "ZeroDivisionError: planted in block 1", "in crashing"):
         assert part in str(caught.value)
-    assert run_blocks(an_experiment(), BLOCKS[:1], Store(store.folder), workers=0, measure=crashing)[0].cached
+    assert run_blocks(an_experiment(), BLOCKS[:1], Store(store.folder), crashing, workers=0)[0].cached
 
 
 def test_a_worker_that_dies_is_an_error_and_the_pool_recovers(pool: Pool, store: Store) -> None:
     """A worker killed for its memory would hang the run, or take the session's later claims with it."""
     with pytest.raises(WorkerError, match="block 0 of toy"):
-        run_blocks(an_experiment(), BLOCKS[:1], store, workers=pool, measure=dying)
-    assert len(run_blocks(an_experiment(), BLOCKS[:1], store, workers=pool, measure=planted)) == 1
+        run_blocks(an_experiment(), BLOCKS[:1], store, dying, workers=pool)
+    assert len(run_blocks(an_experiment(), BLOCKS[:1], store, seen, workers=pool)) == 1
 
 
 def test_a_crash_in_this_process_keeps_its_own_type(store: Store) -> None:
     """With --workers 0 a debugger would stop in the harness, not where the error is."""
     with pytest.raises(ZeroDivisionError):
-        run_blocks(an_experiment(), BLOCKS, store, workers=0, measure=crashing)
+        run_blocks(an_experiment(), BLOCKS, store, crashing, workers=0)
     assert [path.suffix for path in sorted(store.folder.iterdir())] == [".json", ".npz"]
 
 
 def test_a_block_whose_control_fails_is_void_and_not_attacked(store: Store) -> None:
     """A dead network would enter the statistic and support every claim that says worse."""
-    base = replace(PROTOCOL, control=fails_on_odd_blocks)
-    results = run_blocks(an_experiment(base), BLOCKS, store, workers=0, measure=planted)
+    base = Level(control=fails_on_odd_blocks)
+    results = run_blocks(an_experiment(base), BLOCKS, store, seen, workers=0)
     assert [r.valid for r in results] == [True, False, True, False]
     assert [bool(r.levels) for r in results] == [True, False, True, False]
-    again = run_blocks(an_experiment(base), BLOCKS, store, workers=0, measure=planted)
+    again = run_blocks(an_experiment(base), BLOCKS, store, seen, workers=0)
     assert [r.valid for r in again] == [True, False, True, False]
     assert again[1].control == Control(False, "planted")
 
 
+def double(level: Level, block: Block, *, by: int, cache: Path | None) -> Result:
+    """A measure with an argument that no key holds."""
+    return seen(level, block, cache=cache)
+
+
 def test_what_cannot_cross_to_a_worker_is_refused_by_name(store: Store) -> None:
     """The error would come from deep inside pickle, only with workers, and name nothing."""
-    with pytest.raises(TypeError, match=r"settings.schedule: .*module-level"):
-        an_experiment(replace(PROTOCOL, settings={"schedule": lambda step, steps: 1.0}))
-    with pytest.raises(TypeError, match=r"measure.*module-level"):
-        run_blocks(an_experiment(), BLOCKS, store, workers=0, measure=lambda protocol, block: planted(protocol, block))
+    with pytest.raises(TypeError, match="parts: expected module-level functions"):
+        an_experiment(Level(parts={"attack": lambda model: model}))
+    for measure in (lambda level, block, cache: seen(level, block, cache=cache), partial(double, by=2)):
+        with pytest.raises(TypeError, match="measure: expected a module-level function"):
+            run_blocks(an_experiment(), BLOCKS, store, measure, workers=0)
+
+
+def test_levels_with_the_same_text_are_refused() -> None:
+    """Results are stored by the text of a level's label: one of the two would be lost."""
+    with pytest.raises(ValueError, match=r"levels: expected labels that differ as text, got \[1, '1'\]"):
+        Experiment("toy", {1: Level(size=1), "1": Level(size=2)})
+
+
+def test_a_level_that_changes_what_is_drawn_is_refused() -> None:
+    """The block's setting would overwrite the level, and the levels would be one."""
+    with pytest.raises(ValueError, match=r"levels: expected the same 'size' in all, since it is drawn per block"):
+        an_experiment(Level(vary={"size": (4, 8)}))
 
 
 def test_progress_counts_done_and_cached_blocks(store: Store) -> None:
     """A person at the terminal would see a stuck or a wrong bar."""
-    seen: list[tuple[int, int, int]] = []
-    run_blocks(an_experiment(), BLOCKS[:2], store, workers=0, measure=planted)
-    run_blocks(an_experiment(), BLOCKS, store, workers=0, measure=planted, progress=lambda *p: seen.append(p))
-    assert seen == [(2, 4, 2), (3, 4, 2), (4, 4, 2)]
+    reports: list[tuple[int, int, int]] = []
+    run_blocks(an_experiment(), BLOCKS[:2], store, seen, workers=0)
+    run_blocks(an_experiment(), BLOCKS, store, seen, workers=0, progress=lambda *done: reports.append(done))
+    assert reports == [(2, 4, 2), (3, 4, 2), (4, 4, 2)]

@@ -11,29 +11,26 @@ from torch import Tensor, nn
 
 from gia.attacks import Reconstruction
 from gia.data import Images
+from gia.experiment import Attacker, Batch, Fitting, Protocol, Scoring, Victim
+from gia.experiment.controls import beats_blind_guess
 from gia.federated import Observation
-from gia.harness.blocks import Block
-from gia.harness.controls import beats_blind_guess
-from gia.harness.protocol import Fitting, Protocol
+from gia.harness.blocks.block import Block
 
 BLOCK = Block("toy.run", 0, {})
 PROTOCOL = Protocol(
-    attack="inverting_gradients",
-    victim={"name": "mlp", "width": 32},
-    data="digits",
-    image_size=8,
-    images=4,
-    pattern="distinct",
-    pattern_batch=4,
-    settings={"steps": 5, "total_variation": 0.0},
-    score=("psnr", "rmse"),
-    control=beats_blind_guess,
+    victim=Victim(name="mlp", options={"width": 32}),
+    batch=Batch(data="digits", image_size=8, images=4, pattern="distinct", pattern_batch=4),
+    attacker=Attacker(attack="inverting_gradients", settings={"steps": 5, "total_variation": 0.0}),
+    scoring=Scoring(metrics=("psnr", "rmse"), control=beats_blind_guess),
 )
 FITTING = Fitting(epochs=2, half=1, lr=1e-2, accuracy=0.8)
 
+#: The toy protocol on larger images.
+FACES = PROTOCOL.with_({"batch.data": "faces", "batch.image_size": 16})
+
 
 class Spy:
-    """Stands in for `run_many`: notes what every attack is given, and answers with `answer(observation)`."""
+    """Stands in for `run_many`: records what every attack is given, and answers with `answer(observation)`."""
 
     def __init__(self, answer: Callable[[Observation], Tensor]) -> None:
         self.answer = answer
@@ -60,8 +57,8 @@ def black(observation: Observation) -> Tensor:
 
 
 def with_state(state: Any, **changes: Any) -> Protocol:
-    """The protocol on a victim in this state."""
-    return replace(PROTOCOL, fit=replace(FITTING, state=state, **changes))
+    """The toy protocol on a victim in this state."""
+    return PROTOCOL.with_({"fit": replace(FITTING, state=state, **changes)})
 
 
 class Silent(nn.Module):
@@ -77,5 +74,22 @@ class Silent(nn.Module):
 
 
 def silence(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
-    """An edit after which no gradient is left."""
+    """An edit after which all gradients are zero."""
     return Silent(model)
+
+
+def unchanged(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+    """An edit that takes the server's own images and does nothing."""
+    return model
+
+
+def bright(images: Images, *, generator: torch.Generator, cache: Any) -> nn.Module:
+    """A judge that sees class 3 in a black image, else class 0."""
+
+    class Bright(nn.Module):
+        def forward(self, pictures: Tensor) -> Tensor:
+            logits = torch.zeros(len(pictures), 10)
+            logits[:, 3] = 1 - 2 * pictures.flatten(1).amax(1)
+            return logits
+
+    return Bright()

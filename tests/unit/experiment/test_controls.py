@@ -1,4 +1,4 @@
-"""Controls tell a dead attack and a victim that has learned nothing."""
+"""Controls detect an attack that does nothing and a victim that has learned nothing."""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ from torch import Tensor
 
 from gia.attacks import train_inverter
 from gia.data import Images
+from gia.experiment import Protocol, exchange, measure
+from gia.experiment.controls import (
+    beats_auxiliary_mean,
+    beats_blind_guess,
+    inverts_its_own_samples,
+    shares_gradients,
+)
 from gia.federated import fit
-from gia.harness import scene
-from gia.harness.blocks import Block
-from gia.harness.casting import keeping_fits
-from gia.harness.controls import beats_auxiliary_mean, beats_blind_guess, inverts_its_own_samples, shares_gradients
-from gia.harness.protocol import Protocol
-from gia.harness.run import measure
+from gia.harness.blocks.block import Block
 from gia.models import build, train_decoder
-from tests.harness.toy import BLOCK, FITTING, PROTOCOL, Silent, Spy, black, silence, with_state
+from tests.unit.experiment.toy import BLOCK, FITTING, PROTOCOL, Silent, Spy, silence, unchanged, with_state
+
+#: Enough steps for the attack to work.
+ALIVE = PROTOCOL.with_({"attacker.settings.steps": 50})
 
 
 @pytest.mark.parametrize("state", ["untrained", "trained"])
 def test_the_control_voids_a_block_whose_training_taught_nothing(state: Any, tmp_path: Path) -> None:
-    """A "trained" net that is as good as untrained would stand for what training does."""
-    alive = replace(PROTOCOL, settings={"steps": 50, "total_variation": 0.0})
-    with keeping_fits(tmp_path):
-        taught = beats_blind_guess(replace(alive, fit=replace(FITTING, state=state, accuracy=0.5)), BLOCK)
-        control = beats_blind_guess(replace(alive, fit=replace(FITTING, state=state, accuracy=1.0)), BLOCK)
+    """A "trained" net that is as good as untrained would be evidence of what training does."""
+    taught, control = (
+        beats_blind_guess(ALIVE.with_({"fit": replace(FITTING, state=state, accuracy=least)}), BLOCK, cache=tmp_path)
+        for least in (0.5, 1.0)
+    )
     assert taught.passed, taught.reason
     assert "held-out accuracy 0." in taught.reason
     assert not control.passed
@@ -37,9 +42,9 @@ def test_the_control_voids_a_block_whose_training_taught_nothing(state: Any, tmp
     assert control.values["held_out_accuracy"] > 0.5
 
 
-def test_the_control_passes_a_living_attack() -> None:
+def test_the_control_passes_an_attack_that_works() -> None:
     """Every block would be void."""
-    control = beats_blind_guess(replace(PROTOCOL, settings={"steps": 50, "total_variation": 0.0}), BLOCK)
+    control = beats_blind_guess(ALIVE, BLOCK)
     assert control.passed, control.reason
     assert control.values["psnr"] > control.values["blind_psnr"]
 
@@ -49,69 +54,67 @@ def test_the_control_passes_a_living_attack() -> None:
     [({"steps": 0}, "objective"), ({"steps": 10, "lr": 1e-6}, "PSNR")],
     ids=["no step", "steps that lead nowhere"],
 )
-def test_the_control_fails_a_dead_attack(settings: dict[str, Any], why: str) -> None:
-    """A dead attack "supports" every claim that says worse."""
-    control = beats_blind_guess(replace(PROTOCOL, settings=settings), BLOCK)
+def test_the_control_fails_an_attack_that_does_nothing(settings: dict[str, Any], why: str) -> None:
+    """An attack that does nothing "supports" every claim that says worse."""
+    control = beats_blind_guess(PROTOCOL.with_({"attacker.settings": settings}), BLOCK)
     assert not control.passed
     assert why in control.reason
 
 
 def test_the_control_fails_a_gradient_that_is_zero() -> None:
     """Zero gradients would count as evidence that an attack is weak."""
-    control = beats_blind_guess(replace(PROTOCOL, edit=silence), BLOCK)
+    control = beats_blind_guess(PROTOCOL.with_({"victim.edit": silence}), BLOCK)
     assert not control.passed
     assert "gradient is zero" in control.reason
 
 
 def test_the_control_without_an_attack_asks_for_gradients_and_for_a_victim_that_has_learned(tmp_path: Path) -> None:
     """Cosines of zero gradients, or of a net called trained that has learned nothing, would be evidence."""
-    with keeping_fits(tmp_path):
-        asked = {accuracy: shares_gradients(with_state("untrained", accuracy=accuracy), BLOCK) for accuracy in (0.4, 1)}
+    asked = {
+        least: shares_gradients(with_state("untrained", accuracy=least), BLOCK, cache=tmp_path) for least in (0.4, 1)
+    }
     assert asked[0.4].passed, asked[0.4].reason
     assert not asked[1].passed
     assert f"{asked[1].values['held_out_accuracy']:.3f}" in asked[1].reason
     assert shares_gradients(PROTOCOL, BLOCK).passed
-    assert not shares_gradients(replace(PROTOCOL, edit=silence), BLOCK).passed
+    assert not shares_gradients(PROTOCOL.with_({"victim.edit": silence}), BLOCK).passed
 
 
-def test_control_images_are_not_private(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_images_are_not_private(spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks with a lucky first level would select themselves."""
     batches: list[Tensor] = []
 
-    class Watched(scene.Client):
+    class Watched(exchange.federated.Client):
         def __init__(self, images: Tensor, *rest: Any, **options: Any) -> None:
             batches.append(images)
             super().__init__(images, *rest, **options)
 
-    monkeypatch.setattr(scene, "Client", Watched)
-    protocol = replace(PROTOCOL, data="cifar10-samples", image_size=32, images=8, pattern_batch=8, control_images=12)
-    monkeypatch.setattr(scene.attacks, "run_many", Spy(black))
+    monkeypatch.setattr(exchange.federated, "Client", Watched)
+    monkeypatch.setattr(exchange.attacks, "card_of", lambda attack: None)  # it does not search: no objective to watch
+    protocol = PROTOCOL.with_(
+        {
+            "batch.data": "cifar10-samples",
+            "batch.image_size": 32,
+            "batch.images": 8,
+            "batch.pattern_batch": 8,
+            "scoring.control_images": 12,
+        }
+    )
     measure(protocol, BLOCK)
     private, batches = batches, []
-    monkeypatch.setattr(
-        scene.attacks, "CARDS", {"inverting_gradients": replace(scene.attacks.CARDS["dlg"], iterative=False)}
-    )
     beats_blind_guess(protocol, BLOCK)
     assert (len(private), len(batches)) == (8, 12)
     assert not any(torch.equal(one, other) for one in private for other in batches)
-    with pytest.raises(ValueError, match=r"control_images: .*at most the 12 images"):
-        beats_blind_guess(replace(protocol, control_images=13), BLOCK)
+    with pytest.raises(ValueError, match=r"control_images: expected 1 to 12, .* got 13"):
+        beats_blind_guess(protocol.with_({"scoring.control_images": 13}), BLOCK)
 
 
-def test_only_the_level_whose_control_counts_needs_whole_batches_of_control_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_the_level_whose_control_counts_needs_whole_batches_of_control_images(spy: Spy) -> None:
     """A control would be run on a batch of another size than the attack, or cost as much as the largest level."""
-    monkeypatch.setattr(scene.attacks, "run_many", Spy(black))
-    larger = replace(PROTOCOL, batch_size=4, control_images=2, edit=unchanged)
+    larger = PROTOCOL.with_({"batch.size": 4, "scoring.control_images": 2, "victim.edit": unchanged})
     measure(larger, BLOCK)
-    with pytest.raises(ValueError, match="control_images: expected whole batches of batch_size=4, got 2"):
+    with pytest.raises(ValueError, match="control_images: expected whole batches of size=4, got 2"):
         beats_blind_guess(larger, BLOCK)
-
-
-def unchanged(model: Any, public: Images, *, generator: torch.Generator) -> Any:
-    """An edit that asks for the server's own images and does nothing."""
-    return model
 
 
 def decoder(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
@@ -125,15 +128,16 @@ def judge(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn
     return fit(net, images, epochs=10, batch_size=64, lr=4e-3, generator=generator, cache=cache).model
 
 
-LATENT = replace(
-    PROTOCOL,
-    attack="ggl",
-    settings={"optimizer": "cma", "steps": 5, "population": 5},
-    equip=decoder,
-    judge=judge,
-    score=("label_agreement",),
-    control=inverts_its_own_samples,
-    control_images=8,
+LATENT = PROTOCOL.with_(
+    {
+        "attacker.attack": "ggl",
+        "attacker.settings": {"optimizer": "cma", "steps": 5, "population": 5},
+        "attacker.equip": decoder,
+        "scoring.judge": judge,
+        "scoring.metrics": ("label_agreement",),
+        "scoring.control": inverts_its_own_samples,
+        "scoring.control_images": 8,
+    }
 )
 
 
@@ -150,13 +154,17 @@ def nothing(images: Images, *, generator: torch.Generator, cache: Any) -> torch.
 
 def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agrees(tmp_path: Path) -> None:
     """A search that follows nothing, a silent victim or a blind judge would "support" that a factor has no effect."""
-    with keeping_fits(tmp_path):
-        alive = inverts_its_own_samples(LATENT, BLOCK)
-        still = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "lr": 1e-6}), BLOCK)
-        idle = inverts_its_own_samples(replace(LATENT, settings={**LATENT.settings, "steps": 0}), BLOCK)
-        misled = inverts_its_own_samples(replace(LATENT, control_images=32, defenses=(misleading,)), BLOCK)
-        blind = inverts_its_own_samples(replace(LATENT, judge=nothing), BLOCK)
-    silent = inverts_its_own_samples(replace(LATENT, edit=silence), BLOCK)
+    changes: dict[str, dict[str, Any]] = {
+        "alive": {},
+        "still": {"attacker.settings.lr": 1e-6},
+        "idle": {"attacker.settings.steps": 0},
+        "misled": {"scoring.control_images": 32, "client.defenses": (misleading,)},
+        "blind": {"scoring.judge": nothing},
+        "silent": {"victim.edit": silence},
+    }
+    alive, still, idle, misled, blind, silent = (
+        inverts_its_own_samples(LATENT.with_(change), BLOCK, cache=tmp_path) for change in changes.values()
+    )
     assert alive.passed, alive.reason
     assert alive.values["own_psnr"] >= 20
     assert still.reason.startswith("failed: own samples")
@@ -169,16 +177,14 @@ def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agre
     assert [control.passed for control in (still, idle, misled, blind, silent)] == [False] * 5
 
 
-def test_an_attacker_of_many_blocks_is_trained_once(tmp_path: Path) -> None:
+def test_an_attacker_that_blocks_share_is_trained_once(tmp_path: Path) -> None:
     """Blocks that share an attacker would train a decoder and a judge each, or those with none would share one."""
     for index in range(2):
         block = Block("toy.attacker", index, {})
-        with keeping_fits(tmp_path / "one"):
-            measure(replace(LATENT, attacker=0), block)
-        with keeping_fits(tmp_path / "each"):
-            measure(LATENT, block)
-    kept = {name: sorted(path.name.split("-")[0] for path in (tmp_path / name).iterdir()) for name in ("one", "each")}
-    assert kept == {"one": ["decoder", "fit"], "each": ["decoder"] * 2 + ["fit"] * 2}
+        measure(LATENT.with_({"attacker.seed": 0}), block, cache=tmp_path / "one")
+        measure(LATENT, block, cache=tmp_path / "each")
+    stored = {name: sorted(path.name.split("-")[0] for path in (tmp_path / name).iterdir()) for name in ("one", "each")}
+    assert stored == {"one": ["decoder", "fit"], "each": ["decoder"] * 2 + ["fit"] * 2}
 
 
 def inverter(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
@@ -200,11 +206,18 @@ def backwards(protocol: Protocol, model: Any, public: Images, *, generator: torc
 
 def test_the_control_of_a_learned_inverter_asks_for_more_than_its_mean_image(tmp_path: Path) -> None:
     """An inverter that has learned nothing would "support" that whatever is done to it does not matter."""
-    protocol = replace(PROTOCOL, attack="learning_to_invert", settings={}, equip=inverter, control_images=8)
-    with keeping_fits(tmp_path):
-        alive = beats_auxiliary_mean(protocol, BLOCK)
-        dead = beats_auxiliary_mean(replace(protocol, equip=backwards), BLOCK)
-    silent = beats_auxiliary_mean(replace(protocol, edit=silence), BLOCK)
+    protocol = PROTOCOL.with_(
+        {
+            "attacker.attack": "learning_to_invert",
+            "attacker.settings": {},
+            "attacker.equip": inverter,
+            "scoring.control_images": 8,
+        }
+    )
+    alive, dead, silent = (
+        beats_auxiliary_mean(protocol.with_(change), BLOCK, cache=tmp_path)
+        for change in ({}, {"attacker.equip": backwards}, {"victim.edit": silence})
+    )
     assert alive.passed, alive.reason
     assert alive.values["psnr"] > alive.values["mean_psnr"] > 8
     assert "dB of the auxiliary mean image" in alive.reason

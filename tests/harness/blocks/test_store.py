@@ -11,32 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from gia.harness import store as store_module
-from gia.harness.blocks import Block
-from gia.harness.controls import Control
-from gia.harness.executor import BlockResult
-from gia.harness.protocol import Experiment, Protocol
-from gia.harness.scene import Measurement
-from gia.harness.store import Store, load_pictures, source_digest
+from gia.harness.blocks import sources
+from gia.harness.blocks import store as store_module
+from gia.harness.blocks.block import Block
+from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.results import BlockResult, Control
+from gia.harness.blocks.store import Store, load_pictures
+from tests.harness.planted import Level, crashing, measure
 
 BLOCK = Block("toy.claim", 3, {"victim.width": 16})
-PROTOCOL = Protocol(attack="inverting_gradients", victim={"name": "mlp"}, data="digits", image_size=8)
-
-
-def measured(protocol: Protocol, block: Block) -> Measurement:
-    """One way to measure."""
-    return Measurement(values={"psnr": 20.0})
-
-
-def measured_otherwise(protocol: Protocol, block: Block) -> Measurement:
-    """Another."""
-    return Measurement(values={"psnr": 21.0})
 
 
 def an_experiment(**changes: Any) -> Experiment:
-    """Two batch sizes of a changed protocol."""
-    base = replace(PROTOCOL, **changes)
-    return Experiment("toy.claim", {1: base, 2: replace(base, batch_size=2)})
+    """Two sizes of a changed level."""
+    base = Level(**changes)
+    return Experiment("toy.claim", {1: base, 2: replace(base, size=2)})
 
 
 RESULT = BlockResult(
@@ -45,7 +34,7 @@ RESULT = BlockResult(
     control=Control(True, "PSNR 20 dB against 12 dB blind", {"psnr": 20.0}),
     valid=True,
     seconds=1.5,
-    gradient_evaluations=40,
+    counts={"1": {"gradient_evaluations": 40}, "2": {}},
     details={"1": {"blind": {"psnr": 12.0}}, "2": {}},
 )
 PICTURES = {"1/originals": np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2)}
@@ -65,7 +54,7 @@ def store(tmp_path: Path, notices: list[str]) -> Store:
 
 def test_a_stored_block_comes_back_equal_and_marked_in_a_later_run(store: Store) -> None:
     """A resumed run would give another table than an uninterrupted one."""
-    key = store.key(an_experiment(), BLOCK, measured)
+    key = store.key(an_experiment(), BLOCK, measure)
     assert store.load(key, BLOCK) is None
     fresh = store.save(key, RESULT, PICTURES)
     again, later = store.load(key, BLOCK), Store(store.folder).load(key, BLOCK)
@@ -80,83 +69,71 @@ def test_a_stored_block_comes_back_equal_and_marked_in_a_later_run(store: Store)
     "changes",
     [
         {"attack": "dlg"},
-        {"victim": {"name": "mlp", "width": 8}},
-        {"settings": {"steps": 3}},
+        {"slope": 3.0},
         {"dtype": "float64"},
         {"root": "elsewhere"},
-        {"control_images": 4},
-        {"local": {"epochs": 1}},
-        {"vary": {"victim.width": (8, 16)}},
-        {"pattern_batch": 8},
+        {"control": crashing},
+        {"vary": {"width": (8, 16)}},
+        {"parts": {"edit": crashing}},
     ],
+    ids=lambda changes: next(iter(changes)),
 )
 def test_any_changed_setting_is_another_key(store: Store, changes: dict[str, Any]) -> None:
     """A result of an old setting would be served for a new one."""
-    assert store.key(an_experiment(), BLOCK, measured) != store.key(an_experiment(**changes), BLOCK, measured)
+    assert store.key(an_experiment(), BLOCK, measure) != store.key(an_experiment(**changes), BLOCK, measure)
 
 
 def test_another_block_measure_or_order_of_levels_is_another_key(store: Store) -> None:
     """Blocks would be mixed up, or B's control would stand for A's."""
     experiment = an_experiment()
-    key = store.key(experiment, BLOCK, measured)
+    key = store.key(experiment, BLOCK, measure)
     turned = Experiment(experiment.id, dict(reversed(experiment.levels.items())))
-    assert key != store.key(experiment, replace(BLOCK, index=4), measured)
-    assert key != store.key(experiment, replace(BLOCK, setting={"victim.width": 32}), measured)
-    assert key != store.key(experiment, BLOCK, measured_otherwise)
-    assert key != store.key(turned, BLOCK, measured)
-    assert key == store.key(an_experiment(), BLOCK, measured)
+    assert key != store.key(experiment, replace(BLOCK, index=4), measure)
+    assert key != store.key(experiment, replace(BLOCK, setting={"victim.width": 32}), measure)
+    assert key != store.key(experiment, BLOCK, crashing)
+    assert key != store.key(turned, BLOCK, measure)
+    assert key == store.key(an_experiment(), BLOCK, measure)
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """An edit with a setting."""
+    """A part with a setting."""
 
     by: float
 
-    def __call__(self, model, public, *, generator):
+    def __call__(self, model: Any) -> Any:
         return model
 
 
-def test_an_edit_with_settings_is_keyed_by_its_class_and_its_settings(store: Store) -> None:
-    """A server's edit of another strength would be answered with an old result, or have no key at all."""
-    keys = [store.key(an_experiment(edit=Shifted(by)), BLOCK, measured) for by in (1.0, 1.0, 2.0)]
+def test_a_part_with_settings_is_keyed_by_its_settings_and_its_source(store: Store) -> None:
+    """An edit of another strength would be answered with an old result, or have no key at all."""
+    keys = [store.key(an_experiment(parts={"edit": Shifted(by)}), BLOCK, measure) for by in (1.0, 1.0, 2.0)]
     assert keys[0] == keys[1] != keys[2]
-    assert any(name.endswith(":Shifted") for name in keys[0]["callables"])
+    assert __name__ in keys[0]["sources"]
 
 
-def test_any_changed_source_line_is_another_key(tmp_path: Path) -> None:
-    """A cache that hides a regression is the worst bug this project can have."""
-    protocols = tmp_path / "protocols.py"
-    protocols.write_text("STEPS = 300\n")
-    before = Store(tmp_path, sources=[protocols]).key(an_experiment(), BLOCK, measured)
-    protocols.write_text("STEPS = 301\n")
-    after = Store(tmp_path, sources=[protocols]).key(an_experiment(), BLOCK, measured)
-    assert before != after
-
-
-def test_the_key_covers_every_python_file_of_gia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_covers_every_source_file_and_table_of_gia(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     """A changed attack would be served from the cache of the old one."""
     seen: list[Path] = []
-
-    def note(paths: Any) -> str:
-        seen.extend(paths)
-        return source_digest([])
-
-    monkeypatch.setattr(store_module, "source_digest", note)
-    Store(tmp_path)
-    root = Path(store_module.__file__).parents[1]
-    assert {path for path in root.rglob("*.py") if "__pycache__" not in path.parts} <= set(seen)
+    monkeypatch.setattr(sources, "file_digest", lambda path: seen.append(path) or "0" * 16)
+    sources.source_of_gia.cache_clear()
+    key = store.key(an_experiment(), BLOCK, measure)
+    sources.source_of_gia.cache_clear()
+    root = Path(sources.__file__).parents[2]
+    assert {*root.rglob("*.py"), *root.rglob("*.toml")} <= set(seen)
+    monkeypatch.undo()
+    assert store.key(an_experiment(), BLOCK, measure)["gia"] != key["gia"]
 
 
 def test_a_package_that_is_installed_is_in_the_key_and_one_that_another_brings_for_itself_is_not(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks would be computed again because something imported setuptools, as torch 2.6 does now and then; or taken
-    from the store with another numpy."""
+    """Blocks would be computed again because something imported setuptools, as torch 2.6 sometimes does; or taken from
+    the store with another numpy."""
 
     def machine() -> dict[str, str]:
         store_module._machine.cache_clear()  # asked once in a process
-        return dict(store.key(an_experiment(), BLOCK, measured)["machine"])
+        return dict(store.key(an_experiment(), BLOCK, measure)["machine"])
 
     keys = [machine()]
     for folder in ("setuptools/_vendor", "site-packages"):
@@ -174,7 +151,7 @@ def test_a_package_that_is_installed_is_in_the_key_and_one_that_another_brings_f
 
 def test_the_key_names_torch_device_threads_arithmetic_and_packages(store: Store) -> None:
     """Numbers of another torch, machine or image package would be taken for this one's."""
-    key = store.key(an_experiment(), BLOCK, measured)
+    key = store.key(an_experiment(), BLOCK, measure)
     assert key["machine"]["torch"] == torch.__version__
     assert key["machine"]["threads"] == "1"
     assert {"capability", "fingerprint", "packages"} <= set(key["machine"])
@@ -182,9 +159,9 @@ def test_the_key_names_torch_device_threads_arithmetic_and_packages(store: Store
 
 
 @pytest.mark.parametrize("damage", ["truncated", "edited", "moved", "pictures", "no pictures"])
-def test_a_damaged_entry_is_not_used_and_said_so(store: Store, notices: list[str], damage: str) -> None:
+def test_a_damaged_entry_is_not_used_and_the_user_is_told(store: Store, notices: list[str], damage: str) -> None:
     """Half a file, or a number changed by hand, would enter a verdict."""
-    key = store.key(an_experiment(), BLOCK, measured)
+    key = store.key(an_experiment(), BLOCK, measure)
     store.save(key, RESULT, PICTURES)
     (entry,) = store.folder.glob("*.json")
     (images,) = store.folder.glob("*.npz")
@@ -193,7 +170,7 @@ def test_a_damaged_entry_is_not_used_and_said_so(store: Store, notices: list[str
     elif damage == "edited":
         entry.write_text(entry.read_text().replace("18.0", "28.0"))
     elif damage == "moved":
-        key = store.key(an_experiment(attack="dlg"), BLOCK, measured)
+        key = store.key(an_experiment(attack="dlg"), BLOCK, measure)
         entry.rename(store._path(key))
         images.rename(store._path(key).with_suffix(".npz"))
     elif damage == "pictures":
@@ -208,7 +185,7 @@ def test_a_damaged_entry_is_not_used_and_said_so(store: Store, notices: list[str
 
 def test_a_block_computed_again_replaces_the_damaged_one(store: Store) -> None:
     """The damage would be reported, and the block computed, on every later run."""
-    key = store.key(an_experiment(), BLOCK, measured)
+    key = store.key(an_experiment(), BLOCK, measure)
     store.save(key, RESULT, {})
     (entry,) = store.folder.glob("*.json")
     entry.write_text("{")
@@ -219,7 +196,7 @@ def test_a_block_computed_again_replaces_the_damaged_one(store: Store) -> None:
 
 def test_an_interrupted_write_leaves_no_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill while writing would leave half a block under a good name."""
-    key = store.key(an_experiment(), BLOCK, measured)
+    key = store.key(an_experiment(), BLOCK, measure)
 
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
@@ -234,10 +211,10 @@ def test_an_interrupted_write_leaves_no_entry(store: Store, monkeypatch: pytest.
 
 def test_clear_forgets_every_block(store: Store) -> None:
     """CI would start from what an earlier job left."""
-    key = store.key(an_experiment(), BLOCK, measured)
+    key = store.key(an_experiment(), BLOCK, measure)
     store.save(key, RESULT, PICTURES)
-    store.fits.mkdir()
-    (store.fits / "fit-0.safetensors").touch()
+    store.nets.mkdir()
+    (store.nets / "net-0.safetensors").touch()
     store.clear()
     assert store.load(key, BLOCK) is None
     assert [path for path in store.folder.rglob("*") if path.is_file()] == []

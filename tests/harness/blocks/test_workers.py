@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from gia.harness.workers import WorkerError, spread
+from gia.harness.blocks.workers import WorkerError, spread
 
 
 def seen_by(item: int) -> tuple[int, int, tuple[int, int]]:
@@ -27,12 +27,12 @@ def crashing(item: int) -> int:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_results_stand_in_the_order_of_the_items_wherever_they_are_computed(workers: int) -> None:
     """A result would be held for that of another item, or hang on the process; progress would be stuck."""
-    told: list[tuple[int, int]] = []
-    found = spread(seen_by, range(5), workers=workers, tick=lambda *done: told.append(done))
+    reports: list[tuple[int, int]] = []
+    found = spread(seen_by, range(5), workers=workers, tick=lambda *done: reports.append(done))
     assert [item for item, *_ in found] == [0, 1, 2, 3, 4]
     assert {how for *_, how in found} == {(1, 2)}  # one thread; 2 is "error", where arithmetic does not repeat
     assert {process == os.getpid() for _, process, _ in found} == {workers == 0}
-    assert told[-1] == (5, 5)
+    assert reports[-1] == (5, 5)
 
 
 def test_a_crash_names_the_item_and_the_place() -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from gia.harness.blocks import Block
 from gia.harness.controls import Control
 from gia.harness.executor import BlockResult
 from gia.harness.protocol import Experiment, Protocol
 from gia.harness.table import Table
+
+from gia.harness.blocks import Block
 
 PROTOCOL = Protocol(attack="dlg", victim={"name": "mlp"}, data="digits", image_size=8)
 

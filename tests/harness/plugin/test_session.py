@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
-
 from tests.harness.inner_project import Inner, row, trend
 
 pytest_plugins = ["pytester"]
@@ -47,7 +46,9 @@ def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
     result = inner.run("-o", "claims_register=nowhere.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*no register at *nowhere.toml*"])
-    (inner.path / "claims" / "claims.toml").write_text(row("toy.first").replace("margin = 0.5", ""))
+    (inner.path / "claims" / "claims.toml").write_text(
+        'scales = ["reduced"]\n' + row("toy.first").replace("margin = 0.5", "")
+    )
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*claims.toml: claim 'toy.first': margin*"])
@@ -251,8 +252,8 @@ def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.M
     [
         (["--workers=-1"], False, "*--workers: expected 0 or more*"),
         (["--reason=why"], False, "*--reason: expected together with --rebaseline*"),
-        (["--rebaseline"], False, "*--rebaseline needs --reason*"),
-        (["--rebaseline", "--reason=why"], True, "*--rebaseline is refused under CI*"),
+        (["--rebaseline"], False, "*--rebaseline: expected with --reason*"),
+        (["--rebaseline", "--reason=why"], True, "*--rebaseline: expected outside CI*"),
         (["--scale=huge"], False, "*invalid choice: 'huge'*"),
     ],
 )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.harness.inner_project import PLANTED, Inner, row, trend
 
 pytest_plugins = ["pytester"]

@@ -1,0 +1,132 @@
+"""An inner project with planted claims, for tests of the plugin from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gia.numerics import reproducible
+from tests.harness import planted
+
+with reproducible():
+    pass  # pytester forgets the modules that an inner run imports first, and torch cannot import all of its own twice
+
+#: The root of this repository, where an inner run in another process finds gia.
+REPOSITORY = Path(__file__).parents[3]
+
+SCALES = 'scales = ["reduced", "paper"]\n'
+
+ROW = """
+[[claim]]
+id = "{id}"
+statement = "Planted."
+kind = "{kind}"
+metric = "psnr"
+unit = "dB"
+{margin}
+{direction}
+source = "Fig. 0"
+paper = "SSIM .9 to .1"
+expected = {{ reduced = ["{expected}", "planted so"], paper = ["supported", "not run"] }}
+"""
+
+HEAD = """
+import math
+from dataclasses import replace
+import pytest
+from planted import *
+"""
+
+TREND = """
+@pytest.mark.claim("{id}")
+def test_{name}(claims):
+    claims.trend("{id}", Level(slope={slope}), levels=(1, 2, 4), change=batch, x=math.log2{measure})
+"""
+
+
+def row(id: str, expected: str = "supported", kind: str = "trend") -> str:
+    """A row of an inner register."""
+    direction = 'direction = "worse"' if kind in ("trend", "paired") else ""
+    margin = "" if kind in ("universal", "exact") else "margin = 0.5"
+    return ROW.format(id=id, kind=kind, margin=margin, direction=direction, expected=expected)
+
+
+def trend(id: str, slope: float = 2.0, measure: str | None = None) -> str:
+    """A test of a trend; the measure is the laboratory's own or another one of the module `planted`."""
+    own = "" if measure is None else f", measure={measure}"
+    return TREND.format(id=id, name=id.replace(".", "_"), slope=slope, measure=own)
+
+
+class Inner:
+    """An inner project: its register, its claims, and how it is run."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS"):
+            monkeypatch.delenv(name, raising=False)
+        self.pytester = pytester
+        self.path = pytester.path
+        (self.path / "claims").mkdir()
+        self.write_settings()
+        monkeypatch.syspath_prepend(write_entry_point(self.path / "installed"))
+        shutil.copy(planted.__file__, self.path / "planted.py")
+
+    def write_settings(self, *lines: str, experiment: str = "planted", plugins: str = "") -> None:
+        """The file pytest.ini; `plugins` are named on the command line."""
+        settings = (f"addopts = -p no:cacheprovider {plugins}", "pythonpath = .", f"claims_experiment = {experiment}")
+        (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *settings, *lines]) + "\n")
+
+    def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
+        """Add rows to the register, and write a module of tests."""
+        register = self.path / "claims" / "claims.toml"
+        before = register.read_text() if register.exists() else SCALES
+        register.write_text(before + "".join(rows))
+        (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
+
+    def run(self, *options: str) -> pytest.RunResult:
+        """Run the claims in this process, without worker processes."""
+        return self.pytester.runpytest_inprocess("claims", "--gia-workers=0", *options, no_reraise_ctrlc=True)
+
+    @property
+    def folder(self) -> Path:
+        """The only run folder."""
+        (folder,) = (self.path / ".gia" / "runs").iterdir()
+        return folder
+
+    @property
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """Claim id -> row of the only run folder."""
+        return verdicts_in(self.folder)
+
+    @property
+    def computed(self) -> list[str]:
+        """What was measured: claim, block, size."""
+        path = self.path / "computed.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+def write_entry_point(folder: Path) -> Path:
+    """What pip would leave in a folder of `sys.path`, so that pytest finds the plugin where gia is not installed."""
+    facts = folder / "gia-0.1.0.dist-info"
+    facts.mkdir(parents=True, exist_ok=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: gia\nVersion: 0.1.0\n")
+    (facts / "entry_points.txt").write_text("[pytest11]\ngia = gia.harness.plugin\n")
+    return folder
+
+
+def verdicts_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """Claim id -> row of a run folder."""
+    return {row["id"]: row for row in json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))}
+
+
+def environment(folder: Path, **more: str) -> Mapping[str, str]:
+    """The environment of an inner run in another process, for which `folder` gets an entry point."""
+    paths = [str(REPOSITORY), str(write_entry_point(folder)), os.environ.get("PYTHONPATH", "")]
+    unset = ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), **more}
