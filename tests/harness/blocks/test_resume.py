@@ -1,8 +1,9 @@
-"""A run that is killed or interrupted between blocks, in processes of its own."""
+"""A run that is killed or interrupted between blocks, in another process."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.inner_project import PLANTED, Inner, row, trend
+from tests.harness.plugin.inner_project import Inner, environment, row, trend
 
 pytest_plugins = ["pytester"]
 
@@ -22,25 +23,25 @@ pytest_plugins = ["pytester"]
 SLOW = """
 import time
 
-def slow(protocol, block):
-    if block.index >= 3 and protocol.batch_size == 1 and not Path("go").exists():
+def slow(level, block, *, cache):
+    if block.index >= 3 and level.size == 1 and not Path("go").exists():
         Path("reached").touch()
         time.sleep(600)
-    return planted(protocol, block)
+    return measure(level, block)
 """
 
 
 @contextmanager
 def _started(inner: Inner) -> Iterator[subprocess.Popen[bytes]]:
-    """The inner run in a process group of its own, with one worker, up to its fourth block."""
-    command = [sys.executable, "-m", "pytest", "claims", "--workers=1", "-q"]
+    """The inner run in another process group, with one worker, up to its fourth block."""
+    command = [sys.executable, "-m", "pytest", "claims", "--gia-workers=1", "-q"]
     with (inner.path / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=inner.path,
             stdout=log,
             stderr=log,
-            env=_environment(),
+            env=environment(inner.path / "installed"),
             start_new_session=True,
             # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -56,11 +57,6 @@ def _started(inner: Inner) -> Iterator[subprocess.Popen[bytes]]:
         with suppress(ProcessLookupError):  # what this test is about did not hold: leave nothing behind
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _environment() -> dict[str, str]:
-    here = Path(__file__).parents[2]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
 
 
 def _workers_of(group: int) -> list[int]:
@@ -79,7 +75,8 @@ def _workers_of(group: int) -> list[int]:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, how: signal.Signals) -> None:
     """A crash of the machine would cost the night; a resumed run would say something else than an uninterrupted one."""
-    (inner.path / "planted.py").write_text(PLANTED + SLOW)
+    with (inner.path / "planted.py").open("a") as source:
+        source.write(SLOW)
     inner.write(row("toy.first"), tests=trend("toy.first", measure="slow"))
     with _started(inner) as process:
         os.kill(process.pid, how)
@@ -101,8 +98,7 @@ def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, ho
     assert inner.computed[: len(finished)] == finished
     assert not set(finished) & set(inner.computed[len(finished) :])
 
-    for entry in (inner.path / ".gia" / "cache" / "blocks").iterdir():
-        entry.unlink()
+    shutil.rmtree(inner.path / ".gia" / "cache" / "blocks")
     inner.run()
     whole = inner.verdicts["toy.first"]
     assert whole["cached"] == 0
