@@ -58,11 +58,11 @@ def registered() -> dict[str, str]:
     >>> "dlg" in gia.attacks.registered()
     False
     """
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for entry in entry_points(group=_GROUP):
         if entry.name not in ATTACKS:
-            found.setdefault(entry.name, f"{entry.module}:{entry.attr}")
-    return dict(sorted(found.items()))
+            paths.setdefault(entry.name, f"{entry.module}:{entry.attr}")
+    return dict(sorted(paths.items()))
 
 
 def find(attack: str | Callable[..., Reconstruction]) -> Callable[..., Reconstruction]:

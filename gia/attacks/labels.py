@@ -4,7 +4,7 @@ With mean cross-entropy, probabilities p_i and features o_i of image i, that lay
 
     gb_c = mean_i (p_ic - [y_i = c])        gW_c = mean_i (p_ic - [y_i = c]) o_i
 
-so only a class that some image has can pull gb_c, or with features >= 0 an entry of gW_c, below zero.
+so gb_c is below zero only for a class that some image has. With features >= 0 the same holds for entries of gW_c.
 """
 
 from __future__ import annotations
@@ -18,70 +18,68 @@ import torch
 from torch import Tensor, nn
 
 from gia.attacks.logits import logits_of
+from gia.errors import expected_one_of
 from gia.federated import LocalTraining, Observation, set_mode
+from gia.federated.layers import classifier
 
 Rule = Literal["sign", "row_minimum", "counts"]
 
 
 @torch.no_grad()
 def restore(model: nn.Module, observation: Observation, *, rule: Rule) -> Observation:
-    """A copy of the observation that has labels, sorted; labels that it had are not read but replaced.
+    """A copy of the observation with restored, sorted labels. Labels that it had are not read but replaced.
 
-    | rule | published by | right if |
+    | rule | published by | correct if |
     |---|---|---|
     | sign | Zhao et al., 2020 (iDLG, arXiv 2001.02610) | there is one image |
     | row_minimum | Yin et al., 2021 (GradInversion, arXiv 2104.07586) | labels are distinct, features >= 0, and each |
     | | | image i has a feature m with o_im > sum_j p_jc o_jm for its class c |
     | counts | Wainakh et al., 2022 (LLG*, arXiv 2105.09369) | each count is estimated to within less than 1/2 |
 
-    *sign*: the class whose entry in gb is negative or, where p rounds to 1, alone zero. *row_minimum*: the B classes
-    with the smallest entries min_m gW_cm; whether labels are distinct cannot be told from outside. *counts*, for
-    repeated labels: a class whose entry in gb is negative gets one label; the others go, one by one, to the class of
-    which most is missing. Of class c there are B (p_c - gb_c) images; p_c is its mean probability, taken from 17 gray
-    images between black and white in place of the private ones. So it is for untrained nets, which answer to all
-    images alike.
+    *sign* takes the class whose entry in gb is negative or, where p rounds to 1, the only zero. *row_minimum* takes the
+    B classes with the smallest entries min_m gW_cm; it cannot check that labels are distinct. *counts* is for repeated
+    labels: a class whose entry in gb is negative gets one label; each other label goes to the class with most images
+    missing. Class c has B (p_c - gb_c) images, where p_c is its mean probability, estimated from 17 gray images between
+    black and white in place of the private ones. The rule therefore suits untrained nets, whose answers are almost the
+    same for all images.
 
-    Where the bias is not shared, row sums of gW stand in for gb in *sign* and *counts* (features >= 0, not all 0), and
+    Where the bias is not shared, row sums of gW replace gb in *sign* and *counts* (features >= 0, not all 0), and
     *counts* divides them by the gray images' mean sum of features.
 
-    Restored labels in % of 20 batches for each B = 2 / 4 / 8 / 16, of CIFAR-10 and CIFAR-100 test images 0-19 and ORL
-    faces at 32 px, labels distinct or as they fall (of CIFAR-10, B = 8 always repeats some). Untrained: ConvNet, ReLU,
-    width 32; trained faces: ConvNet of width 16, 30 epochs of Adam, 99 % right on the held-out faces that are shared.
+    On untrained ConvNets *counts* restores all labels, repeated or not; *row_minimum* restores all labels if they are
+    distinct. On trained nets *row_minimum* stays reliable for distinct labels, and *counts* restores 50 to 95 %,
+    fewer for larger batches.
+    *sign* is correct for single images, also of trained nets (`tests/unit/attacks/test_labels.py`).
 
-    | victim | row_minimum, distinct | row_minimum, any | counts, distinct | counts, any |
-    |---|---|---|---|---|
-    | untrained, CIFAR-10 | 100 / 100 / 100 | 98 / 90 / 76 / 49 | 100 / 100 / 100 | 100 / 100 / 100 / 100 |
-    | untrained, CIFAR-100 | 100 / 100 / 100 / 100 | 100 / 100 / 94 / 93 | all 100 | all 100 |
-    | untrained, faces | 100 / 100 / 100 / 100 | 100 / 100 / 96 / 86 | all 100 | all 100 |
-    | cifar10-cnn, eval | 98 / 98 / 98 | 95 / 88 / 74 / 49 | 85 / 78 / 66 | 82 / 75 / 59 / 50 |
-    | cifar10-cnn, train | 100 / 100 / 100 | 98 / 90 / 76 / 49 | 100 / 98 / 84 | 100 / 95 / 82 / 78 |
-    | trained faces | 100 / 100 / 100 / 100 | 95 / 96 / 96 / 91 | 95 / 85 / 76 / 66 | 90 / 81 / 72 / 62 |
-
-    Without the bias *counts* has 93 to 100 % of the untrained ones at B = 16 (ConvNet, MLP, ResNet-10). *sign* was
-    right for each of 20 CIFAR-10 images and 180 faces alone, also of trained nets.
-    `tests/unit/attacks/test_labels.py` repeats a part.
-
-    A federated-averaging update serves *sign* and *row_minimum* at any scale, and the statements above hold for it with
-    the probabilities and features met on the way (plain SGD or momentum). *counts* divides it by what `local` says that
-    the steps add up to; this is exact for one full-batch step, and without `local` an update is taken for a gradient,
-    which gives wrong counts unless lr is 1.
+    *sign* and *row_minimum* also accept a federated-averaging update at any scale; the conditions above then concern
+    the probabilities and features during local training (plain SGD or momentum). *counts* divides an update by the sum
+    of its steps according to `local`, which is exact for one full-batch step. Without `local` an update counts as a
+    gradient, which gives wrong counts unless lr is 1.
 
     Args:
-        model: the victim as sent. Its last linear layer is the `nn.Linear` whose output are the logits, whatever its
-            name; batch normalization runs in the observation's mode.
+        model: the victim as sent. Its last linear layer is the `nn.Linear` whose output is the logits, with any name;
+            batch normalization runs in the observation's mode.
         observation: of a client that trained with (mean) cross-entropy.
         rule: one of the above.
 
-    Departs from LLG* in taking impact and offset from the model's answer in closed form (as in Geng et al., 2021,
-    arXiv 2110.09074), and images of constant brightness in place of zeros, ones and noise: nothing is drawn.
+    Returns the copy. Departs from LLG* in computing impact and offset from the model's answer in closed form (as in
+    Geng et al., 2021, arXiv 2110.09074), and in using images of constant brightness in place of zeros, ones and noise,
+    so nothing is drawn.
 
-    Raises ValueError where no linear layer yields the logits or shares what a rule needs, its gradient is zero, B is
-    not 1 (sign) or exceeds the number of classes (row_minimum), a needed condition on the features fails on the gray
-    images, or more classes than images (or, for sign, no class that stands out) have a negative entry, as after a
-    defense.
+    Raises ValueError where no linear layer outputs the logits or shares what a rule needs, where its gradient is zero,
+    B is not 1 (sign) or exceeds the number of classes (row_minimum), a condition on the features fails on the gray
+    images, or too many classes (for sign, also none) have a negative entry, as after a defense.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images, labels = torch.rand(3, 3, 4, 4, generator=seed), torch.tensor([4, 1, 4])
+    >>> observation = gia.share_gradient(model, images, labels)
+    >>> gia.attacks.labels.restore(model, observation, rule="counts").labels.tolist()
+    [1, 4, 4]
     """
     if rule not in _RULES:
-        raise ValueError(f"rule: expected one of {sorted(_RULES)}, got {rule!r}")
+        raise ValueError(expected_one_of("rule", rule, _RULES))
     if not isinstance(observation, Observation):
         raise TypeError(f"observation: expected a gia.Observation, got {type(observation).__name__}")
     observation.check(model)
@@ -91,7 +89,7 @@ def restore(model: nn.Module, observation: Observation, *, rule: Rule) -> Observ
 
 @dataclass(frozen=True)
 class _Classifier:
-    """The last linear layer: its observed gradients, and its answer to the gray images.
+    """The last linear layer: its observed gradients, and its inputs and outputs for the gray images.
 
     Attributes:
         weight, bias: gradients (K, D) and (K,), None if not shared.
@@ -109,50 +107,52 @@ class _Classifier:
     local: LocalTraining | None
 
     def rows(self) -> Tensor:
-        """gW (K, D), once the features are known to be >= 0."""
+        """gW (K, D), after a check that the features are >= 0."""
         if self.weight is None:
-            raise ValueError(f"gradients: '{self.name}.weight' is not shared, but the rule needs it")
+            raise ValueError(
+                f"gradients: expected '{self.name}.weight', which the rule needs, got a gradient without it"
+            )
         if bool((self.features < 0).any()) or not bool(self.features.any()):
             low, high = self.features.aminmax()
             raise ValueError(
-                f"model: to read labels from '{self.name}.weight', its inputs must be >= 0 and not all 0, "
-                f"gray images make them {float(low):.3g} to {float(high):.3g}"
+                f"model: expected inputs of {self.name!r} >= 0 and not all 0, to read labels from its weight, got "
+                f"{float(low):.3g} to {float(high):.3g} for gray images"
             )
         return self._evidence("weight", self.weight)
 
     def signal(self) -> tuple[Tensor, float]:
-        """gb (K,) and 1, or the row sums of gW and the sum of features that they are larger by."""
+        """gb (K,) and 1, or the row sums of gW and the sum of features, by which they are larger than gb."""
         if self.bias is not None:
             return self._evidence("bias", self.bias), 1.0
         return self.rows().sum(1), float(self.features.sum(1).mean())
 
     def _evidence(self, part: str, gradient: Tensor) -> Tensor:
         if not bool(gradient.any()):
-            raise ValueError(f"gradients: every entry is zero in '{self.name}.{part}', which tells no label")
+            raise ValueError(f"gradients: expected an entry of '{self.name}.{part}' other than 0, got zeros")
         return gradient
 
     def negative(self, values: Tensor) -> Tensor:
-        """The classes below zero, of which there can be no more than images."""
+        """The classes below zero. Without a defense there are at most as many as images."""
         classes = (values < 0).nonzero().flatten()
         if len(classes) > self.batch_size:
             raise ValueError(
-                f"gradients: {len(classes)} classes of {self.name!r} have a negative entry, {self.batch_size} images "
-                "cannot do that to a cross-entropy; was the gradient defended?"
+                f"gradients: expected at most {self.batch_size} classes of {self.name!r} with a negative entry, one "
+                f"per image, got {len(classes)}; was the gradient defended?"
             )
         return classes
 
 
 def _sign(layer: _Classifier) -> Tensor:
     if layer.batch_size != 1:
-        raise ValueError(f"batch_size: the sign rule takes one image, got {layer.batch_size}")
+        raise ValueError(f"batch_size: expected 1 for the sign rule, got {layer.batch_size}")
     signal, _ = layer.signal()
     classes = layer.negative(signal)
     if not len(classes):
         classes = (signal == 0).nonzero().flatten()  # p - 1, rounded
     if len(classes) != 1:
         raise ValueError(
-            f"gradients: no class of {layer.name!r} has a negative entry and {len(classes)} have a zero one, but an "
-            "image's own is negative, or the only one that is rounded to zero"
+            f"gradients: expected one class of {layer.name!r} with a negative entry or, after rounding, with a zero, "
+            f"got no negative entry and {len(classes)} zeros"
         )
     return classes
 
@@ -161,7 +161,7 @@ def _row_minimum(layer: _Classifier) -> Tensor:
     smallest = layer.rows().amin(1)
     if layer.batch_size > len(smallest):
         raise ValueError(
-            f"batch_size: the row minimum takes distinct labels, at most {len(smallest)}, got {layer.batch_size}"
+            f"batch_size: expected at most {len(smallest)}, the number of distinct labels, got {layer.batch_size}"
         )
     layer.negative(smallest)
     return smallest.argsort(stable=True)[: layer.batch_size]
@@ -175,13 +175,13 @@ def _counts(layer: _Classifier) -> Tensor:
     )
     missing[labels] -= 1
     while len(labels) < layer.batch_size:
-        labels.append(int(missing.argmax()))  # anew each time: a stale order would repeat one class
+        labels.append(int(missing.argmax()))  # computed each time: one argmax for all would repeat a class
         missing[labels[-1]] -= 1
     return torch.tensor(labels, device=gradient.device)
 
 
 def _scale(local: LocalTraining | None, batch_size: int) -> float:
-    """What an update is larger by than a gradient, as long as the weights hardly move."""
+    """The factor between an update and a gradient, valid while the weights hardly change."""
     if local is None:
         return 1.0
     velocity = total = 0.0
@@ -199,35 +199,23 @@ _RULES: Mapping[Rule, Callable[[_Classifier], Tensor]] = {
 
 
 def _classifier(model: nn.Module, observation: Observation) -> _Classifier:
-    """Find the linear layer whose output is what the model returns, whatever that output is made to be."""
+    """The classifier's observed gradients and its answer to gray images."""
     victim = set_mode(copy.deepcopy(model), observation.training)
     like = next(iter(observation.gradients.values()))
     gray = torch.linspace(0, 1, 17, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1)
     images = gray.expand(-1, *observation.image_shape).contiguous()
-    fed: dict[str, list[Tensor]] = {name: [] for name, part in victim.named_modules() if isinstance(part, nn.Linear)}
-    hooks = [
-        victim.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: fed[name].append(inputs[0]))
-        for name in fed
-    ]
+    logits_of(victim, images)  # an error of its own where the model does not take these images
+    name = classifier(victim, images, bias=False)
+    features: list[Tensor] = []
+    hook = victim.get_submodule(name).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     logits = logits_of(victim, images)
-    for hook in hooks:
-        hook.remove()
-    made_up = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
-    for name, inputs in fed.items():
-        layer = victim.get_submodule(name)
-        if len(inputs) != 1 or inputs[0].dim() != 2 or layer.out_features != logits.shape[1]:
-            continue
-        hook = layer.register_forward_hook(lambda *_: made_up)
-        yields_logits = logits_of(victim, images).equal(made_up)
-        hook.remove()
-        if yields_logits:
-            return _Classifier(
-                name=name,
-                weight=observation.gradients.get(f"{name}.weight"),
-                bias=observation.gradients.get(f"{name}.bias"),
-                features=inputs[0],
-                probabilities=logits.softmax(1),
-                batch_size=observation.batch_size,
-                local=observation.local,
-            )
-    raise ValueError(f"model: none of its linear layers {list(fed)} yields the logits, so no gradient tells labels")
+    hook.remove()
+    return _Classifier(
+        name=name,
+        weight=observation.gradients.get(f"{name}.weight"),
+        bias=observation.gradients.get(f"{name}.bias"),
+        features=features[0],
+        probabilities=logits.softmax(1),
+        batch_size=observation.batch_size,
+        local=observation.local,
+    )

@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-#: (step from 0, steps in all) -> factor.
+#: (step from 0, steps in total) -> factor.
 Schedule = Callable[[int, int], float]
 
 
 def constant(step: int, steps: int) -> float:
-    """No decay."""
+    """No decay.
+
+    >>> constant(5, 10)
+    1.0
+    """
     return 1.0
 
 
 def step_decay(step: int, steps: int) -> float:
-    """x0.1 from each of 3/8, 5/8 and 7/8 of the steps on (Geiping et al., 2020, released settings).
+    """x0.1 after each of 3/8, 5/8 and 7/8 of the steps (Geiping et al., 2020, released settings).
+
+    Args:
+        step: from 0.
+        steps: in total.
 
     >>> [step_decay(step, 24_000) for step in (8_999, 9_000, 15_000, 21_000)]
     [1.0, 0.1, 0.01, 0.001]
@@ -24,9 +32,12 @@ def step_decay(step: int, steps: int) -> float:
 
 
 def cosine_decay(step: int, steps: int, *, warmup: int = 50) -> float:
-    """Up in equal parts over the first `warmup` steps, then down half a cosine (Yin et al., 2021, implementation).
+    """A linear rise over the first `warmup` steps, then half a cosine down (Yin et al., 2021, implementation details).
 
-    A search of at most `warmup` steps never leaves the slope.
+    Args:
+        step: from 0.
+        steps: in total; a search of at most `warmup` steps only rises.
+        warmup: steps of the rise.
 
     >>> [round(cosine_decay(step, 20_000), 6) for step in (0, 24, 49, 50, 10_025, 19_999)]
     [0.02, 0.5, 1.0, 1.0, 0.5, 0.0]

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gia.errors import expected_one_of
+from gia.federated.layers import BatchStatistics, set_mode
+from gia.federated.local_sgd import local_sgd
 from gia.federated.observation import LocalTraining, Observation, shared_names
 
+__all__ = ["Client", "Defense", "Loss", "RefusedModel", "Report", "share_gradient", "share_update"]
+
+#: (logits (N, K), labels (N,)) -> scalar.
 Loss = Callable[[Tensor, Tensor], Tensor]
+#: What a client does to an observation before it sends it.
 Defense = Callable[[Observation], Observation]
+#: The optional fields of an observation that a client may leak.
 REVEALABLE = ("labels", "local", "batch_norm")
 
 
 class Report(Protocol):
-    """What a client's check of a model says: `ok`, and why not."""
+    """The result of a client's check of a model: whether it is `ok`; `str` says why not."""
 
     @property
     def ok(self) -> bool:
@@ -26,26 +34,50 @@ class Report(Protocol):
 
 
 class RefusedModel(ValueError):
-    """A client's validation found the model that it received unacceptable; `report` says why."""
+    """The client's validation does not accept the model that it received.
+
+    Attributes:
+        report: what the validation returned.
+
+    >>> import torch
+    >>> from gia.federated import RefusedModel, ValidationReport
+    >>> RefusedModel(ValidationReport(findings=())).report.ok
+    True
+    """
 
     def __init__(self, report: Report) -> None:
-        super().__init__(f"the client refuses this model: {report}")
+        super().__init__(f"model: expected one that the client's validation accepts, got the report: {report}")
         self.report = report
 
 
 class Client:
-    """A client with one private batch: all that an attack may hold of it is `answer`.
+    """A client with one private batch. An attack that holds a client can call `answer` and read `queries`, no more.
 
     Args:
         images: (N, C, H, W) in [0, 1].
         labels: (N,) int64.
         local: local training; None shares the gradient of one full batch.
         reveal: optional fields of the observation that leak: "labels", "local", "batch_norm".
-        defenses: applied to the observation in order, Observation -> Observation.
-        validate: run on each model before training on it; its report's `ok` decides, else `RefusedModel`.
-        generator: draws a new order of the images for every epoch of local training; None takes them as they come.
-            Neither it nor the order is part of an answer.
-        loss, training: as in `share_gradient`.
+        defenses: functions Observation -> Observation, applied in order before the client answers.
+        validate: called with each model before the client trains on it. If the report is not `ok`, `answer` raises
+            `RefusedModel`. `gia.validate_model` and `gia.federated.LastAccepted` are such functions.
+        generator: draws a new order of the images for every epoch of local training; None keeps the order of `images`.
+            Neither the generator nor the order is part of an answer.
+        loss: (logits, labels) -> scalar.
+        training: whether batch normalization uses the statistics of its batch (True) or its running ones.
+
+    Raises:
+        ValueError: images outside [0, 1], labels of another shape or dtype, or an unknown name in `reveal`.
+        TypeError: `reveal` is a string.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=3, image_size=4, width=5, generator=g)
+    >>> client = gia.federated.Client(torch.zeros(2, 3, 4, 4), torch.tensor([2, 0]), reveal=("labels",))
+    >>> client.answer(model).labels
+    tensor([0, 2])
+    >>> client
+    Client(2 images of 3x4x4 in float32, eval mode, shares a gradient, reveals: labels, 1 query answered)
     """
 
     def __init__(
@@ -69,13 +101,34 @@ class Client:
         self._generator = generator
         self._queries = 0
 
+    def __repr__(self) -> str:
+        count, *shape = self._images.shape
+        dtype = str(self._images.dtype).removeprefix("torch.")
+        parts = [
+            f"{count} images of {'x'.join(map(str, shape))} in {dtype}",
+            f"{'train' if self._training else 'eval'} mode",
+            "shares a gradient" if self._local is None else f"shares the update of {self._local}",
+            f"reveals: {', '.join(self._reveal) or 'nothing more'}",
+        ]
+        if self._defenses:
+            parts.append(f"{len(self._defenses)} defense{'s' if len(self._defenses) > 1 else ''}")
+        if self._validate is not None:
+            parts.append("validates models")
+        answered = f"{self._queries} quer{'y' if self._queries == 1 else 'ies'} answered"
+        return f"Client({', '.join([*parts, answered])})"
+
     @property
     def queries(self) -> int:
-        """How many models this client has answered."""
+        """Number of models that this client has answered."""
         return self._queries
 
     def answer(self, model: nn.Module) -> Observation:
-        """What this client sends back for `model`: the same batch each time. The model is not changed."""
+        """What this client sends back for `model`, which is not changed. Every answer is about the same batch.
+
+        Raises:
+            RefusedModel: the client's validation does not accept the model.
+            ValueError: a label for which the model has no logit, or a model without a parameter to train.
+        """
         if self._validate is not None and not (report := self._validate(model)).ok:
             raise RefusedModel(report)
         if self._local is None:
@@ -115,28 +168,37 @@ def share_gradient(
     loss: Loss = cross_entropy,
     training: bool = False,
 ) -> Observation:
-    """The gradient of the mean loss over one batch, as FedSGD shares it.
+    """The gradient of the mean loss over one batch, as FedSGD shares it (McMahan et al., 2017).
 
     Args:
-        model: maps images to logits; unchanged afterwards. Shared are its parameters with `requires_grad`.
+        model: maps images to logits; not changed. Its parameters with `requires_grad` are shared.
         images: (N, C, H, W) in [0, 1]; moved to the model's device and dtype.
         labels: (N,) int64.
         reveal: which optional fields leak, of "labels" and "batch_norm".
         loss: (logits, labels) -> scalar.
-        training: batch normalization by batch statistics (True) or running ones.
+        training: whether batch normalization uses the statistics of its batch (True) or its running ones.
 
-    Raises ValueError for images outside [0, 1], labels out of range, or an unknown name in `reveal`.
+    Returns:
+        The observation, with a gradient for every shared parameter.
+
+    Raises:
+        ValueError: images outside [0, 1], labels of another shape or dtype or without a logit, an unknown name in
+            `reveal`, or a model without a parameter to train.
+        TypeError: `reveal` is a string.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=3, image_size=4, width=5, generator=g)
+    >>> gia.share_gradient(model, torch.zeros(2, 3, 4, 4), torch.tensor([2, 0]), reveal=("labels",))
+    Observation(4 tensors with 263 entries in float32, 2 images of 3x4x4, eval mode, known: labels)
     """
     victim, images, labels = _prepare(model, images, labels, reveal, training)
     with BatchStatistics(victim) as statistics:
         logits = victim(images)
     check_labels(labels, logits)
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(
-        loss(logits, labels), list(shared.values()), allow_unused=True, materialize_grads=True
-    )
     return Observation(
-        gradients=dict(zip(shared, gradients, strict=True)),
+        gradients=_gradients(loss(logits, labels), shared),
         image_shape=_image_shape(images),
         batch_size=len(images),
         training=training,
@@ -158,92 +220,81 @@ def share_update(
     loss: Loss = cross_entropy,
     training: bool = False,
 ) -> Observation:
-    """The weights before minus the weights after local SGD, undivided, as FedAvg shares it.
+    """The weights before minus the weights after local SGD, undivided, as FedAvg shares it (McMahan et al., 2017).
 
-    One full-batch step gives `lr` times `share_gradient`. The arguments are those of `share_gradient`, and:
+    One step on the full batch gives `lr` times `share_gradient`.
 
     Args:
-        local: epochs, batch size, step size, momentum; it leaks if `reveal` holds "local".
-        order: (epochs, N) int64, the permutation of the images in each epoch; None takes them as they come.
-            It never enters the observation.
+        model, images, labels, loss, training: as in `share_gradient`.
+        local: epochs, batch size, step size and momentum.
+        reveal: which optional fields leak, of "labels", "local" and "batch_norm". The last reveals the statistics of
+            the first local step.
+        order: (epochs, N) int64, the permutation of the images in each epoch; None takes them in the order of `images`.
+            It is never part of the observation.
 
-    "batch_norm" reveals the statistics of the first local step.
+    Returns:
+        The observation, with the update of every shared parameter as its gradient.
+
+    Raises:
+        ValueError: as in `share_gradient`, or an `order` that is not one permutation per epoch.
+        TypeError: `reveal` is a string.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=3, image_size=4, width=5, generator=g)
+    >>> local = gia.LocalTraining(epochs=2, batch_size=1, lr=0.1)
+    >>> gia.share_update(model, torch.zeros(2, 3, 4, 4), torch.tensor([2, 0]), local=local, reveal=("local",))
+    Observation(4 tensors with 263 entries in float32, 2 images of 3x4x4, eval mode, known: local)
     """
     victim, images, labels = _prepare(model, images, labels, reveal, training)
-    count = len(images)
-    if order is None:
-        order = torch.arange(count).expand(local.epochs, count)
-    if (
-        order.dtype != torch.int64
-        or order.shape != (local.epochs, count)
-        or not bool((order.sort(1).values.cpu() == torch.arange(count)).all())
-    ):
-        raise ValueError(
-            f"order: expected {local.epochs} permutations of {count} images in int64, "
-            f"got {tuple(order.shape)} of {order.dtype}"
-        )
+    order = _checked_order(order, local.epochs, len(images)).to(images.device)
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
+    statistics: list[BatchStatistics] = []
+
+    def gradient(weights: Mapping[str, Tensor], epoch: int, places: slice) -> dict[str, Tensor]:
+        # The module's own parameters, not a functional call, so that every module can be trained.
+        with torch.no_grad():
+            for name, parameter in shared.items():
+                parameter.copy_(weights[name])
+        chosen = order[epoch, places]
+        with BatchStatistics(victim) as recorded:
+            logits = victim(images[chosen])
+        if not statistics:
+            statistics.append(recorded)
+        check_labels(labels, logits)
+        return _gradients(loss(logits, labels[chosen]), shared)
+
     before = {name: p.detach().clone() for name, p in shared.items()}
-    optimizer = torch.optim.SGD(shared.values(), lr=local.lr, momentum=local.momentum)
-    first: dict[str, tuple[Tensor, Tensor]] | None = None
-    for epoch in order.to(images.device):
-        for chosen in epoch.split(local.batch_size):
-            with BatchStatistics(victim) as statistics:
-                logits = victim(images[chosen])
-            first = statistics.seen if first is None else first
-            check_labels(labels, logits)
-            optimizer.zero_grad()
-            loss(logits, labels[chosen]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
     return Observation(
-        gradients={name: before[name] - p.detach() for name, p in shared.items()},
+        gradients=local_sgd(before, gradient, images=len(images), local=local, fused=True),
         image_shape=_image_shape(images),
-        batch_size=count,
+        batch_size=len(images),
         training=training,
         labels=labels if "labels" in reveal else None,
         local=local if "local" in reveal else None,
-        batch_norm=first if "batch_norm" in reveal else None,
+        batch_norm=statistics[0].seen if "batch_norm" in reveal else None,
         trainable=_trainable(model),
     )
 
 
-def set_mode(model: nn.Module, training: bool) -> nn.Module:
-    """Put `model` in training or evaluation mode, but with dropout off and RReLU at its mean slope in both.
-
-    Random masks and slopes would move the global random state, and no attacker could repeat them.
-    """
-    model.train(training)
-    for module in model.modules():
-        if isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU)):
-            module.eval()
-    return model
+def _gradients(value: Tensor, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    gradients = torch.autograd.grad(value, list(shared.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(shared, gradients, strict=True))
 
 
-class BatchStatistics:
-    """Records the mean and biased variance of what enters each batch normalization while it is open."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.seen: dict[str, tuple[Tensor, Tensor]] = {}
-        self._layers = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        }
-
-    def __enter__(self) -> BatchStatistics:
-        self._handles = [
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: self._record(name, inputs[0]))
-            for name, layer in self._layers.items()
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _record(self, name: str, inputs: Tensor) -> None:
-        variance, mean = torch.var_mean(inputs.detach(), [0, *range(2, inputs.dim())], correction=0)
-        self.seen[name] = (mean, variance)
+def _checked_order(order: Tensor | None, epochs: int, count: int) -> Tensor:
+    if order is None:
+        return torch.arange(count).expand(epochs, count)
+    if (
+        order.dtype != torch.int64
+        or order.shape != (epochs, count)
+        or not bool((order.sort(1).values.cpu() == torch.arange(count)).all())
+    ):
+        raise ValueError(
+            f"order: expected {epochs} permutations of {count} images in int64, "
+            f"got {tuple(order.shape)} of {order.dtype}"
+        )
+    return order
 
 
 def _prepare(
@@ -252,9 +303,10 @@ def _prepare(
     check_batch(images, labels)
     _check_reveal(reveal)
     if not shared_names(model):
-        raise ValueError("model: no parameter requires a gradient, so there is nothing to share")
+        raise ValueError("model: expected at least one parameter with requires_grad, got none")
     parameter = next(model.parameters())
-    victim = set_mode(copy.deepcopy(model), training)  # a copy: batch statistics must not move the caller's buffers
+    # A copy, since a forward pass in training mode moves running statistics.
+    victim = set_mode(copy.deepcopy(model), training)
     return victim, images.detach().to(parameter), labels.to(parameter.device)
 
 
@@ -269,11 +321,18 @@ def _trainable(model: nn.Module) -> tuple[str, ...] | None:
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless these are images in [0, 1] with a label each."""
+    """Raise ValueError unless these are images (N, C, H, W) in [0, 1] and one int64 label per image.
+
+    >>> import torch
+    >>> from gia.federated.client import check_batch
+    >>> check_batch(torch.ones(1, 3, 4, 4) * 255, torch.tensor([0]))
+    Traceback (most recent call last):
+    ValueError: images: expected values in [0, 1], got [255, 255]; normalize in the model
+    """
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected floats (N, C, H, W), got {tuple(images.shape)} of {images.dtype}")
     if len(images) == 0:
-        raise ValueError("images: expected at least one, got an empty batch")
+        raise ValueError("images: expected at least one image, got none")
     if not bool(((images >= 0) & (images <= 1)).all()):
         low, high = float(images.min()), float(images.max())
         raise ValueError(f"images: expected values in [0, 1], got [{low:.3g}, {high:.3g}]; normalize in the model")
@@ -282,7 +341,14 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Raise ValueError for a label that the victim has no logit for."""
+    """Raise ValueError for a label for which there is no logit.
+
+    >>> import torch
+    >>> from gia.federated.client import check_labels
+    >>> check_labels(torch.tensor([0, 3]), torch.zeros(2, 3))
+    Traceback (most recent call last):
+    ValueError: labels: expected 0 to 2 for 3 logits, got 0 to 3
+    """
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[-1]:
         raise ValueError(
             f"labels: expected 0 to {logits.shape[-1] - 1} for {logits.shape[-1]} logits, "
@@ -294,4 +360,4 @@ def _check_reveal(reveal: Collection[str]) -> None:
     if isinstance(reveal, str):
         raise TypeError(f"reveal: expected a collection of names such as ({reveal!r},), got a string")
     if unknown := [name for name in reveal if name not in REVEALABLE]:
-        raise ValueError(f"reveal: expected names of {REVEALABLE}, got {unknown[0]!r}")
+        raise ValueError(expected_one_of("reveal", unknown[0], REVEALABLE))

@@ -1,4 +1,4 @@
-"""What an attacker sees of one client: the wall between the private batch and everything behind it."""
+"""What an attacker sees of one client. Nothing that takes an observation knows the private batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gia.federated.layers import batch_norm_layers
+from gia.numerics import replacing
+
+__all__ = ["LocalTraining", "Observation", "shared_names"]
+
 _FORMAT = "gia.Observation/1"
 
 
@@ -23,9 +28,17 @@ class LocalTraining:
 
     Args:
         epochs: passes over the private images, at least 1.
-        batch_size: images per local step, at least 1; the last step of an epoch may be smaller.
-        lr: step size, positive.
+        batch_size: images per local step, at least 1; the last step of an epoch may have fewer.
+        lr: step size, positive and finite.
         momentum: heavy-ball momentum in [0, 1).
+
+    Raises:
+        ValueError: a value out of range.
+        TypeError: `epochs` or `batch_size` is not a whole number.
+
+    >>> from gia import LocalTraining
+    >>> LocalTraining(epochs=2, batch_size=8, lr=0.1)
+    LocalTraining(epochs=2, batch_size=8, lr=0.1, momentum=0.0)
     """
 
     epochs: int
@@ -46,16 +59,28 @@ class LocalTraining:
 class Observation:
     """One client's answer to one model. The optional fields *are* the threat model: None means not leaked.
 
+    It holds detached, contiguous copies of all tensors.
+
     Attributes:
-        gradients: parameter name -> detached gradient of the mean loss, shaped as the parameter; never a buffer.
-            After local training it is the weights before minus the weights after, undivided.
+        gradients: parameter name -> gradient of the mean loss, with the parameter's shape; never a buffer. After local
+            training it is the weights before minus the weights after, undivided.
         image_shape: (C, H, W) of the private images.
         batch_size: number of private images behind the gradient.
-        training: whether batch normalization used batch statistics; the attack runs in the same mode.
+        training: whether batch normalization used the statistics of the batch; an attack runs in the same mode.
         labels: (batch_size,) int64, sorted, so that their order says nothing about the data.
         local: the local training behind an update.
-        batch_norm: layer name -> (mean, biased variance) of the private batch at each batch normalization.
-        trainable: names of the shared parameters, None for all of the model's.
+        batch_norm: layer name -> (mean, biased variance) of what enters that batch normalization, each (channels,), for
+            the private batch.
+        trainable: names of the shared parameters; None for all of the model's.
+
+    Raises:
+        ValueError: no gradient, a value that is not finite, or a field of a wrong shape, dtype or range.
+        TypeError: a field of a wrong type.
+
+    >>> import torch, gia
+    >>> gradients = {"weight": torch.zeros(2, 12), "bias": torch.zeros(2)}
+    >>> gia.Observation(gradients, image_shape=(3, 2, 2), batch_size=4, labels=torch.tensor([1, 0, 1, 1]))
+    Observation(2 tensors with 26 entries in float32, 4 images of 3x2x2, eval mode, known: labels)
     """
 
     gradients: Mapping[str, Tensor]
@@ -75,14 +100,18 @@ class Observation:
         shape = tuple(self.image_shape)
         if len(shape) != 3:
             raise ValueError(f"image_shape: expected (channels, height, width), got {self.image_shape}")
-        for side in shape:
-            _check_count("image_shape", side)
+        for size in shape:
+            _check_count("image_shape", size)
         _check_count("batch_size", self.batch_size)
         object.__setattr__(self, "image_shape", shape)
-        object.__setattr__(self, "gradients", {k: _kept(f"gradients: {k!r}", v) for k, v in self.gradients.items()})
+        copies = {name: _copied(f"gradients[{name!r}]", value) for name, value in self.gradients.items()}
+        object.__setattr__(self, "gradients", copies)
         if self.batch_norm is not None:
-            kept = {k: tuple(_kept(f"batch_norm: {k!r}", v) for v in pair) for k, pair in self.batch_norm.items()}
-            object.__setattr__(self, "batch_norm", kept)
+            statistics = {
+                name: tuple(_copied(f"batch_norm[{name!r}]", value) for value in pair)
+                for name, pair in self.batch_norm.items()
+            }
+            object.__setattr__(self, "batch_norm", statistics)
         if self.local is not None and not isinstance(self.local, LocalTraining):
             raise TypeError(f"local: expected a LocalTraining, got {type(self.local).__name__}")
         if self.labels is not None:
@@ -91,7 +120,7 @@ class Observation:
             labels = self.labels.detach().clone()
             if labels.dtype != torch.int64 or labels.shape != (self.batch_size,):
                 raise ValueError(
-                    f"labels: expected {self.batch_size} of dtype int64, got {tuple(labels.shape)} of {labels.dtype}"
+                    f"labels: expected ({self.batch_size},) of int64, got {tuple(labels.shape)} of {labels.dtype}"
                 )
             if int(labels.min()) < 0:
                 raise ValueError(f"labels: expected class indices from 0, got {int(labels.min())}")
@@ -101,10 +130,12 @@ class Observation:
 
     def __repr__(self) -> str:
         known = [name for name in ("labels", "local", "batch_norm", "trainable") if getattr(self, name) is not None]
-        mode = "train" if self.training else "eval"
+        dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in self.gradients.values()})
+        entries = sum(value.numel() for value in self.gradients.values())
         shape = "x".join(map(str, self.image_shape))
         return (
-            f"Observation({len(self.gradients)} tensors, {self.batch_size} images of {shape}, {mode} mode, "
+            f"Observation({len(self.gradients)} tensors with {entries:,} entries in {' and '.join(dtypes)}, "
+            f"{self.batch_size} images of {shape}, {'train' if self.training else 'eval'} mode, "
             f"known: {', '.join(known) or 'nothing more'})"
         )
 
@@ -124,9 +155,21 @@ class Observation:
     ) -> Observation:
         """An observation of a gradient that was captured elsewhere.
 
-        `tensors` maps parameter names to gradients, or lists them in the order of the shared parameters of `model`
-        (those of `trainable`, else those that require a gradient). Raises ValueError for a wrong number, name, shape
-        or dtype, a missing parameter, or a value that is not finite, and names it.
+        Args:
+            model: the model as it was sent to the client.
+            tensors: parameter name -> gradient, or the gradients in the order of the shared parameters of `model`:
+                those of `trainable`, else those with `requires_grad`.
+            image_shape, batch_size, training, labels, local, batch_norm, trainable: the attributes of these names.
+
+        Raises:
+            ValueError: a wrong number of tensors, a wrong name, shape, dtype or device, a missing parameter, or a value
+                that is not finite; the message names it.
+
+        >>> import torch, gia
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> captured = [torch.ones(2, 12), torch.ones(2)]
+        >>> list(gia.Observation.from_tensors(model, captured, image_shape=(3, 2, 2), batch_size=1).gradients)
+        ['1.weight', '1.bias']
         """
         if not isinstance(tensors, Mapping):
             names = list(trainable) if trainable is not None else shared_names(model)
@@ -151,35 +194,46 @@ class Observation:
     def check(self, model: nn.Module) -> None:
         """Raise ValueError unless the gradients fit the parameters of `model` by name, shape, dtype and device.
 
-        Leaked `batch_norm` statistics must name batch normalizations of the model and have their number of channels.
+        Leaked `batch_norm` statistics must belong to batch normalizations of the model and have one entry per channel.
+
+        >>> import torch, gia
+        >>> observation = gia.Observation({"weight": torch.zeros(2, 2)}, image_shape=(1, 1, 2), batch_size=1)
+        >>> observation.check(torch.nn.Linear(2, 3, bias=False))
+        Traceback (most recent call last):
+        ValueError: gradients['weight']: expected the parameter's shape (3, 2), got (2, 2)
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         parameters = dict(model.named_parameters())
         expected = list(parameters) if self.trainable is None else list(self.trainable)
         if unknown := [name for name in [*expected, *self.gradients] if name not in parameters]:
-            raise ValueError(f"gradients: the model has no parameter {unknown[0]!r}; it has {_some(parameters)}")
+            raise ValueError(f"gradients: expected parameters of the model, {_some(parameters)}, got {unknown[0]!r}")
         if missing := [name for name in expected if name not in self.gradients]:
-            raise ValueError(f"gradients: {missing[0]!r} is missing; expected {_some(expected)}")
+            raise ValueError(f"gradients: expected {_some(expected)}, got none for {missing[0]!r}")
         if extra := [name for name in self.gradients if name not in expected]:
-            raise ValueError(f"gradients: {extra[0]!r} is not among the trainable parameters {_some(expected)}")
+            raise ValueError(f"gradients: expected the trainable parameters {_some(expected)}, got {extra[0]!r} too")
         for name, gradient in self.gradients.items():
             parameter = parameters[name]
             for what in ("shape", "dtype", "device"):
                 want, got = getattr(parameter, what), getattr(gradient, what)
                 if want != got:
                     want, got = (tuple(want), tuple(got)) if what == "shape" else (want, got)
-                    raise ValueError(f"gradients: {name!r} has {what} {got}, the model's parameter has {want}")
-        modules = dict(model.named_modules())
+                    raise ValueError(f"gradients[{name!r}]: expected the parameter's {what} {want}, got {got}")
+        layers = batch_norm_layers(model)
         for name, statistics in (self.batch_norm or {}).items():
-            layer = modules.get(name)
-            if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                raise ValueError(f"batch_norm: the model has no batch normalization {name!r}")
-            if [tuple(value.shape) for value in statistics] != [(layer.num_features,)] * 2:
-                raise ValueError(f"batch_norm: {name!r} expects a mean and a variance of {layer.num_features} channels")
+            if name not in layers:
+                raise ValueError(f"batch_norm: expected batch normalizations {_some(layers)}, got {name!r}")
+            channels, shapes = layers[name].num_features, [tuple(value.shape) for value in statistics]
+            if shapes != [(channels,)] * 2:
+                raise ValueError(f"batch_norm[{name!r}]: expected a mean and a variance ({channels},), got {shapes}")
 
     def to(self, device: torch.device | str) -> Observation:
-        """The same observation with every tensor on `device`."""
+        """The same observation with every tensor on `device`.
+
+        >>> import torch, gia
+        >>> gia.Observation({"w": torch.zeros(2)}, image_shape=(1, 1, 2), batch_size=1).to("cpu").gradients["w"].device
+        device(type='cpu')
+        """
         return replace(
             self,
             gradients={name: value.to(device) for name, value in self.gradients.items()},
@@ -190,7 +244,18 @@ class Observation:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file; `load` gives the same observation bit for bit."""
+        """Write everything to one safetensors file. `load` returns the same observation, bit for bit.
+
+        Args:
+            path: the file; its folder must exist. An older file of this name is replaced once the new one is complete.
+
+        >>> import tempfile, torch, gia
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/observation.safetensors"
+        ...     gia.Observation({"w": torch.ones(2)}, image_shape=(1, 1, 2), batch_size=1).save(path)
+        ...     gia.Observation.load(path).gradients["w"]
+        tensor([1., 1.])
+        """
         tensors = {f"gradients/{name}": value for name, value in self.gradients.items()}
         if self.labels is not None:
             tensors["labels"] = self.labels
@@ -207,15 +272,25 @@ class Observation:
             "order": list(self.gradients),
             "batch_norm": None if self.batch_norm is None else list(self.batch_norm),
         }
-        save_file({name: value.cpu() for name, value in tensors.items()}, path, metadata={"gia": json.dumps(facts)})
+        on_cpu = {name: value.cpu() for name, value in tensors.items()}
+        with replacing(path) as partial:
+            save_file(on_cpu, partial, metadata={"gia": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | Path) -> Observation:
-        """Read what `save` wrote. Raises ValueError for a safetensors file that holds no observation."""
+        """Read what `save` wrote; see there for an example.
+
+        Raises:
+            ValueError: a safetensors file that holds no observation.
+            FileNotFoundError: no such file.
+        """
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("gia", "{}"))
             if facts.get("format") != _FORMAT:
-                raise ValueError(f"path: {path} holds no {_FORMAT}; a captured gradient enters by from_tensors")
+                raise ValueError(
+                    f"path: expected a file written by Observation.save ({_FORMAT}), got {path}; "
+                    "use Observation.from_tensors for a gradient that was captured elsewhere"
+                )
             layers = facts["batch_norm"]
             return cls(
                 gradients={name: file.get_tensor(f"gradients/{name}") for name in facts["order"]},
@@ -235,25 +310,31 @@ class Observation:
 
 
 def shared_names(model: nn.Module) -> list[str]:
-    """Names of the parameters that a client trains, and therefore shares: those with `requires_grad`."""
+    """Names of the parameters that a client trains, and therefore shares: those with `requires_grad`.
+
+    >>> from torch import nn
+    >>> from gia.federated.observation import shared_names
+    >>> shared_names(nn.Linear(2, 3))
+    ['weight', 'bias']
+    """
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _kept(what: str, value: Tensor) -> Tensor:
+def _copied(argument: str, value: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{what} is a {type(value).__name__}, expected a tensor")
+        raise TypeError(f"{argument}: expected a tensor, got {type(value).__name__}")
     if not value.is_floating_point():
-        raise ValueError(f"{what} has dtype {value.dtype}, expected floating point")
-    # No finite sum holds NaN or infinity, which takes far longer to ask of each entry; a large sum overflows.
+        raise ValueError(f"{argument}: expected a floating-point dtype, got {value.dtype}")
+    # A finite sum has finite terms, and is much faster than asking each entry; finite entries may have an infinite sum.
     if not (bool(value.sum().isfinite()) or bool(value.isfinite().all())):
-        raise ValueError(f"{what} holds NaN or infinity")
-    # Contiguous, as it comes back from a file: the order of a sum, and so its last bits, follows the strides.
+        raise ValueError(f"{argument}: expected finite values, got NaN or infinity")
+    # Contiguous, as after loading from a file: the order of a sum, and so its last bits, depends on the strides.
     return value.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _check_count(name: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected whole numbers, got {value!r}")
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
     if value < 1:
         raise ValueError(f"{name}: expected at least 1, got {value}")
 

@@ -1,4 +1,4 @@
-"""Train a victim: seconds to a minute on a small set, with checkpoints, held-out accuracy, and a cache by content."""
+"""Training of victims, with checkpoints, held-out accuracy, and a cache; a small data set takes at most a minute."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.data.images import Images
-from gia.federated.client import set_mode
-from gia.models import keeping
+from gia.errors import expected_one_of
+from gia.federated.layers import set_mode
+from gia.models import cached_net
 
 __all__ = ["Fit", "accuracy", "fit"]
 
@@ -27,11 +28,16 @@ class Fit:
     """A trained victim.
 
     Attributes:
-        model: after the last epoch, in eval mode like all checkpoints.
-        checkpoints: epoch -> model after so many epochs; 0 is the untrained one.
-        accuracy: share in [0, 1] of held-out images that `model` classifies rightly.
-        held_out: LongTensor (M,), sorted: which of the images were held out; None if held-out images were given.
-        cached: whether this was read from the cache.
+        model: the model after the last epoch, in evaluation mode, as are all checkpoints.
+        checkpoints: epoch -> the model after that epoch; 0 is the untrained model.
+        accuracy: share in [0, 1] of held-out images that `model` classifies correctly.
+        held_out: (M,) int64, sorted indices of the images that were held out; None if held-out images were given.
+        cached: whether the models were read from the cache.
+
+    >>> import torch
+    >>> from gia.federated import Fit
+    >>> Fit(model=torch.nn.Linear(2, 3), checkpoints={}, accuracy=0.5, held_out=torch.arange(4), cached=False)
+    Fit(Linear with 9 parameters, accuracy 0.500, 4 images held out, checkpoints: none, trained)
     """
 
     model: nn.Module
@@ -39,6 +45,15 @@ class Fit:
     accuracy: float
     held_out: Tensor | None
     cached: bool
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        held_out = "held-out images given" if self.held_out is None else f"{len(self.held_out)} images held out"
+        return (
+            f"Fit({type(self.model).__name__} with {parameters:,} parameters, accuracy {self.accuracy:.3f}, "
+            f"{held_out}, checkpoints: {', '.join(map(str, self.checkpoints)) or 'none'}, "
+            f"{'cached' if self.cached else 'trained'})"
+        )
 
 
 def fit(
@@ -58,47 +73,68 @@ def fit(
 ) -> Fit:
     """Train a copy of `model` with cross-entropy on its device and in its dtype, in train mode.
 
-    Each epoch visits all training images once in a new order, in batches of nearly equal size, at most `batch_size`.
+    Each epoch visits all training images once in a new order, in batches of nearly equal size.
 
     Args:
-        held_out: images that are not trained on, or which share of each label's `images` to hold out (rounded; at least
-            one image of a label is trained on).
-        generator: decides the held-out images and the order; one draw is taken from it, also when the cache answers.
-        checkpoints: after which epochs (0 .. epochs) to keep a copy.
+        model: the start; it is not changed.
+        images: labelled images in [0, 1].
+        epochs: at least 1.
+        batch_size: images per step at most, at least 1.
+        lr: step size, positive.
+        held_out: images that are not trained on, or the share of each label's `images` to hold out. The share is
+            rounded; at least one image of a label is trained on.
+        generator: decides which images are held out, and the order of training. One number is drawn from it, also when
+            the cache answers.
+        checkpoints: epochs, from 0 to `epochs`, after which a copy of the model is returned.
         optimizer: "adam" (betas 0.9, 0.999) or "sgd" with `momentum`.
-        cache: folder of finished fits, none by default. The key holds weights, data, settings, seed, the fingerprint of
-            this machine's arithmetic (with torch's version), and the source of training, models and model classes.
+        momentum: of "sgd"; "adam" ignores it.
+        weight_decay: L2 penalty of either optimizer.
+        cache: folder of finished fits, none by default. The key covers weights, data, settings, seed, the fingerprint
+            of this machine's arithmetic with torch's version, and the source of training, models and model classes.
+
+    Returns:
+        The trained model with its checkpoints and held-out accuracy.
 
     Raises:
-        ValueError: an argument out of range, nothing held out, weights that become infinite, or a cache that cannot be
-            read or keyed.
+        ValueError: an argument out of range, nothing held out, weights that are not finite, or a cache that cannot be
+            read or whose key cannot be computed.
+
+    >>> import torch, gia
+    >>> images = gia.data.load("digits").take(torch.arange(100))
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, width=16, generator=g)
+    >>> gia.federated.fit(model, images, epochs=1, batch_size=32, lr=0.01, generator=g).model.training
+    False
     """
-    if epochs < 1 or batch_size < 1 or not lr > 0:
-        raise ValueError(f"epochs, batch_size and lr must be positive, not {epochs}, {batch_size} and {lr}")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if not lr > 0:
+        raise ValueError(f"lr: expected a positive step size, got {lr}")
     if optimizer not in ("adam", "sgd"):
-        raise ValueError(f"optimizer must be 'adam' or 'sgd', not {optimizer!r}")
+        raise ValueError(expected_one_of("optimizer", optimizer, ("adam", "sgd")))
     if not set(checkpoints) <= set(range(epochs + 1)):
-        raise ValueError(f"checkpoints must lie in 0 .. epochs = {epochs}, not {sorted(checkpoints)}")
+        raise ValueError(f"checkpoints: expected epochs from 0 to {epochs}, got {sorted(checkpoints)}")
     seed = int(torch.randint(2**62, (1,), generator=generator))
     source = torch.Generator().manual_seed(seed)
     if isinstance(held_out, Images):
         train, test, chosen = images, held_out, None
     else:
         chosen = _choose(images.labels, held_out, source)
-        left = torch.ones(len(images), dtype=torch.bool).index_fill(0, chosen, False).nonzero()[:, 0]
-        train, test = images.take(left), images.take(chosen)
+        others = torch.ones(len(images), dtype=torch.bool).index_fill(0, chosen, False).nonzero()[:, 0]
+        train, test = images.take(others), images.take(chosen)
 
-    keep = sorted({*checkpoints, epochs})
+    stored = sorted({*checkpoints, epochs})
     rule = {"name": optimizer, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     path = None
     if cache is not None:
-        settings = {"epochs": epochs, "batch_size": batch_size, "keep": keep, "rule": rule, "seed": seed}
+        settings = {"epochs": epochs, "batch_size": batch_size, "stored": stored, "rule": rule, "seed": seed}
         path = Path(cache) / f"fit-{_key(model, train, test, settings)}.safetensors"
     cached = path is not None and path.exists()
     if path is not None and cached:
         states, share = _read(path)
     else:
-        states = _train(model, train, keep, batch_size, rule, source)
+        states = _train(model, train, stored, batch_size, rule, source)
         share = accuracy(_restored(model, states[epochs]), test)
         if path is not None:
             _write(path, states, share)
@@ -113,7 +149,20 @@ def fit(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images) -> float:
-    """Share in [0, 1] of the images that the model, in eval mode, classifies rightly; it is left as it is."""
+    """Share in [0, 1] of the images that the model classifies correctly in evaluation mode.
+
+    Args:
+        model: maps images to logits; not changed.
+        images: at least one image with its label.
+
+    >>> import torch, gia
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> with torch.no_grad():
+    ...     _ = model[1].weight.zero_(), model[1].bias.copy_(torch.arange(10))
+    >>> nines = gia.data.load("digits").take(torch.tensor([9, 19, 1]))
+    >>> gia.federated.accuracy(model, nines) == float((nines.labels == 9).double().mean())
+    True
+    """
     model = set_mode(copy.deepcopy(model), False)
     inputs, labels = _on(model, images)
     logits = torch.cat([model(batch) for batch in torch.split(inputs, 256)])
@@ -122,7 +171,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
 
 def _choose(labels: Tensor, share: float, source: torch.Generator) -> Tensor:
     if not 0 < share < 1:
-        raise ValueError(f"held_out must be Images or a share between 0 and 1, not {share}")
+        raise ValueError(f"held_out: expected Images or a share between 0 and 1, got {share}")
     chosen = []
     for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero()[:, 0]
@@ -130,7 +179,7 @@ def _choose(labels: Tensor, share: float, source: torch.Generator) -> Tensor:
         chosen.append(members[torch.randperm(len(members), generator=source)[:count]])
     indices = torch.cat(chosen).sort().values
     if len(indices) == 0:
-        raise ValueError(f"held_out: a share of {share} leaves nothing of {len(labels)} images to hold out")
+        raise ValueError(f"held_out: expected a share that holds out an image, got {share} of {len(labels)} images")
     return indices
 
 
@@ -140,7 +189,7 @@ _State = dict[str, Tensor]
 def _train(
     model: nn.Module,
     images: Images,
-    keep: list[int],
+    stored: list[int],
     batch_size: int,
     rule: Mapping[str, Any],
     source: torch.Generator,
@@ -149,8 +198,8 @@ def _train(
     optimizer = _optimizer([p for p in model.parameters() if p.requires_grad], **rule)
     inputs, labels = _on(model, images)
     batches = -(-len(labels) // batch_size)
-    states = {0: _state(model)} if 0 in keep else {}
-    for epoch in range(1, keep[-1] + 1):
+    states = {0: _state(model)} if 0 in stored else {}
+    for epoch in range(1, stored[-1] + 1):
         order = torch.randperm(len(labels), generator=source)
         for batch in torch.tensor_split(order.to(labels.device), batches):
             loss = cross_entropy(model(inputs[batch]), labels[batch])
@@ -158,8 +207,10 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            raise ValueError(f"lr {rule['lr']} is too large: weights are not finite after epoch {epoch}")
-        if epoch in keep:
+            raise ValueError(
+                f"lr: expected a step size that keeps weights finite, got {rule['lr']} (not finite after epoch {epoch})"
+            )
+        if epoch in stored:
             states[epoch] = _state(model)
     return states
 
@@ -189,16 +240,16 @@ def _restored(model: nn.Module, state: _State) -> nn.Module:
 
 def _key(model: nn.Module, train: Images, test: Images, settings: Mapping[str, Any]) -> str:
     tensors = {"train": train.images, "test": test.images, "seen": train.labels, "unseen": test.labels}
-    return keeping.key(model, tensors, settings, rooms=[Path(__file__).parent])
+    return cached_net.key(model, tensors, settings, folders=[Path(__file__).parent])
 
 
 def _write(path: Path, states: Mapping[int, _State], accuracy: float) -> None:
     tensors = {f"{epoch}/{name}": value for epoch, state in states.items() for name, value in state.items()}
-    keeping.write(path, tensors, {"accuracy": accuracy})
+    cached_net.write(path, tensors, {"accuracy": accuracy})
 
 
 def _read(path: Path) -> tuple[dict[int, _State], float]:
-    tensors, facts = keeping.read(path)
+    tensors, facts = cached_net.read(path)
     states: dict[int, _State] = {}
     for name, value in tensors.items():
         epoch, _, entry = name.partition("/")

@@ -1,4 +1,4 @@
-"""What a client checks before it trains on a model: numbers that no honest model showed (arXiv 2503.11514, Sec. VI)."""
+"""What a client checks before it trains on a model: values that no honest model reached (arXiv 2503.11514, Sec. VI)."""
 
 from __future__ import annotations
 
@@ -16,45 +16,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gia.errors import expected_one_of
 from gia.federated import per_example
 from gia.federated.client import Loss
 
-#: check -> the largest value accepted, or the TOML file that holds them.
+__all__ = ["Finding", "LastAccepted", "Limits", "ValidationReport", "default_limits", "fit_limits", "validate_model"]
+
+#: check -> the largest accepted value, or a TOML file with a table of these.
 Limits = Mapping[str, float] | str | os.PathLike[str]
-#: Rows shorter than this hold no image: the smallest that this project knows has 8 x 8 pixels.
+#: Rows shorter than this hold no image; the smallest images of this project have 8 x 8 pixels.
 SHORTEST_IMAGE = 64
 #: Random directions in which long rows are compared.
 _DIRECTIONS = 64
 
-#: check -> what a person should know of it; `{layer}`, `{value}` and `{limit}` are filled in.
+#: check -> the sentence about a finding; `{layer}`, `{value}` and `{limit}` are filled in.
 SENTENCES: Mapping[str, str] = {
     "structure": "The model is not built as agreed: {layer}.",
     "finite": "{layer} holds {value:.0f} weights that are NaN or infinite.",
-    "similar_rows": "Rows of {layer} are nearly multiples of each other (cosine {value:.4f}, honest layers stay below "
-    "{limit:.4f}): neighbouring rows that measure one thing give single images away by their difference.",
-    "ordered_biases": "The biases of {layer} rise or fall with their index ({value:.1f} standard deviations, honest "
-    "ones at most {limit:.1f}), as the cut-offs of bins do.",
-    "outlier_biases": "A bias of {layer} is {value:.3g} times the mean weight beside it, per unit of input (honest "
-    "ones at most {limit:.3g}): it decides which inputs count at all.",
-    "zeroed_rows": "The strongest row of {layer} is {value:.3g} times its median row (honest ones at most "
-    "{limit:.3g}), both without what all rows share: only images that meet that row have a gradient.",
-    "drift": "{layer} moved by {value:.3g} of its size since the last accepted round (honest rounds at most "
-    "{limit:.3g}).",
-    "dsnr": "In the gradient of {layer} one image of the batch outweighs all others together {value:.3g} times "
-    "(honest models at most {limit:.3g}).",
+    "similar_rows": "Rows of {layer} are nearly multiples of each other (cosine {value:.4f}, at most {limit:.4f} in "
+    "honest layers): the difference of neighbouring rows that measure the same can reveal a single image.",
+    "ordered_biases": "The biases of {layer} rise or fall with their index ({value:.1f} standard deviations, at most "
+    "{limit:.1f} in honest layers), as the cut-offs of bins do.",
+    "outlier_biases": "A bias of {layer} is {value:.3g} times the mean weight of the layer, per unit of input (at most "
+    "{limit:.3g} in honest layers): it decides which inputs have an effect.",
+    "zeroed_rows": "The largest row of {layer} is {value:.3g} times its median row (at most {limit:.3g} in honest "
+    "layers), both without the part that all rows share: only images that activate that row have a gradient.",
+    "drift": "{layer} moved by {value:.3g} of its size since the last accepted round (at most {limit:.3g} in honest "
+    "rounds).",
+    "dsnr": "In the gradient of {layer} one image of the batch weighs {value:.3g} times as much as all others together "
+    "(at most {limit:.3g} in honest models).",
     "transmit_snr": "A kernel of the first layer, {layer}, passes on one input {value:.3g} times as strongly as all "
-    "others together (honest ones at most {limit:.3g}).",
+    "others together (at most {limit:.3g} in honest models).",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that no honest model showed; `str` is a sentence for a person.
+    """One value of a model beyond that of all honest models; `str` is a sentence about it.
 
     Attributes:
         check: a key of `SENTENCES`.
-        layer: where, by the received model's own name for it, which plays no part in any check.
-        value, limit: what was measured, and the most that was accepted.
+        layer: where the value was measured, by the received model's name for it. No check depends on names.
+        value: what was measured.
+        limit: the largest accepted value.
+
+    >>> from gia.federated import Finding
+    >>> print(Finding(check="drift", layer="layers.0", value=2.0, limit=0.5))
+    layers.0 moved by 2 of its size since the last accepted round (at most 0.5 in honest rounds).
     """
 
     check: str
@@ -68,13 +76,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What a client found in a model; `ok` if nothing.
+    """The result of `validate_model`; `str` lists the findings in sentences.
 
     Attributes:
         findings: in the order of the checks.
         skipped: check -> why it could not be made.
-        values: check -> largest value over layers, of every check that was made.
-        training: mode of batch normalization in which the checks on a batch ran.
+        values: check -> largest value over layers, for every check that was made.
+        training: whether batch normalization used the statistics of the batch in the checks that need one.
+
+    >>> from gia.federated import Finding, ValidationReport
+    >>> drift = Finding(check="drift", layer="layers.0", value=2.0, limit=0.5)
+    >>> ValidationReport(findings=(drift,), skipped={"dsnr": "no batch was given"}, values={"drift": 2.0})
+    ValidationReport(not ok, eval mode, findings: drift; values: drift 2; skipped: dsnr)
     """
 
     findings: tuple[Finding, ...]
@@ -88,7 +101,15 @@ class ValidationReport:
         return not self.findings
 
     def __str__(self) -> str:
-        return " ".join(map(str, self.findings)) or "nothing was found"
+        return " ".join(map(str, self.findings)) or "no findings"
+
+    def __repr__(self) -> str:
+        findings = ", ".join(dict.fromkeys(finding.check for finding in self.findings)) or "none"
+        values = ", ".join(f"{check} {value:.3g}" for check, value in self.values.items()) or "none"
+        return (
+            f"ValidationReport({'ok' if self.ok else 'not ok'}, {'train' if self.training else 'eval'} mode, "
+            f"findings: {findings}; values: {values}; skipped: {', '.join(self.skipped) or 'none'})"
+        )
 
 
 @torch.no_grad()
@@ -101,45 +122,59 @@ def validate_model(
     loss: Loss = cross_entropy,
     limits: Limits | None = None,
 ) -> ValidationReport:
-    """Whether a client should train on `received`: what it finds is beyond every honest model of a collection.
+    """Check a received model before a client trains on it. A finding is a value beyond that of all honest models.
 
     | check | value, the largest over layers |
     |---|---|
-    | structure | shapes, in order, of parameters and buffers; parameter count; with a batch the functions called |
-    | finite | weights that are NaN or infinite |
-    | similar_rows | fourth largest |cosine| of a row with its nearest row; 64 weights and more |
-    | ordered_biases | |rank correlation| of biases and index, in standard deviations; 8 biases and more |
-    | outlier_biases | max |b| / mean |w| of the layer; with a batch over the deviation of its inputs, if above 1 |
-    | zeroed_rows | largest over median norm of 3 rows and more, without what they share; no depthwise kernels |
+    | structure | shapes of parameters and buffers, in order; number of parameters; with a batch the functions called |
+    | finite | number of weights that are NaN or infinite |
+    | similar_rows | fourth largest |cosine| of a row with its nearest row, for rows of at least 64 weights |
+    | ordered_biases | |rank correlation| of biases and index in standard deviations, for at least 8 biases |
+    | outlier_biases | max |b| / mean |w| of the layer; with a batch divided by its input's deviation, if above 1 |
+    | zeroed_rows | largest / median norm of at least 3 rows, without their common part; not of depthwise kernels |
     | drift | |change| / |before| of a layer since `expected` |
     | dsnr | max_i g_i / (sum of the others + 1e-6), g_i the norm of image i's gradient (Garov et al., ICLR 2024) |
-    | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (the same) |
+    | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (Garov et al.) |
 
-    Limits are twice (of cosines, half as far from 1 as) the largest value of honest models, none of which is among
-    those that false alarms are counted on: `limits.toml` says which. They are small and trained briefly. Two public
-    networks that set no limit and were trained for long pass, cifar10-cnn and efficientnet-lite0; ImageNet's AlexNet
-    and VGG-16, without normalization, would not: they have biases above 30. For such models give limits of your own, as
-    `fit_limits` finds them. Passing is no proof of honesty: the claim `detect.evasion` shows models that leak
-    and pass.
+    A limit is twice the largest value of honest models; for cosines it is half as far from 1 as the largest value.
+    These models are small and were trained briefly; `limits.toml` lists them. False alarms are counted on other models.
+    Two public networks that were trained for long and set no limit pass, cifar10-cnn and efficientnet-lite0. ImageNet's
+    AlexNet and VGG-16, which have no normalization and biases above 30, would not pass: for such models pass limits
+    that `fit_limits` derives. A model without findings may still leak: the claim `detect.evasion` has examples.
 
     Args:
-        received: maps images to logits; not changed, not trained on. Weights are found by shape and by what is called
-            with them, never by names of classes or parameters.
-        expected: the model agreed upon, or the last accepted round's; None leaves structure and drift out.
-        batch: images (N, C, H, W) in [0, 1] and labels (N,) of the client; None leaves out what needs a forward pass.
-            D-SNR also needs two images.
-        training, loss: as in `share_gradient`, the mode in which the client will train. In training mode an image's
-            gradient is what its rows add to the batch gradient.
-        limits: check -> largest value accepted, or a TOML file with them in a table `limits`; other checks keep theirs.
+        received: maps images to logits; not changed and not trained on. Weights are found by their shapes and by the
+            functions that use them, never by names of classes or parameters.
+        expected: the model agreed upon, or the one accepted in the last round; None skips structure and drift.
+        batch: images (N, C, H, W) in [0, 1] and labels (N,) of the client; None skips the checks that need a forward
+            pass. D-SNR needs at least two images.
+        training: whether the client will train with batch statistics. An image's gradient is then its term in the batch
+            gradient.
+        loss: the client's training loss, (logits, labels) -> scalar.
+        limits: check -> largest accepted value, or a TOML file with a table `limits` of these. Other checks keep their
+            default limits.
 
-    Raises ValueError for a limit of an unknown check, or one that is no number from 0 on.
+    Returns:
+        The report, with all findings and values.
+
+    Raises:
+        ValueError: a limit of an unknown check, or one that is not a number of at least 0.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=3, image_size=8, channels=1, width=70, generator=g)
+    >>> gia.validate_model(model).ok
+    True
+    >>> sent = gia.federated.server.imprint(model, image_shape=(1, 8, 8), bins=20, generator=g)
+    >>> sorted({finding.check for finding in gia.validate_model(sent).findings})
+    ['ordered_biases', 'outlier_biases', 'similar_rows']
     """
-    found = _Found(_accepted(limits))
+    results = _Results(_accepted(limits))
     layers, spreads = list(_layers(received)), dict[int, float]()
     if expected is not None:
-        _compare(found, received, expected, batch)
+        _compare(results, received, expected, batch)
     else:
-        found.skipped |= {"structure": "no model was agreed upon", "drift": "no earlier round is known"}
+        results.skipped |= {"structure": "no model was agreed upon", "drift": "no earlier round is known"}
     if batch is not None:
         images, labels = batch
         like = next(received.parameters())
@@ -149,35 +184,49 @@ def validate_model(
         names = [
             known.get(use.weight.data_ptr(), f"operation {i}").removesuffix(".weight") for i, use in enumerate(uses)
         ]
-        # A weight that is computed on the way, from a buffer say, is no parameter, but is used like one.
+        # Weights that the forward pass computes, for example from a buffer, are not parameters but can do the same.
         layers += [
             _Layer(name, use.weight, use.bias)
             for name, use in zip(names, uses, strict=True)
             if use.weight.data_ptr() not in known
         ]
-        for use in reversed(uses):  # of several uses the first counts
+        for use in reversed(uses):  # of several uses of a weight the first one counts
             spreads[use.weight.data_ptr()] = float(use.inputs.std(correction=0))
         if len(images) < 2:
-            found.skipped["dsnr"] = "one image is the whole gradient"
+            results.skipped["dsnr"] = "the gradient of a single image is that image's alone"
         else:
             for name, each in zip(names, norms, strict=True):
-                found.measured("dsnr", name, per_example.dominance(each))
+                results.measured("dsnr", name, per_example.dominance(each))
         if uses and uses[0].weight[0].numel() >= 9:
-            found.measured("transmit_snr", names[0], per_example.transmit_snr(uses[0].weight))
+            results.measured("transmit_snr", names[0], per_example.transmit_snr(uses[0].weight))
     else:
-        found.skipped |= dict.fromkeys(("dsnr", "transmit_snr"), "no batch was given")
-    _statics(found, layers, spreads, received)
+        results.skipped |= dict.fromkeys(("dsnr", "transmit_snr"), "no batch was given")
+    _statics(results, layers, spreads, received)
     order = list(SENTENCES)
-    findings = sorted(found.findings, key=lambda finding: order.index(finding.check))
-    return ValidationReport(tuple(findings), found.skipped, found.values, training)
+    findings = sorted(results.findings, key=lambda finding: order.index(finding.check))
+    return ValidationReport(tuple(findings), results.skipped, results.values, training)
 
 
 class LastAccepted:
-    """A client's `validate` over rounds: each model against the one that it accepted last.
+    """A client's `validate` over several rounds, which compares each model with the last one that was accepted.
 
     Args:
-        agreed: the model agreed upon, compared with the first one received.
+        agreed: the model agreed upon, with which the first received model is compared; None skips that comparison.
         batch, training, loss, limits: as in `validate_model`.
+
+    Attributes:
+        accepted: a copy of the last accepted model, or of `agreed`.
+
+    Raises:
+        ValueError: as in `validate_model`.
+
+    >>> import torch, gia
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    >>> validate = gia.federated.LastAccepted(model)
+    >>> client = gia.federated.Client(torch.zeros(2, 3, 2, 2), torch.tensor([0, 1]), validate=validate)
+    >>> _ = client.answer(model)
+    >>> print(validate(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))))
+    The model is not built as agreed: it has 52 parameters, not 39.
     """
 
     def __init__(
@@ -194,7 +243,7 @@ class LastAccepted:
         self._settings: dict[str, Any] = {"training": training, "loss": loss, "limits": _accepted(limits)}
 
     def __call__(self, received: nn.Module) -> ValidationReport:
-        """The report on `received`, which is kept if it is ok."""
+        """The report on `received`; if it is ok, a copy of the model is stored for the next round."""
         report = validate_model(received, self.accepted, batch=self._batch, **self._settings)
         if report.ok:
             self.accepted = copy.deepcopy(received)
@@ -202,13 +251,20 @@ class LastAccepted:
 
 
 def fit_limits(reports: Iterable[ValidationReport]) -> dict[str, float]:
-    """check -> limit, from what `validate_model` reports of honest models: the way in which `limits.toml` was made.
+    """Limits from reports on honest models; `limits.toml` was made in this way.
 
-    A limit is twice the largest value, for cosines half as far from 1. Report on models that you trust, at all stages
-    of their training and on batches of the sizes that clients have; count false alarms on other models.
+    A limit is twice the largest value; for cosines it is half as far from 1 as the largest value.
 
-        limits = fit_limits(validate_model(model, batch=batch) for model in mine)
-        validate_model(received, limits=limits)
+    Args:
+        reports: of models that you trust, at all stages of their training, on batches of the sizes that clients have.
+            Count false alarms on other models.
+
+    Returns:
+        check -> limit, for `validate_model`.
+
+    >>> from gia.federated import ValidationReport, fit_limits
+    >>> fit_limits([ValidationReport((), values={"drift": 0.25}), ValidationReport((), values={"drift": 0.5})])
+    {'drift': 1.0}
     """
     largest: dict[str, float] = {}
     for report in reports:
@@ -219,7 +275,12 @@ def fit_limits(reports: Iterable[ValidationReport]) -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def default_limits() -> Mapping[str, float]:
-    """check -> limit, as fitted on honest models; `limits.toml` says on which."""
+    """check -> limit, fitted on the honest models that `limits.toml` lists.
+
+    >>> from gia.federated.validation import default_limits
+    >>> default_limits()["drift"]
+    0.6645
+    """
     return _read(Path(__file__).with_name("limits.toml"))
 
 
@@ -231,20 +292,21 @@ def _read(path: str | os.PathLike[str]) -> dict[str, float]:
 
 
 def _accepted(given: Limits | None) -> dict[str, float]:
+    """The default limits, with those of the caller in their places."""
     own = {} if given is None else dict(given) if isinstance(given, Mapping) else _read(given)
     if unknown := sorted(set(own) - set(default_limits())):
-        raise ValueError(f"limits: expected checks of {sorted(default_limits())}, got {unknown[0]!r}")
+        raise ValueError(expected_one_of("limits", unknown[0], sorted(default_limits())))
     if wrong := [
         check
         for check, limit in own.items()
         if isinstance(limit, bool) or not (isinstance(limit, int | float) and limit >= 0)
     ]:
-        raise ValueError(f"limits: expected numbers from 0 on, got {own[wrong[0]]!r} for {wrong[0]!r}")
+        raise ValueError(f"limits[{wrong[0]!r}]: expected a number of at least 0, got {own[wrong[0]]!r}")
     return {**default_limits(), **own}
 
 
-class _Found:
-    """Findings as they come."""
+class _Results:
+    """Collects findings, values and skipped checks."""
 
     def __init__(self, limits: Mapping[str, float]) -> None:
         self.findings: list[Finding] = []
@@ -255,7 +317,7 @@ class _Found:
     def measured(self, check: str, layer: str, value: float) -> None:
         self.values[check] = max(value, self.values.get(check, 0.0))
         limit = self._limits[check]
-        if not value <= limit:  # NaN is no honest value
+        if not value <= limit:  # not `value > limit`, which is false for NaN
             self.findings.append(Finding(check, layer, value, limit))
 
     def wrong(self, check: str, layer: str, value: float, limit: float) -> None:
@@ -264,7 +326,7 @@ class _Found:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A weight that has rows, as it is or is applied, and the bias beside it."""
+    """A weight with rows, a parameter or a computed one, and the bias of the same layer."""
 
     name: str
     weight: Tensor
@@ -276,12 +338,12 @@ class _Layer:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each row sees a few pixels of one channel, perhaps another one for each: no row selects an image."""
+        """Whether each row sees a few pixels of a single channel; such a row cannot select an image."""
         return self.weight.dim() > 2 and self.weight.shape[1] == 1 and self.weight[0].numel() < SHORTEST_IMAGE
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
-    """Every parameter that has rows."""
+    """All parameters with rows."""
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
         for weight in own:
@@ -290,26 +352,26 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
                 yield _Layer(name or "the model", weight.detach(), biases[0].detach() if biases else None)
 
 
-def _statics(found: _Found, layers: list[_Layer], spreads: Mapping[int, float], model: nn.Module) -> None:
+def _statics(results: _Results, layers: list[_Layer], spreads: Mapping[int, float], model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        # A sum is not finite if a term is not; one that overflows is looked at again.
+        # The sum is not finite if a term is not. It may also overflow, so the entries are then counted.
         if not math.isfinite(float(parameter.sum())) and (wrong := int((~parameter.isfinite()).sum())):
-            found.wrong("finite", name, wrong, 0)
+            results.wrong("finite", name, wrong, 0)
     vectors = [(name, p.detach()) for name, p in model.named_parameters() if p.dim() == 1]
     vectors += [(layer.name, layer.bias) for layer in layers if layer.bias is not None and _is_computed(layer)]
     for name, vector in vectors:
         if len(vector) >= 8:
-            found.measured("ordered_biases", name, _ordered(vector))
+            results.measured("ordered_biases", name, _ordered(vector))
     for layer in layers:
         rows, bias = layer.rows, layer.bias
         if rows.shape[1] >= SHORTEST_IMAGE and len(rows) > 1:
-            found.measured("similar_rows", layer.name, _similar(rows))
+            results.measured("similar_rows", layer.name, _similar(rows))
         if len(rows) > 2 and not layer.depthwise:
-            found.measured("zeroed_rows", layer.name, _towering(rows))
+            results.measured("zeroed_rows", layer.name, _largest_to_median(rows))
         if bias is not None and bool(bias.any()):
-            # Weights on pixels from 0 to 255 are small beside a bias that is no larger for it.
+            # Weights for pixels from 0 to 255 are smaller, relative to the bias, than weights for pixels from 0 to 1.
             unit = float(rows.abs().mean()) * max(1.0, spreads.get(layer.weight.data_ptr(), 1.0))
-            found.measured("outlier_biases", layer.name, float(bias.abs().max()) / unit if unit else math.inf)
+            results.measured("outlier_biases", layer.name, float(bias.abs().max()) / unit if unit else math.inf)
 
 
 def _is_computed(layer: _Layer) -> bool:
@@ -317,10 +379,10 @@ def _is_computed(layer: _Layer) -> bool:
 
 
 def _similar(rows: Tensor) -> float:
-    """The fourth largest, over rows, |cosine| with the nearest other row; of fewer rows the smallest.
+    """Over rows, the fourth largest |cosine| with the nearest other row; the smallest if there are fewer rows.
 
-    Long rows are compared in 64 random directions (Johnson and Lindenstrauss, 1984): there a cosine near 1 stays near
-    1. The directions follow from the weights, so that nobody can choose weights to suit them.
+    Long rows are compared in 64 random directions, which keep a cosine near 1 near 1 (Johnson and Lindenstrauss, 1984).
+    The directions are seeded by the weights, so that nobody can choose weights that suit known directions.
     """
     if rows.shape[1] > 4 * _DIRECTIONS:
         g = torch.Generator().manual_seed(hash(float(rows.sum())) % 2**63)
@@ -338,7 +400,7 @@ def _similar(rows: Tensor) -> float:
 
 
 def _ordered(vector: Tensor) -> float:
-    """|rank correlation| r of entries and index as atanh(r) sqrt(k - 3) (Fisher): about normal in random order."""
+    """|rank correlation| r of entries and index as atanh(r) sqrt(k - 3) (Fisher), which is about normal at random."""
     ranks = torch.unique(vector, return_inverse=True)[1].double()  # equal entries have equal ranks
     ranks -= ranks.mean()
     if not bool(ranks.any()):
@@ -348,10 +410,10 @@ def _ordered(vector: Tensor) -> float:
     return math.atanh(r) * math.sqrt(len(vector) - 3)
 
 
-def _towering(weight: Tensor) -> float:
-    """Largest over median norm of rows, off the mean of all but the row that stands out most.
+def _largest_to_median(weight: Tensor) -> float:
+    """Largest / median norm of rows, after subtracting the mean of all rows but the farthest from the mean.
 
-    What all rows of a classifier share changes neither a probability nor a gradient before it.
+    A part that all rows of a classifier share changes no probability and no gradient before the classifier.
     """
     centre = weight.mean(0)
     top = weight[int((weight - centre).norm(dim=1).argmax())]
@@ -360,31 +422,33 @@ def _towering(weight: Tensor) -> float:
     return (largest / middle if middle else math.inf) if largest else 0.0
 
 
-def _compare(found: _Found, received: nn.Module, expected: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
+def _compare(results: _Results, received: nn.Module, expected: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
     ours, theirs = ([p.numel() for p in model.parameters()] for model in (expected, received))
     if sum(ours) != sum(theirs):
-        found.wrong("structure", f"it has {sum(theirs)} parameters, not {sum(ours)}", sum(theirs), sum(ours))
+        results.wrong("structure", f"it has {sum(theirs)} parameters, not {sum(ours)}", sum(theirs), sum(ours))
         return
     for kind in ("parameters", "buffers"):
         shapes = [
             [(tuple(t.shape), t.dtype, t.requires_grad) for t in getattr(m, kind)()] for m in (expected, received)
         ]
         if shapes[0] != shapes[1]:
-            found.wrong("structure", f"its {kind} have other shapes", len(shapes[1]), len(shapes[0]))
+            results.wrong(
+                "structure", f"its {kind} have other shapes, dtypes or requires_grad", len(shapes[1]), len(shapes[0])
+            )
             return
     if batch is not None:
         image = batch[0][:1].to(next(received.parameters()))
         calls = [per_example.operations(model, image) for model in (expected, received)]
         if calls[0] != calls[1]:
-            found.wrong("structure", "it computes in other steps", len(calls[1]), len(calls[0]))
+            results.wrong("structure", "its forward pass calls other functions", len(calls[1]), len(calls[0]))
     for (name, new), (_, old) in zip(_owners(received), _owners(expected), strict=True):
         size = math.sqrt(sum(float(p.norm()) ** 2 for p in old))
         moved = math.sqrt(sum(float((p - q.to(p)).norm()) ** 2 for p, q in zip(new, old, strict=True)))
-        floor = 1e-3 * math.sqrt(sum(p.numel() for p in old))  # of a layer that starts at zero
-        found.measured("drift", name, moved / max(size, floor))
+        floor = 1e-3 * math.sqrt(sum(p.numel() for p in old))  # for a layer whose weights start at zero
+        results.measured("drift", name, moved / max(size, floor))
 
 
 def _owners(model: nn.Module) -> list[tuple[str, list[Tensor]]]:
-    """Modules with parameters of their own, in order."""
+    """Modules that own parameters directly, in order."""
     owners = [(name, [p.detach() for p in m.parameters(recurse=False)]) for name, m in model.named_modules()]
     return [(name, parameters) for name, parameters in owners if parameters]

@@ -1,4 +1,4 @@
-"""Victims by name, activation and width; standardization as their first layer; trained weights; decoders to search."""
+"""Victims by name, activation and width, standardization as their first layer, trained networks, and decoders."""
 
 from gia.models.building import NAMES, build
 from gia.models.decoders import train_decoder

@@ -1,4 +1,4 @@
-"""Activations by name, none of them in place or random."""
+"""Activations by name. None of them works in place or draws random numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ __all__ = ["ACTIVATIONS", "Logistic", "MeanSlopeRReLU"]
 
 
 class MeanSlopeRReLU(nn.Module):
-    """RReLU (Xu et al., 2015) with its mean slope, (1/8 + 1/3) / 2, in training too.
+    """RReLU (Xu et al., 2015) with its mean slope, (1/8 + 1/3) / 2, also in training mode.
 
-    Departure: random slopes would move the global random state and make a gradient irreproducible.
+    This is a departure: random slopes would move the global random state, and a gradient could not be repeated.
+
+    >>> import torch
+    >>> from gia.models.activations import MeanSlopeRReLU
+    >>> MeanSlopeRReLU()(torch.tensor([-48.0, 1.0]))
+    tensor([-11.,   1.])
     """
 
     slope = (1 / 8 + 1 / 3) / 2
@@ -25,9 +30,19 @@ class MeanSlopeRReLU(nn.Module):
 
 
 class Logistic(nn.Module):
-    """height * sigmoid(steepness * x) + offset: Sigmoid with its linearity, its range and its mean set apart.
+    """height * sigmoid(steepness * x) + offset, a Sigmoid with separate settings for linearity, range and mean.
 
-    Steeper is less linear near 0. Tanh is the one of steepness 2, height 2 and offset -1.
+    Args:
+        steepness: the larger, the less linear the function is near 0.
+        height: distance of its limits.
+        offset: lower limit.
+
+    Tanh has steepness 2, height 2 and offset -1.
+
+    >>> import torch
+    >>> from gia.models.activations import Logistic
+    >>> Logistic(height=4.0, offset=-2.0)(torch.zeros(1)).tolist()
+    [0.0]
     """
 
     def __init__(self, *, steepness: float = 1.0, height: float = 1.0, offset: float = 0.0) -> None:
@@ -39,6 +54,7 @@ class Logistic(nn.Module):
         return self.height * (self.steepness * inputs).sigmoid() + self.offset
 
     def extra_repr(self) -> str:
+        """The settings, for the `repr` of a network."""
         return f"steepness={self.steepness:g}, height={self.height:g}, offset={self.offset:g}"
 
 

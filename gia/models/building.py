@@ -1,4 +1,4 @@
-"""`build`: a victim by name, its weights drawn from a generator."""
+"""`build` makes a victim by name and draws its weights from a generator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gia.errors import expected_one_of
 from gia.models.activations import ACTIVATIONS
 from gia.models.initialization import INITIALIZATIONS, initialize
 from gia.models.small import MLP, ConvNet
@@ -33,33 +34,47 @@ def build(
 
     | name | width (default) | init "default" is | options (first is default) |
     |---|---|---|---|
-    | lenet: DLG's LeNet, 5x5 convolutions | channels (12) | torch | depth=3, 4 ... |
-    | convnet: the same, wider | channels (32) | torch | depth=3, 4 ... |
+    | lenet (DLG's, 5x5 convolutions) | channels (12) | torch | depth=3, 4 ... |
+    | convnet (the same, wider) | channels (32) | torch | depth=3, 4 ... |
     | mlp | units of one hidden layer (256) | torch | hidden=(sizes of all hidden layers) |
     | resnet10, 18, 34, 50, 101 | channels of stage 1 (64) | kaiming | stem="3x3", "7x7" |
-    | resnet8, 20: the CIFAR form | channels of stage 1 (16) | kaiming | |
+    | resnet8, 20 (the CIFAR form) | channels of stage 1 (16) | kaiming | |
     | alexnet | first channels (64) | torch | stem="11x11", "3x3" |
     | vgg16 | first channels (64) | vgg | |
     | googlenet | first channels (64) | googlenet | stem="7x7", "3x3" |
 
-    DLG's victim is `build("lenet", activation="sigmoid", init="dlg", ...)`. All layers scale with the width. Dropout is
-    left out, and activations are never in place or random, so a forward pass draws no random numbers.
+    DLG's victim is `build("lenet", activation="sigmoid", init="dlg", ...)`. All layers scale with the width. Networks
+    have no dropout, and no activation is random, so a forward pass draws no random numbers. No activation works in
+    place.
 
     Args:
         name: as in the table; resnet18 with stem="7x7" has torchvision's parameter names.
         num_classes: number of logits.
-        image_size: side in pixels, or (height, width).
+        image_size: height and width in pixels if they are equal, or (height, width).
         channels: 1 for gray images, 3 for colour.
-        activation: sigmoid, relu, tanh, leaky_relu, rrelu (mean slope), gelu or silu, everywhere in the network; and,
-            to take Sigmoid apart, sigmoid(4x), sigmoid(2x), sigmoid(x/2), sigmoid/4, 4*sigmoid, sigmoid-1/2 and linear.
+        width: as in the table; None takes the default.
+        activation: every activation of the network: sigmoid, relu, tanh, leaky_relu, rrelu (mean slope), gelu or silu.
+            Variants of the Sigmoid are sigmoid(4x), sigmoid(2x), sigmoid(x/2), sigmoid/4, 4*sigmoid and sigmoid-1/2;
+            "linear" is the identity.
         init: "default" (the network's own, as in the table), "torch" (each layer's default), "dlg" (all from
-            U(-0.5, 0.5)), "kaiming", "vgg" or "googlenet" (as torchvision initializes ResNets and these).
-        generator: source of the weights, on the CPU; the global random state is not touched. They are drawn in float32
-            and then converted, so that both dtypes hold the same network.
+            U(-0.5, 0.5)), "kaiming", "vgg" or "googlenet" (as torchvision initializes ResNets, VGG and GoogLeNet).
+        generator: source of the weights, on the CPU. Weights are drawn in float32 and then converted, so that both
+            dtypes hold the same network.
+        dtype: float32 or float64.
+        options: as in the table.
+
+    Returns:
+        The network. Its classifier is the last linear layer that it lists.
 
     Raises:
         ValueError: an unknown name, a size out of range, or images too small for the network.
         TypeError: an option that this network does not have.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> net = gia.models.build("lenet", num_classes=10, image_size=32, activation="sigmoid", init="dlg", generator=g)
+    >>> net(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     sizes = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     for label, choice, known in (
@@ -69,20 +84,21 @@ def build(
         ("dtype", dtype, [torch.float32, torch.float64]),
     ):
         if choice not in known:
-            raise ValueError(f"{label} must be one of {known}, not {choice!r}")
+            raise ValueError(expected_one_of(label, choice, [str(one) for one in known]))
     architecture = _ARCHITECTURES[name]
     width = architecture.width if width is None else width
-    for label, value in (("num_classes", num_classes), ("channels", channels), ("width", width), *_sides(sizes)):
+    counts = (("num_classes", num_classes), ("channels", channels), ("width", width))
+    for label, value in (*counts, *(("image_size", size) for size in sizes)):
         if value < 1:
-            raise ValueError(f"{label} must be at least 1, not {value}")
-    if unknown := set(options) - set(architecture.options):
-        raise TypeError(f"{name} has the options {sorted(architecture.options)}, not {sorted(unknown)}")
+            raise ValueError(f"{label}: expected at least 1, got {value}")
+    if unknown := sorted(set(options) - set(architecture.options)):
+        raise TypeError(f"{unknown[0]}: expected only options of {name}, {sorted(architecture.options)}, got this one")
     if "stem" in options and options["stem"] not in architecture.stems:
-        raise ValueError(f"stem of {name} must be one of {list(architecture.stems)}, not {options['stem']!r}")
+        raise ValueError(expected_one_of("stem", options["stem"], architecture.stems))
 
     least = architecture.least.get(options.get("stem", architecture.options.get("stem")), 1)
     if min(sizes) < least:
-        raise ValueError(f"image_size must be at least {least} for {name}, not {sizes}")
+        raise ValueError(f"image_size: expected at least {least} for {name}, got {sizes}")
 
     with torch.device("meta"):  # no memory, no random numbers
         net = architecture.make(
@@ -97,26 +113,23 @@ def build(
     return net.to(dtype)
 
 
-def _sides(sizes: tuple[int, int]) -> list[tuple[str, int]]:
-    return [("image_size", side) for side in sizes]
-
-
 def _conv_net(**settings: Any) -> nn.Module:
     if settings["depth"] < 1:
-        raise ValueError(f"depth must be at least 1, not {settings['depth']}")
+        raise ValueError(f"depth: expected at least 1, got {settings['depth']}")
     return ConvNet(**settings)
 
 
 def _mlp(*, width: int, hidden: tuple[int, ...] | None, **settings: Any) -> nn.Module:
     hidden = (width,) if hidden is None else tuple(hidden)
     if any(size < 1 for size in hidden):
-        raise ValueError(f"hidden must hold positive sizes, not {hidden}")
+        raise ValueError(f"hidden: expected sizes of at least 1, got {hidden}")
     return MLP(hidden=hidden, **settings)
 
 
 def _large(name: str) -> Callable[..., nn.Module]:
     def make(**settings: Any) -> nn.Module:
-        from gia.models import large  # only now: torchvision's models import torch's compiler, as long as torch itself
+        # Imported only here, since torchvision's models import torch's compiler, which takes as long as torch itself.
+        from gia.models import large
 
         return large.make(name, **settings)
 
@@ -128,7 +141,7 @@ class _Architecture:
     make: Callable[..., nn.Module]
     width: int
     init: str
-    options: Mapping[str, object] = field(default_factory=dict)  # with their defaults
+    options: Mapping[str, object] = field(default_factory=dict)  # option -> default
     stems: tuple[str, ...] = ()
     least: Mapping[object, int] = field(default_factory=dict)  # stem -> smallest image_size
 

@@ -1,4 +1,4 @@
-"""The CIFAR form of ResNet."""
+"""ResNet in its form for CIFAR."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ __all__ = ["CifarResNet"]
 
 
 class CifarResNet(nn.Module):
-    """ResNet-(6n + 2) of He et al., 2016, section 4.2: three stages of n blocks, shortcuts without parameters."""
+    """ResNet-(6n + 2) of He et al., 2016, section 4.2: three stages of n blocks, shortcuts without parameters.
+
+    Args:
+        channels: of the images.
+        num_classes: number of logits.
+        width: channels of the first stage; the others have 2 and 4 times as many.
+        blocks: n, residual blocks of each stage.
+
+    >>> import torch
+    >>> from gia.models.cifar_resnet import CifarResNet
+    >>> CifarResNet(channels=3, num_classes=10, width=4, blocks=1)(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self, *, channels: int, num_classes: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -31,7 +43,7 @@ class CifarResNet(nn.Module):
 
 
 class _PaddedShortcut(nn.Module):
-    # Option A: every second pixel, new channels zero.
+    # Option A of the paper: every second pixel, zeros for the new channels.
     def forward(self, inputs: Tensor) -> Tensor:
         return F.pad(inputs[:, :, ::2, ::2], (0, 0, 0, 0, 0, inputs.shape[1]))
 

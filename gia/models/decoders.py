@@ -1,4 +1,4 @@
-"""A decoder with classes: small enough to be trained in a second on digits, for attacks that search its latents."""
+"""A class-conditional decoder for attacks that search its latents; it is trained on digits in a second."""
 
 from __future__ import annotations
 
@@ -12,14 +12,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gia.data.images import Images
-from gia.models import keeping
+from gia.models import cached_net
 from gia.models.initialization import initialize
 
 __all__ = ["ClassDecoder", "train_decoder"]
 
 
 class ClassDecoder(nn.Module):
-    """(z, label) -> image: a perceptron with two hidden layers. `latent_shape` is the shape of one z, (latent,)."""
+    """A perceptron with two hidden layers that maps a latent z and a label to an image.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: number of labels.
+        latent: entries of z.
+        width: units of each hidden layer.
+
+    Attributes:
+        latent_shape: shape of one z, (latent,).
+
+    >>> import torch
+    >>> from gia.models.decoders import ClassDecoder
+    >>> decoder = ClassDecoder(image_shape=(1, 8, 8), num_classes=10, latent=4, width=16)
+    >>> decoder(torch.zeros(2, 4), torch.tensor([3, 9])).shape
+    torch.Size([2, 1, 8, 8])
+    """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int, latent: int, width: int) -> None:
         super().__init__()
@@ -35,7 +51,7 @@ class ClassDecoder(nn.Module):
         return self.logits(latents, labels).sigmoid().view(-1, *self.image_shape)
 
     def logits(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """The same before the sigmoid, (N, C * H * W)."""
+        """The images before the sigmoid, flat, (N, C * H * W)."""
         classes = F.one_hot(labels, self.num_classes).to(latents)
         logits: Tensor = self.layers(torch.cat([latents, classes], 1))
         return logits
@@ -56,39 +72,51 @@ def train_decoder(
 ) -> ClassDecoder:
     """Train the decoder of a conditional variational autoencoder (Sohn et al., 2015, Eq. 4) on labelled images.
 
-    The encoder, a perceptron with one hidden layer, is thrown away. The loss of an image is its binary cross-entropy
-    per pixel plus `divergence` times KL(q(z | x, y), N(0, 1)); Adam's step size falls linearly to zero.
+    The encoder, a perceptron with one hidden layer, is discarded. The loss of an image is its binary cross-entropy per
+    pixel plus `divergence` times KL(q(z | x, y), N(0, 1)). Adam's step size falls linearly to zero.
 
     Args:
-        latent, width: entries of z; units of each hidden layer.
-        divergence: smaller values follow single images more closely, larger ones make every N(0, 1) sample likely.
-        generator: decides start, order and noise; one draw is taken from it, also when the cache answers.
-        cache: folder of finished decoders, none by default, keyed as in `gia.federated.fit`.
+        images: labelled images in [0, 1].
+        latent: entries of z, at least 1.
+        width: units of each hidden layer, at least 1.
+        epochs: passes over the images, at least 1.
+        batch_size: images per step at most, at least 1.
+        lr: Adam's first step size, positive.
+        divergence: at least 0. Small values reproduce single images more closely, large ones make more samples from
+            N(0, 1) look like an image.
+        generator: decides initial weights, order and noise. One number is drawn from it, also when the cache answers.
+        cache: folder of finished decoders, none by default, with keys as in `gia.federated.fit`.
         progress: called after each epoch with (epochs done, epochs, mean loss).
 
-    Returns it in float32, on the CPU, in eval mode. It takes z of N(0, 1) in every entry.
+    Returns:
+        The decoder in float32, on the CPU, in evaluation mode. Draw every entry of z from N(0, 1).
 
-    Measured with 1,397 of the digits at 8 pixels (1.2 s of one core), in four draws of them: of 1,000 samples, a
-    perceptron trained on the same digits, which is right on 95 to 98 % of the other 400, sees the label that was asked
-    for in 98.7 to 99.9 %.
+    Raises:
+        ValueError: a setting out of range, or a cache that cannot be read.
 
-    Raises ValueError for a setting out of range or a cache that cannot be read.
+    >>> import torch, gia
+    >>> digits = gia.data.load("digits").take(torch.arange(200))
+    >>> decoder = gia.models.train_decoder(digits, width=16, epochs=1, generator=torch.Generator().manual_seed(0))
+    >>> decoder(torch.zeros(1, *decoder.latent_shape), torch.tensor([7])).shape
+    torch.Size([1, 1, 8, 8])
     """
     sizes = {"latent": latent, "width": width, "epochs": epochs, "batch_size": batch_size}
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    if not lr > 0 or not divergence >= 0:
-        raise ValueError(f"lr and divergence: expected lr > 0 and a weight >= 0, got {lr} and {divergence}")
+    if not lr > 0:
+        raise ValueError(f"lr: expected a positive step size, got {lr}")
+    if not divergence >= 0:
+        raise ValueError(f"divergence: expected a weight of at least 0, got {divergence}")
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     source = torch.Generator().manual_seed(seed)
-    _, channels, height, side = images.images.shape
-    with torch.device("meta"):  # an initialization would draw from the global random state
+    _, channels, height, columns = images.images.shape
+    with torch.device("meta"):  # on another device torch would draw initial weights from the global random state
         decoder = ClassDecoder(
-            image_shape=(channels, height, side), num_classes=images.num_classes, latent=latent, width=width
+            image_shape=(channels, height, columns), num_classes=images.num_classes, latent=latent, width=width
         )
         encoder = nn.Sequential(
-            nn.Linear(channels * height * side + images.num_classes, width), nn.ReLU(), nn.Linear(width, 2 * latent)
+            nn.Linear(channels * height * columns + images.num_classes, width), nn.ReLU(), nn.Linear(width, 2 * latent)
         )
     for net in (decoder, encoder):
         net.to_empty(device="cpu")
@@ -97,12 +125,12 @@ def train_decoder(
         return _trained(decoder, encoder, images, epochs, batch_size, lr, divergence, source, progress)
     settings: Mapping[str, float] = {**sizes, "lr": lr, "divergence": divergence, "seed": seed}
     data = {"images": images.images, "labels": images.labels}
-    path = Path(cache) / f"decoder-{keeping.key(decoder, data, settings)}.safetensors"
+    path = Path(cache) / f"decoder-{cached_net.key(decoder, data, settings)}.safetensors"
     if path.exists():
-        decoder.load_state_dict(keeping.read(path)[0])
+        decoder.load_state_dict(cached_net.read(path)[0])
         return decoder.eval()
     decoder = _trained(decoder, encoder, images, epochs, batch_size, lr, divergence, source, progress)
-    keeping.write(path, decoder.state_dict(), {})
+    cached_net.write(path, decoder.state_dict(), {})
     return decoder
 
 

@@ -1,4 +1,4 @@
-"""Initial weights from a generator: torch's own rule, DLG's, and those of torchvision's networks."""
+"""Initial weights from a generator, by torch's rule, DLG's, and the rules of torchvision's networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Rule = Callable[[Tensor, Tensor | None, torch.Generator], None]
 
 
 def _torch(weight: Tensor, bias: Tensor | None, generator: torch.Generator) -> None:
-    # As nn.Linear and nn.Conv2d do in reset_parameters.
+    # The rule of reset_parameters in nn.Linear and nn.Conv2d.
     init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
     _torch_bias(weight, bias, generator)
 
@@ -66,8 +66,23 @@ INITIALIZATIONS: Mapping[str, tuple[_Rule, _Rule]] = {
 def initialize(net: nn.Module, name: str, generator: torch.Generator) -> None:
     """Fill every parameter and buffer of `net` in place, in the order of `net.modules()`, weight before bias.
 
-    BatchNorm starts as the identity with mean 0 and variance 1; only "dlg" draws its weights and biases too, as the
-    released code of DLG (Zhu et al., 2019) does with every weight and bias of its networks.
+    Batch normalization starts as the identity with mean 0 and variance 1. Only "dlg" draws its weights and biases too,
+    as the released code of DLG (Zhu et al., 2019) does.
+
+    Args:
+        net: has only convolutions, linear layers, 2D batch normalizations, and modules without parameters or buffers.
+        name: a key of `INITIALIZATIONS`.
+        generator: source of the weights, on the device of `net`.
+
+    Raises:
+        TypeError: a module of another kind.
+
+    >>> import torch
+    >>> from gia.models.initialization import initialize
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> initialize(layer, "dlg", torch.Generator().manual_seed(0))
+    >>> bool(layer.weight.abs().max() <= 0.5)
+    True
     """
     convolution, linear = INITIALIZATIONS[name]
     for module in net.modules():
@@ -80,4 +95,4 @@ def initialize(net: nn.Module, name: str, generator: torch.Generator) -> None:
             if name == "dlg":
                 _dlg(module.weight, module.bias, generator)
         elif any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
-            raise TypeError(f"no initialization is known for {type(module).__name__}")
+            raise TypeError(f"net: expected Conv2d, Linear and BatchNorm2d as layers, got {type(module).__name__}")

@@ -1,4 +1,4 @@
-"""torchvision's networks, with any width, activation and number of input channels."""
+"""Networks of torchvision, with any width, activation and number of input channels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RESNETS = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
 }
 
-#: Blocks of each stage.
+#: Residual blocks of each stage.
 _CIFAR_RESNETS = {"resnet8": 1, "resnet20": 3}
 
 
@@ -39,7 +39,14 @@ def make(
     activation: Callable[[], nn.Module],
     **options: Any,
 ) -> nn.Module:
-    """The network called `name`, of this width, without dropout, with `activation` in the place of every ReLU."""
+    """A network of this width, without dropout, with `activation` in place of every ReLU; `gia.models.build` calls it.
+
+    >>> import torch
+    >>> from gia.models import large
+    >>> sizes = {"image_shape": (1, 8, 8), "num_classes": 3, "width": 4}
+    >>> large.make("resnet8", **sizes, activation=torch.nn.Tanh)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 3])
+    """
     if name in _CIFAR_RESNETS:
         sizes = {"num_classes": num_classes, "width": width, "blocks": _CIFAR_RESNETS[name]}
         net: nn.Module = CifarResNet(channels=image_shape[0], **sizes)
@@ -52,7 +59,7 @@ def make(
 
 
 def _resnet(name: str, num_classes: int, *, stem: str) -> nn.Module:
-    """ResNet of He et al., 2016; the "3x3" stem has stride 1 and no pooling, for small images (the paper's form)."""
+    """ResNet of He et al., 2016; the "3x3" stem, for small images, has stride 1 and no pooling (arXiv 2503.11514)."""
     block, layers = _RESNETS[name]
     net: nn.Module = ResNet(block, layers, num_classes=num_classes)
     if stem == "3x3":
@@ -93,25 +100,25 @@ def _googlenet(num_classes: int, *, stem: str) -> nn.Module:
 
 
 class _AveragePool(nn.Module):
-    # AdaptiveAvgPool2d as two matrix products: torch's has no deterministic gradient on CUDA.
-    def __init__(self, side: int) -> None:
+    # AdaptiveAvgPool2d as two matrix products, since torch's has no deterministic gradient on CUDA.
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.side = side
+        self.size = size
 
     def forward(self, inputs: Tensor) -> Tensor:
-        height, width = (_averaging(size, self.side, inputs) for size in inputs.shape[2:])
+        height, width = (_averaging(size, self.size, inputs) for size in inputs.shape[2:])
         return height @ inputs @ width.T
 
 
-def _averaging(size: int, side: int, like: Tensor) -> Tensor:
-    # Row i averages the inputs floor(i size / side) .. ceil((i + 1) size / side) - 1.
-    rows, columns = torch.arange(side, device=like.device)[:, None], torch.arange(size, device=like.device)
-    inside = (columns >= rows * size // side) & (columns * side < (rows + 1) * size)
+def _averaging(size: int, pooled: int, like: Tensor) -> Tensor:
+    # Row i averages the inputs floor(i size / pooled) .. ceil((i + 1) size / pooled) - 1.
+    rows, columns = torch.arange(pooled, device=like.device)[:, None], torch.arange(size, device=like.device)
+    inside = (columns >= rows * size // pooled) & (columns * pooled < (rows + 1) * size)
     return inside.to(like) / inside.sum(1, keepdim=True)
 
 
 class _ConvBlock(BasicConv2d):  # type: ignore[misc]  # torchvision is untyped
-    # torchvision's calls F.relu, which cannot be replaced.
+    # torchvision's block calls F.relu, which `make` could not replace.
     def __init__(self, in_channels: int, out_channels: int, **settings: int) -> None:
         super().__init__(in_channels, out_channels, **settings)
         self.relu = nn.ReLU()
@@ -130,7 +137,7 @@ def _adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> N
     linears = [module for module in net.modules() if isinstance(module, nn.Linear)]
     step = native_width // gcd(native_width, *(module.out_channels for module in convolutions))
     if width % step:
-        raise ValueError(f"width of this network must be a multiple of {step}, not {width}")
+        raise ValueError(f"width: expected a multiple of {step} for this network, got {width}")
 
     def scaled(size: int) -> int:
         return size * width // native_width
@@ -139,7 +146,7 @@ def _adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> N
         return nn.Conv2d(
             channels if module is convolutions[0] else scaled(module.in_channels),
             scaled(module.out_channels),
-            module.kernel_size,  # type: ignore[arg-type]  # two sides, as torch keeps them
+            module.kernel_size,  # type: ignore[arg-type]  # a pair, as torch stores it
             stride=module.stride,  # type: ignore[arg-type]
             padding=module.padding,  # type: ignore[arg-type]
             bias=module.bias is not None,
@@ -158,7 +165,7 @@ def _adapt(net: nn.Module, *, channels: int, width: int, native_width: int) -> N
 
 
 def _replace_modules(net: nn.Module, kind: type[nn.Module], make: Callable[..., nn.Module]) -> None:
-    """Put `make(module)` in the place of every submodule of exactly this kind; names stay."""
+    """Replace every submodule of exactly this kind by `make(module)`, under the same name."""
     for name, module in list(net.named_modules()):
         if type(module) is kind:
             net.set_submodule(name, make(module))

@@ -9,38 +9,53 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gia.data import assets
-from gia.errors import not_installed
+from gia.errors import expected_one_of, not_installed
 from gia.models.standardization import standardize
 
 __all__ = ["PRETRAINED", "pretrained"]
 
 
 def pretrained(name: str) -> nn.Module:
-    """A trained network, float32, on the CPU, in eval mode. Nothing is downloaded.
+    """A trained network in float32, on the CPU, in evaluation mode. Nothing is downloaded.
 
-    | name | what | takes | gives |
+    | name | network | input | output |
     |---|---|---|---|
     | cifar10-cnn | CIFAR-10 classifier, BatchNorm after ReLU | (N, 3, 32, 32) in [0, 1] | (N, 10) |
     | efficientnet-lite0 | ImageNet classifier with BatchNorm | (N, 3, H, W) in [0, 1], trained at 224 | (N, 1000) |
     | face-decoder | DCGAN of faces | z (N, *latent_shape) from N(0, 1) | images (N, 3, 64, 64) in [0, 1] |
 
+    Args:
+        name: as in the table.
+
     Raises:
-        ValueError: no such network.
-        FileNotFoundError: its file is missing; the message has the command that brings it.
-        gia.data.assets.AssetError: its file is not the one that was meant.
+        ValueError: an unknown name.
+        FileNotFoundError: the weight file is missing; the message has the command that installs it.
+        gia.data.assets.AssetError: the weight file differs from the one that gia was written for.
         ModuleNotFoundError: cifar10-cnn without h5py.
+
+    >>> import gia
+    >>> samples = gia.data.load("cifar10-samples")
+    >>> net = gia.models.pretrained("cifar10-cnn")
+    >>> bool((net(samples.images).argmax(1) == samples.labels).all())
+    True
     """
     if name not in _LOADERS:
-        raise ValueError(f"name must be one of {list(_LOADERS)}, not {name!r}")
+        raise ValueError(expected_one_of("name", name, list(_LOADERS)))
     make, read, statistics = _LOADERS[name]
-    with torch.device("meta"):  # an initialization would draw from the global random state
+    with torch.device("meta"):  # on another device torch would draw initial weights from the global random state
         net = make()
     net.load_state_dict(read(net), assign=True)
     return (standardize(net, mean=statistics[0], std=statistics[1]) if statistics else net).eval()
 
 
 class CifarCNN(nn.Sequential):
-    """The CNN of the package cifar-10-model, without the ReLU that it puts on its logits and without dropout."""
+    """The CNN of the package cifar-10-model, without dropout and without the ReLU on its logits.
+
+    >>> import torch
+    >>> from gia.models.pretrained import CifarCNN
+    >>> CifarCNN()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -92,7 +107,13 @@ def _read_cifar10_cnn(net: nn.Module) -> dict[str, Tensor]:
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-B0 (Tan and Le, 2019) with ReLU6 and without squeeze-and-excitation: Google's Lite0 of 2020."""
+    """EfficientNet-Lite0 (Google, 2020): EfficientNet-B0 (Tan and Le, 2019) with ReLU6, without squeeze-and-excitation.
+
+    >>> import torch
+    >>> from gia.models.pretrained import EfficientNetLite0
+    >>> EfficientNetLite0().eval()(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 1000])
+    """
 
     # expansion, kernel, stride, channels, repeats (EfficientNet, Table 1)
     STAGES = (
@@ -141,11 +162,11 @@ class _InvertedResidual(nn.Module):
 
 
 class _SameConv2d(nn.Conv2d):
-    # TensorFlow's "SAME": an odd surplus goes to the right and the bottom.
+    # TensorFlow's "SAME" padding: an odd surplus goes to the right and the bottom.
     def forward(self, inputs: Tensor) -> Tensor:
         pads = []
-        for side, kernel, stride in zip(inputs.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            surplus = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        for size, kernel, stride in zip(inputs.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            surplus = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pads += [surplus // 2, surplus - surplus // 2]
         return super().forward(F.pad(inputs, pads))
 
@@ -159,14 +180,20 @@ def _conv_norm(before: int, after: int, kernel: int, *, stride: int = 1, groups:
 
 def _read_efficientnet_lite0(net: nn.Module) -> dict[str, Tensor]:
     weights = torch.load(assets.files("efficientnet-lite0")[0], map_location="cpu", weights_only=True)
-    # The pinned file lists its tensors in the order of the layers, which is also the order of this module.
+    # The file has a fixed digest, and its tensors are in the order of this module's layers.
     return dict(zip(net.state_dict(), weights.values(), strict=True))
 
 
 class FaceDecoder(nn.Module):
-    """The generator of a DCGAN (Radford et al., 2016) for 64 x 64 faces.
+    """The generator of a DCGAN (Radford et al., 2016) for faces of 64 x 64 pixels.
 
-    `latent_shape` is the shape of one z, (100,).
+    Attributes:
+        latent_shape: shape of one z, (100,).
+
+    >>> import torch
+    >>> from gia.models.pretrained import FaceDecoder
+    >>> FaceDecoder()(torch.zeros(2, 100)).shape
+    torch.Size([2, 3, 64, 64])
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Small victims: strided convolutions (DLG's LeNet) and a multilayer perceptron."""
+"""Small victims: a network of strided convolutions (DLG's LeNet) and a multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -11,9 +11,22 @@ __all__ = ["MLP", "ConvNet"]
 
 
 class ConvNet(nn.Module):
-    """`depth` 5x5 convolutions of `width` channels with strides 2, 2, 1, 1 ... and padding 2, then one linear layer.
+    """Convolutions (5x5, padding 2, strides 2, 2, 1, 1 ...) and one linear layer.
 
     With width 12 and Sigmoid this is the LeNet of DLG (Zhu et al., NeurIPS 2019, section 4.1: strides, no pooling).
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: number of logits.
+        width: channels of each convolution.
+        depth: number of convolutions.
+        activation: makes the activation after each convolution.
+
+    >>> import torch
+    >>> from gia.models.small import ConvNet
+    >>> net = ConvNet(image_shape=(3, 32, 32), num_classes=10, width=12, depth=3, activation=torch.nn.Sigmoid)
+    >>> net.fc.in_features  # 12 channels of 8 x 8 pixels
+    768
     """
 
     def __init__(
@@ -26,14 +39,14 @@ class ConvNet(nn.Module):
         activation: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        channels, *sides = image_shape
+        channels, *size = image_shape
         layers: list[nn.Module] = []
         for index in range(depth):
             stride = 2 if index < 2 else 1
             layers += [nn.Conv2d(channels, width, 5, stride=stride, padding=2), activation()]
-            channels, sides = width, [-(-side // stride) for side in sides]
+            channels, size = width, [-(-length // stride) for length in size]
         self.body = nn.Sequential(*layers)
-        self.fc = nn.Linear(channels * sides[0] * sides[1], num_classes)
+        self.fc = nn.Linear(channels * size[0] * size[1], num_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, num_classes)."""
@@ -42,7 +55,20 @@ class ConvNet(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers on the flattened image, an activation between them; `layers.0` sees the pixels."""
+    """Linear layers with activations between them; the first, `layers.0`, sees the flattened image.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: number of logits.
+        hidden: units of each hidden layer.
+        activation: makes the activation after each hidden layer.
+
+    >>> import torch
+    >>> from gia.models.small import MLP
+    >>> net = MLP(image_shape=(1, 8, 8), num_classes=10, hidden=(5, 4), activation=torch.nn.ReLU)
+    >>> net(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Standardization as the first layer of a victim, so that victims take images in [0, 1]."""
+"""Standardization as the first layer of a victim, so that the victim takes images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -17,24 +17,34 @@ _MEAN, _STD = "standardization_mean", "standardization_std"
 def standardize(net: nn.Module, *, mean: float | Sequence[float], std: float | Sequence[float]) -> nn.Module:
     """A copy of `net` that computes net((images - mean) / std), per channel.
 
-    Names, parameters and state_dict are those of `net`: the first layer is a forward pre-hook with two buffers that are
-    not saved, so it follows `.to()`, deepcopy, pickle and `torch.func.functional_call`, and has no place in a gradient.
+    Names, parameters and state_dict stay those of `net`. The first layer is a forward pre-hook with two buffers that
+    are not part of the state_dict. It follows `.to()`, deepcopy, pickle and `torch.func.functional_call`, and has no
+    gradient.
 
     Args:
-        mean: one number, or one a channel.
-        std: likewise, positive.
+        net: takes images (N, C, H, W); it is not changed.
+        mean: one number, or one per channel.
+        std: one positive number, or one per channel.
 
     Raises:
         ValueError: lengths that differ, a value that is not finite, a std that is not positive, or a net that
             standardizes already.
+
+    >>> import torch, gia
+    >>> net = torch.nn.Flatten()
+    >>> net.register_parameter("weight", torch.nn.Parameter(torch.ones(1)))
+    >>> gia.models.standardize(net, mean=0.5, std=0.25)(torch.ones(1, 1, 1, 2))
+    tensor([[2., 2.]])
     """
     means, stds = ([float(x) for x in ([v] if isinstance(v, (int, float)) else v)] for v in (mean, std))
     if len(means) != len(stds) or not means:
-        raise ValueError(f"mean and std must be one number or one a channel, not {len(means)} and {len(stds)} numbers")
-    if not all(map(math.isfinite, means)) or not all(math.isfinite(s) and s > 0 for s in stds):
-        raise ValueError(f"mean must be finite and std positive, not {means} and {stds}")
+        raise ValueError(f"mean, std: expected one number each or one per channel, got {len(means)} and {len(stds)}")
+    if not all(map(math.isfinite, means)):
+        raise ValueError(f"mean: expected finite numbers, got {means}")
+    if not all(math.isfinite(s) and s > 0 for s in stds):
+        raise ValueError(f"std: expected positive finite numbers, got {stds}")
     if hasattr(net, _MEAN):
-        raise ValueError("net standardizes its input already")
+        raise ValueError("net: expected one that does not standardize its input yet, got a standardized one")
     like = next(net.parameters())
     copied = copy.deepcopy(net)
     copied.register_buffer(_MEAN, torch.tensor(means, dtype=like.dtype, device=like.device), persistent=False)
@@ -44,7 +54,12 @@ def standardize(net: nn.Module, *, mean: float | Sequence[float], std: float | S
 
 
 def standardization(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and std, each (C,) or (1,), of a model made by `standardize`; (0,), (1,) of any other model."""
+    """Copies of the mean and std, each (C,) or (1,), of a model that `standardize` made; 0 and 1 of any other model.
+
+    >>> import gia
+    >>> [value.tolist() for value in gia.models.standardization(gia.models.pretrained("face-decoder"))]
+    [[0.0], [1.0]]
+    """
     if hasattr(model, _MEAN):
         return model.get_buffer(_MEAN).clone(), model.get_buffer(_STD).clone()
     like = next(model.parameters())

@@ -5,6 +5,7 @@ The easy cases and the declared exceptions stand in `cases.py`. A new attack is 
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -74,7 +75,7 @@ def test_every_attack_has_an_easy_case_and_no_case_is_left_over():
 def test_a_card_tells_the_truth(name):
     """If it fails, a user who reads the card meets an attack with other needs or settings."""
     attack, card = ATTACKS[name], CARDS[name]
-    settings = attack.__signature__.parameters
+    settings = inspect.signature(attacks.ATTACKS[name]).parameters
     assert attack.__name__ == name
     assert attack.card is card
     assert card.leaf in LEAVES
@@ -345,10 +346,10 @@ def test_trials_must_be_alike_and_have_a_generator_each(name):
         run_many(name, model, [], generators=[], **quick(name))
     with pytest.raises(ValueError, match="generators: expected 2, one per observation, got 1"):
         run_many(name, model, [one, one], generators=[seeded()], **quick(name))
-    with pytest.raises(ValueError, match="observations: trials must agree in batch_size"):
+    with pytest.raises(ValueError, match="observations: expected the same batch_size in all trials"):
         run_many(name, model, [one, two], generators=[seeded(), seeded()], **quick(name))
-    with pytest.raises(ValueError, match="observations: trials must agree in training"):
+    with pytest.raises(ValueError, match="observations: expected the same training in all trials"):
         run_many(name, model, [one, replace(one, training=True)], generators=[seeded(), seeded()], **quick(name))
     labelled = replace(one, labels=torch.tensor([3])), replace(one, labels=None)
-    with pytest.raises(ValueError, match="observations: either all trials have labels or none"):
+    with pytest.raises(ValueError, match="observations: expected labels in all trials or in none"):
         run_many(name, model, labelled, generators=[seeded(), seeded()], **quick(name))

@@ -10,7 +10,6 @@ import torch
 import gia
 from gia.attacks.objectives import Cosine
 from gia.federated import fit
-from gia.harness import pictures
 
 SHOWN = Path(__file__).parents[2] / ".gia" / "quality"
 
@@ -28,7 +27,7 @@ def attacked(attack, victim, count, *, steps, data=None, reveal=("labels",), **s
     SHOWN.mkdir(parents=True, exist_ok=True)
     rows = {"private": images, attack: reconstructions}
     name = "-".join([attack, *reveal[1:], f"{steps}-steps"])
-    pictures.grid(SHOWN / f"{name}.png", {name: (255 * x).round().byte().numpy() for name, x in rows.items()})
+    gia.pictures.grid(SHOWN / f"{name}.png", rows)
     return gia.metrics.psnr(reconstructions, images)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from claims.protocols import CELLS
+from gia.harness.table import LOOKS
+
 from gia.attacks import CARDS
 from gia.harness.blocks import draw_blocks
 from gia.harness.decide.register import load_register
-from gia.harness.table import LOOKS
 
 REGISTER = load_register(Path(__file__).parents[2] / "claims" / "claims.toml")
 REDUCED = [(factor, name) for factor, cells in CELLS["reduced"].items() for name in cells]

@@ -1,6 +1,6 @@
 """The direction of imports: which room of gia may know which, no circle, and no test tool outside the harness.
 
-The rules hold for every import statement of a file: inside functions and under TYPE_CHECKING too. Doctests do not count.
+The rules hold for every import statement of a file, inside functions and under TYPE_CHECKING too; not for doctests.
 """
 
 from __future__ import annotations
@@ -57,15 +57,14 @@ def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, f"{path}: expected absolute imports, got line {node.lineno}"
+            assert node.module is not None, f"{path}: expected absolute imports, got line {node.lineno}"
+            assert not node.level, f"{path}: expected absolute imports, got line {node.lineno}"
             yield node.module, tuple(alias.name for alias in node.names)
 
 
 def named(path: Path) -> set[str]:
     """Everything that the import statements of a file may mean: modules, and names in them."""
-    return {
-        full for module, names in imports(path) for full in (module, *(f"{module}.{name}" for name in names))
-    }
+    return {full for module, names in imports(path) for full in (module, *(f"{module}.{name}" for name in names))}
 
 
 def graph(root: Path) -> dict[str, set[str]]:
@@ -158,7 +157,10 @@ def test_no_room_of_the_harness_imports_itself_by_way_of_others() -> None:
         ({"a": "if TYPE_CHECKING:\n    from gia import b", "b": "from gia.a import c"}, "aba"),
         ({"a": "from gia import b", "b": "from gia.p import c", "p/__init__": "from gia.a import d"}, "abpa"),
         ({"p/__init__": "from gia.p.run import run", "p/run": "", "p/b": "from gia.p import run"}, ""),
-        ({"p/__init__": "from gia.p.run import run", "p/run": "from gia.b import c", "b": "from gia.p import run"}, "b"),
+        (
+            {"p/__init__": "from gia.p.run import run", "p/run": "from gia.b import c", "b": "from gia.p import run"},
+            "b",
+        ),
         ({"p/__init__": "from gia.p import a", "p/a": "from gia.p import b", "p/b": "import gia"}, ""),
     ],
     ids=["in a function", "for types", "by a package", "a name", "a name that is a module's too", "a module"],

@@ -18,7 +18,7 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Client, Observation
 from gia.federated.client import Loss
-from gia.federated.server.fishing import classifier, fish_class, fish_feature
+from gia.federated.server import classifier, fish_class, fish_feature
 
 
 def _many(

@@ -1,4 +1,4 @@
-"""Generative attacks (GEN-GIA): images come out of a decoder, whose latents or weights are searched, or an inverter."""
+"""Generative attacks (GEN-GIA): images come out of an inverter or a decoder, whose latents or weights are searched."""
 
 from gia.attacks.generation.decoder_weights import ci_net
 from gia.attacks.generation.gias import gias

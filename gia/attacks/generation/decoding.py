@@ -1,4 +1,4 @@
-"""Decoders as attacks use them: a copy of the given one, and its pictures in the form of the client's images."""
+"""Decoders in attacks: a frozen copy, run over trials, whose images are converted to the client's shape."""
 
 from __future__ import annotations
 
@@ -24,51 +24,60 @@ _LUMA = (0.299, 0.587, 0.114)
 def decoder_for(decoder: nn.Module | None, reference: Tensor) -> nn.Module:
     """A frozen copy of the decoder on the device and in the dtype of `reference`; None takes the real face decoder.
 
-    The copy keeps the mode that the decoder is in, so a trained one belongs in eval mode. Raises TypeError for anything
-    but a module, ValueError for one without `latent_shape`, FileNotFoundError where the face decoder is not installed.
+    The copy has the decoder's mode, so put a trained decoder into evaluation mode. Raises TypeError for anything but a
+    module, ValueError for one without `latent_shape`, FileNotFoundError where the face decoder is not installed.
     """
     decoder = pretrained("face-decoder") if decoder is None else decoder
     if not isinstance(decoder, nn.Module):
         raise TypeError(f"decoder: expected a torch.nn.Module, got {type(decoder).__name__}")
     shape = getattr(decoder, "latent_shape", None)
-    if not isinstance(shape, tuple | torch.Size) or not all(isinstance(side, int) and side > 0 for side in shape):
+    if not isinstance(shape, tuple | torch.Size) or not all(isinstance(length, int) and length > 0 for length in shape):
         raise ValueError(f"decoder: expected a module whose latent_shape is the shape of one latent, got {shape!r}")
     copied = copy.deepcopy(decoder).requires_grad_(False)
     return copied.to(device=reference.device, dtype=reference.dtype)
 
 
 def as_images(pictures: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-    """A decoder's pictures (N, c, h, w) in [0, 1] as images (N, C, H, W) in [0, 1] of the client's shape.
+    """A decoder's pictures (N, c, h, w) in [0, 1] converted to images (N, C, H, W) in [0, 1] of the client's shape.
 
-    Sides: stretched by antialiased bilinear interpolation, as `gia.data` resizes photos; pictures of that size are left
-    as they are. Channels: color to gray by brightness, gray to color by three equal channels. Differentiable. Raises
-    ValueError for pictures of another form or with other numbers of channels.
+    Height and width are resized by antialiased bilinear interpolation, as `gia.data` resizes photos. Color becomes gray
+    by brightness, gray becomes color by three equal channels. The conversion is differentiable.
+
+    Args:
+        pictures: (N, c, h, w).
+        image_shape: (C, H, W) of the client.
+
+    Raises ValueError for pictures of another form or with other numbers of channels.
+
+    >>> import torch
+    >>> as_images(torch.ones(2, 3, 8, 8), (1, 4, 4)).shape
+    torch.Size([2, 1, 4, 4])
     """
     if pictures.dim() != 4:
         raise ValueError(f"decoder: expected images (N, C, H, W), got {tuple(pictures.shape)}")
-    channels, *sides = image_shape
+    channels, *size = image_shape
     if pictures.shape[1] == 3 and channels == 1:
         pictures = (pictures * pictures.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     elif pictures.shape[1] == 1 and channels == 3:
         pictures = pictures.expand(-1, 3, -1, -1)
     elif pictures.shape[1] != channels:
-        raise ValueError(f"decoder: its {pictures.shape[1]} channels do not turn into the client's {channels}")
-    if list(pictures.shape[2:]) != sides:
-        pictures = F.interpolate(pictures, size=tuple(sides), mode="bilinear", antialias=True)
+        raise ValueError(f"decoder: expected images with 1, 3 or {channels} channels, got {pictures.shape[1]}")
+    if list(pictures.shape[2:]) != size:
+        pictures = F.interpolate(pictures, size=tuple(size), mode="bilinear", antialias=True)
     return pictures
 
 
 class Decoders:
-    """One decoder with weights of its own in each trial, run for all trials at once.
+    """One decoder with separate weights in each trial, run for all trials at once.
 
     Args:
-        decoders: one per trial, equal but for their weights (`decoder_for`); or several times the same.
+        decoders: one per trial, equal except for their weights (`decoder_for`); or the same decoder several times.
         image_shape: (C, H, W) of the client.
 
     Attributes:
         weights: each parameter, (R, *its shape).
 
-    Batch normalization in train mode normalizes by the statistics of a trial's own batch, and keeps none.
+    Batch normalization in training mode uses the statistics of each trial's batch and does not store them.
     """
 
     def __init__(self, decoders: Sequence[nn.Module], image_shape: tuple[int, int, int]) -> None:
@@ -85,29 +94,29 @@ class Decoders:
     def __call__(self, weights: Sequence[Tensor], latents: Tensor, labels: Tensor) -> Tensor:
         """Weights (R, ...), latents (R, B, *latent_shape) and labels (R, B) -> images (R, B, C, H, W).
 
-        Raises ValueError for a decoder that cannot be run over trials, such as one that draws random numbers, and where
+        Raises ValueError for a decoder that cannot run over trials, such as one that draws random numbers, and where
         the first pictures are not in [0, 1].
         """
 
         def pictures(weights: list[Tensor], latents: Tensor, labels: Tensor) -> Tensor:
             inputs = (latents, labels) if self._labelled else (latents,)
-            found: Tensor = functional_call(self._decoder, dict(zip(self._names, weights, strict=True)), inputs)
-            return found
+            made: Tensor = functional_call(self._decoder, dict(zip(self._names, weights, strict=True)), inputs)
+            return made
 
         try:
-            found = vmap(pictures)(list(weights), latents, labels)
+            made = vmap(pictures)(list(weights), latents, labels)
         except RuntimeError as error:
-            raise ValueError(f"decoder: it cannot be run over trials by torch.func.vmap: {error}") from error
-        if not self._ranged and not bool((found >= 0).all() and (found <= 1).all()):
-            low, high = float(found.detach().min()), float(found.detach().max())
+            raise ValueError(f"decoder: expected one that torch.func.vmap can run, got an error: {error}") from error
+        if not self._ranged and not bool((made >= 0).all() and (made <= 1).all()):
+            low, high = float(made.detach().min()), float(made.detach().max())
             raise ValueError(f"decoder: expected images in [0, 1], got values from {low:.3g} to {high:.3g}")
-        self._ranged = True  # asked once: an accelerator would wait for the answer
-        images = as_images(found.flatten(0, 1), self._image_shape)
-        return images.view(*found.shape[:2], *self._image_shape)
+        self._ranged = True  # checked once, since the check waits for an accelerator
+        images = as_images(made.flatten(0, 1), self._image_shape)
+        return images.view(*made.shape[:2], *self._image_shape)
 
 
 def takes_labels(decoder: nn.Module) -> bool:
-    """Whether it is called as decoder(z, labels), and not as decoder(z)."""
+    """Whether the decoder is called as decoder(z, labels) and not as decoder(z)."""
     try:
         inspect.signature(decoder.forward).bind(None, None)
     except TypeError:
@@ -118,7 +127,7 @@ def takes_labels(decoder: nn.Module) -> bool:
 def draw_latents(decoder: nn.Module, batch_size: int, generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """(R, B, *latent_shape) from N(0, 1), one generator per trial."""
     shape = (batch_size, *decoder.latent_shape)  # type: ignore[misc]
-    # Drawn in float32 where the generator lives, then moved: one start for every device and dtype.
+    # Drawn in float32 on the generator's device, then moved: the same start for every device and dtype.
     drawn = [torch.randn(shape, generator=g, device=g.device, dtype=torch.float32) for g in generators]
     return torch.stack(drawn).to(like)
 
@@ -133,8 +142,8 @@ def matched(
 ) -> Point:
     """The objective of the decoded images, priors on them included, and its gradient with respect to the variables.
 
-    The victim is differentiated once, by the matching engine, to the images; from there to the variables it is one
-    backward pass through the decoders.
+    The matching engine differentiates the victim with respect to the images. One backward pass through the decoders
+    leads from the images to the variables.
     """
     leaves = [variable.detach().requires_grad_() for variable in variables]
     decoded = decode(leaves)
@@ -147,7 +156,7 @@ def matched(
 
 
 def reconstructions(images: Tensor, values: Tensor, problem: Matching) -> list[Reconstruction]:
-    """One per trial, from its best images (R, B, C, H, W) and their objective (R,)."""
+    """One reconstruction per trial, from its best images (R, B, C, H, W) and their objective (R,)."""
     labels = problem.labels
     return [
         Reconstruction(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gia.federated import LocalTraining, Observation
-from gia.models import keeping
+from gia.models import cached_net
 
 _FORMAT = "gia.Inverter/1"
 
@@ -21,7 +21,7 @@ _FORMAT = "gia.Inverter/1"
 class Inverter(nn.Module):
     """A multilayer perceptron from gradients to the images behind them (Wu et al., 2023, section 3).
 
-    Each parameter's gradient is divided by a scale of its own. With a hash, every entry is then added to one of
+    Each parameter's gradient is divided by its own scale. With a hash, every entry is then added to one of
     `hashed` buckets with a random sign; bucket and sign are drawn once. The result is scaled to norm 1 and every
     feature is standardized by the training pairs. `train_inverter` makes an inverter, `load` reads one.
 
@@ -145,12 +145,12 @@ class Inverter(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the inverter to one safetensors file, from which `load` restores it bit for bit."""
         tensors = {name: value.cpu() for name, value in self.state_dict().items()}
-        keeping.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
+        cached_net.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Inverter:
         """Read an inverter that `save` wrote. Raises ValueError for a safetensors file that holds none."""
-        state, facts = keeping.read(Path(path))
+        state, facts = cached_net.read(Path(path))
         if facts.pop("format", None) != _FORMAT:
             raise ValueError(f"path: expected a file of format {_FORMAT}, got {path}; Inverter.save writes one")
         if facts["local"] is not None:

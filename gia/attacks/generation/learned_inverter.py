@@ -22,8 +22,9 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
 from gia.federated.client import Loss, check_batch, check_labels
+from gia.federated.layers import batch_norm_layers
 from gia.federated.observation import shared_names
-from gia.models import keeping
+from gia.models import cached_net
 
 
 def _many(
@@ -172,10 +173,13 @@ def train_inverter(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if hashed is not None and hashed < 1:
         raise ValueError(f"hashed: expected at least 1 bucket, got {hashed}")
-    if not lr > 0 or not 0 < held_out < 1 or any(units < 1 for units in hidden):
-        raise ValueError(
-            f"lr, held_out, hidden: expected > 0, between 0 and 1, and >= 1, got {lr}, {held_out} and {tuple(hidden)}"
-        )
+    for name, got, right, wanted in (
+        ("lr", lr, lr > 0, "> 0"),
+        ("held_out", held_out, 0 < held_out < 1, "a share between 0 and 1"),
+        ("hidden", tuple(hidden), all(units >= 1 for units in hidden), "at least 1 unit per layer"),
+    ):
+        if not right:
+            raise ValueError(f"{name}: expected {wanted}, got {got}")
     apart = max(batch_size, round(held_out * len(images)))
     if len(images) - apart < batch_size:
         raise ValueError(f"images: expected at least {2 * batch_size}, for training and held out, got {len(images)}")
@@ -188,8 +192,8 @@ def train_inverter(
     if cache is not None:
         settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
         facts = [*settings, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
-        rooms = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
-        key = keeping.key(model, {"images": images, "labels": labels}, facts, rooms=rooms)
+        folders = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
+        key = cached_net.key(model, {"images": images, "labels": labels}, facts, folders=folders)
         path = Path(cache) / f"inverter-{key}.safetensors"
         if path.exists():
             return Inverter.load(path).to(like.device)
@@ -208,7 +212,7 @@ def train_inverter(
     _initialize(inverter, images.mean(0), source)
     order = torch.randperm(len(images), generator=source).to(like.device)
     parts = [(images[part], labels[part]) for part in (order[apart:], order[:apart])]
-    if local is None and not (training and _has_batch_norm(model)):
+    if local is None and not (training and batch_norm_layers(model)):
         known, unseen = (gradients_of_images(model, inverter, *part, loss=loss, training=training) for part in parts)
     else:
         known, unseen = (
@@ -286,7 +290,3 @@ def _matched_error(outputs: Tensor, images: Tensor) -> Tensor:
         chosen = torch.from_numpy(np.stack([linear_sum_assignment(pair, maximize=True)[1] for pair in alike]))
         images = images.take_along_dim(chosen.to(images.device)[:, :, None, None, None], 1)
     return (outputs - images).square().mean()
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())

@@ -1,9 +1,9 @@
-"""Pairs of a gradient and the images behind it, from a victim and images of the attacker's own."""
+"""Pairs of a gradient and the images behind it, made from the victim and the attacker's own images."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,10 @@ from torch.func import functional_call, grad, vmap
 from gia.attacks.generation.inverter import Inverter
 from gia.federated import LocalTraining, set_mode
 from gia.federated.client import Loss
+from gia.federated.local_sgd import local_sgd
 from gia.federated.observation import shared_names
 
-#: Numbers that the gradients computed at once may hold, and how many examples there are at most.
+#: Largest number of gradient entries, and of examples, that are computed at once.
 _AT_ONCE, _EXAMPLES = 2**22, 128
 
 _State = dict[str, Tensor]
@@ -23,11 +24,11 @@ _State = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Gradients as an inverter's buckets, of single images that can be put together, or of whole batches.
+    """Gradients as an inverter's buckets, of single images that can be averaged into batches, or of whole batches.
 
     Attributes:
         images: (N, C, H, W).
-        buckets: (N, features), one row an image; or (M, features), one row a batch.
+        buckets: (N, features), one row per image; or (M, features), one row per batch.
         members: (M, B) int64, the images of each batch; None where rows belong to images.
         batch_size: images of a pair.
     """
@@ -38,9 +39,9 @@ class Pairs:
     batch_size: int
 
     def drawn(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """About N pairs in a new order: the rows (P, R) whose mean is their gradient, the images (P, B) behind it.
+        """About N pairs in a new order: rows (P, R), whose mean is the pair's gradient, and its images (P, B).
 
-        Each image occurs once in a batch of its own making and in about B of them.
+        Each image occurs in about B pairs.
         """
         if self.members is not None:
             order = torch.randperm(len(self.members), generator=generator).to(self.members.device)
@@ -54,7 +55,7 @@ class Pairs:
 def gradients_of_images(
     model: nn.Module, inverter: Inverter, images: Tensor, labels: Tensor, *, loss: Loss, training: bool
 ) -> Pairs:
-    """A gradient for each image; that of a batch is their mean. An inverter without scales takes them from it."""
+    """A gradient for each image; a batch's gradient is their mean. It also sets the scales of a new inverter."""
     victim = _Victim(model, loss, training)
     each = torch.arange(len(images), device=images.device)[:, None]
     buckets = victim.buckets(inverter, victim.gradient, images, labels, each)
@@ -72,7 +73,7 @@ def gradients_of_batches(
     training: bool,
     generator: torch.Generator,
 ) -> Pairs:
-    """The gradient of each of about N random batches, or what `local` training on it, in a random order, sends."""
+    """The gradient of each of about N random batches, or the update of `local` training on it in a random order."""
     victim, count = _Victim(model, loss, training), inverter.batch_size
     whole = len(images) // count * count
     shuffles = [torch.randperm(len(images), generator=generator)[:whole] for _ in range(count)]
@@ -99,36 +100,31 @@ class _Victim:
         frozen = {name: p for name, p in state.items() if name not in self.shared}
         for layer in list(net.modules()):
             for name, part in layer.named_children():
-                if isinstance(part, nn.RReLU):  # vmap lacks it, even at its mean slope
+                if isinstance(part, nn.RReLU):  # vmap does not support it, even with the mean slope
                     setattr(layer, name, nn.LeakyReLU((part.lower + part.upper) / 2))
         if training:
             for layer in net.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # nothing is kept of a batch's statistics
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # batch statistics must not be stored
                     layer.track_running_stats = False
                     layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
-        def mean_loss(parameters: _State, images: Tensor, labels: Tensor) -> Tensor:
+        def mean_loss(parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
             return loss(functional_call(net, {**parameters, **frozen}, images), labels)
 
-        self._derivative: Callable[[_State, Tensor, Tensor], _State] = grad(mean_loss)
+        self._derivative: Callable[[Mapping[str, Tensor], Tensor, Tensor], _State] = grad(mean_loss)
 
     def gradient(self, images: Tensor, labels: Tensor) -> _State:
-        """Of the mean loss of one batch."""
+        """The gradient of the mean loss of one batch."""
         return self._derivative(self.shared, images, labels)
 
     def update(self, local: LocalTraining) -> Callable[[Tensor, Tensor], _State]:
-        """(epochs, B, C, H, W), (epochs, B) -> the weights before minus the weights after local SGD."""
+        """A function (images (epochs, B, C, H, W), labels (epochs, B)) -> weights before minus after local SGD."""
 
         def train(images: Tensor, labels: Tensor) -> _State:
-            now = dict(self.shared)
-            velocity = {name: torch.zeros_like(p) for name, p in now.items()}
-            for epoch in range(local.epochs):
-                for first in range(0, labels.shape[1], local.batch_size):
-                    step = slice(first, first + local.batch_size)
-                    slope = self._derivative(now, images[epoch, step], labels[epoch, step])
-                    velocity = {name: local.momentum * v + slope[name] for name, v in velocity.items()}
-                    now = {name: p - local.lr * velocity[name] for name, p in now.items()}
-            return {name: self.shared[name] - p for name, p in now.items()}
+            def gradient(weights: Mapping[str, Tensor], epoch: int, step: slice) -> _State:
+                return self._derivative(weights, images[epoch, step], labels[epoch, step])
+
+            return local_sgd(self.shared, gradient, images=labels.shape[1], local=local, fused=False)
 
         return train
 
@@ -140,17 +136,17 @@ class _Victim:
         labels: Tensor,
         chosen: Tensor,
     ) -> Tensor:
-        """The inverter's buckets of what is shared, (M, features); `chosen` (M, ...) are the images of each."""
+        """The inverter's buckets (M, features) of what is shared; `chosen` (M, ...) are the images of each row."""
         many = vmap(share)
         size = max(1, min(_EXAMPLES, _AT_ONCE // self.size))
-        found = []
+        buckets = []
         for part in torch.split(chosen, size):
             gradients = list(many(images[part], labels[part]).values())
-            if not bool(inverter.scales.any()):  # as the first part of the first pairs has them
+            if not bool(inverter.scales.any()):  # the first part of the first pairs sets them
                 sizes = torch.stack([g.flatten(1).square().sum(1).mean().sqrt() for g in gradients])
                 largest = sizes.max().clamp_min(torch.finfo(sizes.dtype).tiny)
-                # A gradient of rounding alone, as a bias before batch statistics has, must not count like the others.
+                # A gradient of rounding errors, such as that of a bias before batch statistics, must not be scaled up.
                 rounding = 100 * torch.finfo(sizes.dtype).eps * largest
                 inverter.scales.copy_(torch.where(sizes > rounding, sizes, largest))
-            found.append(inverter.buckets(gradients))
-        return torch.cat(found)
+            buckets.append(inverter.buckets(gradients))
+        return torch.cat(buckets)

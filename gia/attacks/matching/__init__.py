@@ -1,7 +1,7 @@
-"""Gradient matching, the one hot loop: the problem, its engines, update rules and the search.
+"""Gradient matching: the problem, its engines, update rules and the search loop.
 
-Every attack that compares gradients goes through here. A new attack chooses variables, an objective, priors, an update
-rule, a schedule and a constraint; `minimize` does the rest for all trials at once.
+Every attack that compares gradients uses this package. A new attack chooses variables, an objective, priors, an update
+rule, a schedule and a constraint; `minimize` runs the search for all trials at once.
 """
 
 from gia.attacks.matching.evolution import CMA

@@ -1,4 +1,4 @@
-"""Which engine evaluates a matching problem: `taps` where it is known to agree with `plain` and to be faster."""
+"""The choice of an engine for a matching problem: `taps` where it agrees with `plain` and is faster, else `plain`."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
 from gia.federated.client import Loss
 
-#: A single trial is left to `plain` unless the victim's parameters have more entries than this on average. Measured,
-#: time of taps over plain: LeNet (2 k) 1.5, ResNet-18 of width 16 (11 k) 1.3, ResNet-10 of width 32 (32 k) 1.1,
-#: ConvNet of width 64 (31 k) 1.0, ResNet-18 (180 k) 0.8, MLP (197 k) 0.5.
+#: `plain` evaluates a single trial unless the victim's parameters have more entries than this on average, since
+#: `taps` has a constant cost per layer.
 _LARGE = 50_000
 
-#: Objective (R,), its gradient to the images, and to soft labels.
-Found = tuple[Tensor, Tensor, Tensor | None]
+#: Objective (R,), and its gradients with respect to images and soft labels.
+_Evaluated = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Engine:
-    """The objective of chosen trials and its gradient, by the faster engine that can.
+    """The objective of chosen trials and its gradient, by the faster engine that supports them.
 
-    `plain` takes soft labels, simulated local training, a single trial of a small victim, and every victim for which
-    `taps` has no rule or another result: the log "gia" then says once why.
+    `plain` evaluates soft labels, simulated local training, a single trial of a small victim, and every victim for
+    which `taps` has no rule or a different result. In the last case the logger "gia" states the reason once.
 
     Args:
         victim: in the client's mode; its shared parameters require a gradient.
-        targets: observed gradients by name, one for each trial; restarts may share one.
-        memory: bytes that a step of `taps` may hold at its peak (`peak_bytes`); it takes so many trials at once as fit,
-            by a measured step of one and of two trials. None takes all of them. `plain` takes one at a time anyway.
+        targets: observed gradients by name, one per trial; restarts may share one.
+        memory: bytes that a step of `taps` may hold at its peak (`peak_bytes`). A measured step of one and of two
+            trials shows how many trials fit at once. None takes all of them. `plain` takes one at a time.
         forced: "plain" or "taps" for tests, None to choose.
 
     Raises ValueError where a single trial needs more than `memory`.
@@ -69,8 +68,8 @@ class Engine:
             self._stacked = [torch.stack([target[name] for target in distinct]) for name in names]
             self._cut: dict[range, list[Target]] = {}
 
-    def __call__(self, images: Tensor, labels: Tensor, trials: range) -> Found:
-        """At images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities of the chosen trials."""
+    def __call__(self, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
+        """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             if (taps := self._fast(images, labels, trials)) is not None:
                 return self._by_taps(taps, images, labels, trials)
@@ -83,16 +82,16 @@ class Engine:
         trials: range,
         mirrored: Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]] | None,
     ) -> Tensor:
-        """The objective (R,) alone; `mirrored` changes what a trial simulates before it is compared, one by one."""
+        """The objective (R,) alone; `mirrored` changes each trial's simulated gradient before it is compared."""
         if mirrored is None and (taps := self._fast(images, labels, trials)) is not None:
-            with sdpa_kernel(SDPBackend.MATH):  # the arithmetic that the engines were compared in
+            with sdpa_kernel(SDPBackend.MATH):  # the arithmetic in which the engines were compared
                 return torch.cat(
                     [
                         taps.values(self._chosen(trials[part]), images[part], labels[part])
                         for part in self._parts(taps, images, labels, trials)
                     ]
                 )
-        found = []
+        values = []
         for i, trial in enumerate(trials):
             target = self._targets[trial]
             gradients: Mapping[str, Tensor] = simulated(
@@ -101,11 +100,11 @@ class Engine:
             if mirrored is not None:
                 gradients = mirrored(trial, gradients)
             pairs = [(gradients[name], target[name]) for name in gradients]
-            found.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
-        return torch.stack(found).detach()
+            values.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
+        return torch.stack(values).detach()
 
     def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | None:
-        """The fast engine, where it is known to agree with `plain` and to be faster."""
+        """The fast engine where it agrees with `plain` and is faster, else None."""
         if labels.is_floating_point() or not (len(trials) > 1 or self._large or self._forced):
             return None
         if not self._tried:
@@ -113,28 +112,28 @@ class Engine:
                 self._try(images, labels)
         return self._taps
 
-    def _by_taps(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> Found:
+    def _by_taps(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
         parts = self._parts(taps, images, labels, trials)
-        found = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
-        values, to_images = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+        pairs = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
+        values, to_images = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
         return values, to_images, None
 
     def _parts(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> list[slice]:
-        """As many of the trials at once as the memory limit allows."""
+        """The trials in parts, each as large as the memory limit allows."""
         if self._memory is not None and not self._at_once:
             self._at_once = self._fitting(taps, images, labels, self._memory)
         size = self._at_once or len(trials)
         return [slice(first, first + size) for first in range(0, len(trials), size)]
 
     def _chosen(self, trials: range) -> list[Target]:
-        """Kept, since a search asks for the same trials at every step."""
+        """The targets of some trials, stored since a search asks for the same trials at every step."""
         if trials not in self._cut:
             chosen = slice(trials.start, trials.stop, trials.step)
             self._cut[trials] = [Target(one if len(one) == 1 else one[chosen]) for one in self._stacked]
         return self._cut[trials]
 
     def _fitting(self, taps: Taps, images: Tensor, labels: Tensor, memory: int) -> int:
-        """How many trials fit: the peak grows by the same amount with each."""
+        """The number of trials that fit, given that each adds the same amount to the peak."""
         trials = range(min(2, len(self._targets)))
         images, labels = images[:1].expand(2, *images.shape[1:]), labels[:1].expand(2, -1)
 
@@ -148,8 +147,8 @@ class Engine:
             raise ValueError(f"memory: expected at least {one} bytes, which one trial needs, got {memory}")
         return 1 + (memory - one) // (two - one) if two > one else 0
 
-    def _by_plain(self, images: Tensor, labels: Tensor, trials: range) -> Found:
-        found = [
+    def _by_plain(self, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
+        triples = [
             matching_gradient(
                 self._victim,
                 self._targets[trial],
@@ -161,15 +160,15 @@ class Engine:
             )
             for i, trial in enumerate(trials)
         ]
-        values, to_images, to_labels = zip(*found, strict=True)
+        values, to_images, to_labels = zip(*triples, strict=True)
         soft = [gradient for gradient in to_labels if gradient is not None]
         return torch.stack(values), torch.stack(to_images), torch.stack(soft) if soft else None
 
     def _try(self, like: Tensor, labels: Tensor) -> None:
         """Drop `taps` unless it agrees with `plain` on two trials.
 
-        This finds what no rule can see, such as a victim that mixes the images of a batch, and so those of trials. The
-        images are made up, since equal starts would hide that.
+        The comparison detects what no rule can see, such as a victim that mixes the images of a batch and therefore
+        those of trials. It uses random images, since equal starts would hide such mixing.
         """
         self._tried = True
         if self._taps is None:
@@ -180,14 +179,14 @@ class Engine:
         labels = labels[:1].expand(len(trials), -1)
         _, expected, _ = self._by_plain(images, labels, trials)
         try:
-            _, found = self._taps(self._chosen(trials), images, labels)
-        except (Unknown, RuntimeError, ValueError, TypeError, IndexError) as error:  # a victim may mind in many ways
+            _, fast = self._taps(self._chosen(trials), images, labels)
+        except (Unknown, RuntimeError, ValueError, TypeError, IndexError) as error:  # victims may fail in many ways
             self._drop(f"{type(error).__name__}: {error}")
             return
         self._cut.clear()  # no search asks for these trials
-        apart = (found - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
-        if not apart <= 3e-2:  # float32 may honestly differ by 3e-3 at a kink of ReLU; mixed trials differ by about 1
-            self._drop(f"{apart:.1e} apart on a made-up batch")
+        apart = (fast - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
+        if not apart <= 3e-2:  # float32 may differ by 3e-3 at a kink of ReLU; mixed trials differ by about 1
+            self._drop(f"{apart:.1e} apart on a random batch")
 
     def _drop(self, reason: str) -> None:
         self._taps = None

@@ -1,4 +1,4 @@
-"""CMA-ES as an update rule: a search that needs the objective alone, for the `cma` package's ask and tell."""
+"""CMA-ES as an update rule: a search by the objective alone, built on the `cma` package."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ from gia.errors import not_installed
 class CMA:
     """Covariance matrix adaptation (Hansen, 2016, "The CMA Evolution Strategy: A Tutorial"), one strategy per trial.
 
-    The variable's value is the first mean and is not evaluated: the variable is moved to the first candidate at once. A
-    step evaluates the candidates where the variables are and moves on to the next of their generation, so that s steps
-    and the loop's last evaluation spend a budget of s + 1. Gradients in the `Point` are not read.
+    The start is the first mean. It is not evaluated: the variable moves to the first candidate immediately. Each step
+    evaluates the current candidate and moves to the next, so s steps and the loop's last evaluation spend a budget of
+    s + 1. Gradients in the `Point` are not read.
 
     Args:
-        deviation: of the first generation, in every entry.
+        deviation: standard deviation of the first generation, in every entry.
         population: candidates of a generation.
-        bound: every entry of a candidate lies in [-bound, bound], by the package's smooth transform; None sets none.
-        generators: one per trial; all of its randomness.
+        bound: every entry of a candidate lies in [-bound, bound], by the package's smooth transform; None for no bound.
+        generators: one per trial, the only source of randomness.
+
+    >>> import torch
+    >>> from gia.attacks.matching import Point, minimize
+    >>> rule = CMA(1.0, population=8, bound=None, generators=[torch.Generator().manual_seed(0)])
+    >>> def evaluate(variables, trials):
+    ...     return Point(variables[0].square().sum(1), [])
+    >>> bool(minimize(evaluate, [torch.ones(1, 2)], steps=100, update=rule).values < 0.1)
+    True
     """
 
     deviation: float
@@ -55,11 +63,11 @@ class CMA:
 
 
 class _Strategy:
-    """The search of one trial; `candidate` is what it wants to have evaluated next."""
+    """The search of one trial; `candidate` is the next point to evaluate."""
 
     def __init__(self, rule: CMA, mean: Tensor, generator: torch.Generator) -> None:
         try:
-            import cma  # takes a second, of which most is matplotlib
+            import cma  # imported here, since it takes a second (mostly matplotlib)
         except ModuleNotFoundError as error:
             raise not_installed("cma", "the CMA-ES search of ggl", "ggl") from error
 
@@ -72,8 +80,8 @@ class _Strategy:
         options: dict[str, Any] = {
             "popsize": rule.population,
             "randn": normal,
-            "seed": np.nan,  # leaves numpy's global state alone
-            "verbose": -10,  # and reads no file of signals
+            "seed": np.nan,  # does not touch numpy's global state
+            "verbose": -10,  # does not read a file of signals
             "verb_log": 0,
         }
         if rule.bound is not None:
@@ -88,7 +96,7 @@ class _Strategy:
         return self._asked[len(self._values)]
 
     def tell(self, value: float) -> None:
-        """Of the candidate; the last of a generation makes the next one."""
+        """Record the value of the candidate; the last value of a generation starts the next one."""
         self._values.append(value)
         if len(self._values) == len(self._asked):
             self._strategy.tell(self._asked, self._values)

@@ -1,7 +1,7 @@
-"""The gradients of R trials beside their targets: the sums that objectives see, and V, the way in which these fall.
+"""The gradients of R trials and their targets: the sums that objectives use, and the direction V = dD/dg.
 
-With a and b from the objective, dD/dg = a*g + b*t =: V. A gradient is `Full`, or `Factored` where it is a product of so
-few columns that it is cheaper never to form it: in ResNet-18 at one image those are 10 of 11 million parameters.
+With a and b from the objective, dD/dg = a*g + b*t =: V. A gradient is `Full`, or `Factored` where it is a product of
+few columns and not forming it is cheaper, as for most parameters of a ResNet at one image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gia.attacks.objectives import Agreement
 
 
 class Target:
-    """t of one parameter, (R, *shape) or (1, *shape) for all trials, and what is computed from it but once."""
+    """t of one parameter, (R, *shape) or (1, *shape) for all trials, and what is computed from it only once."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
@@ -49,7 +49,7 @@ class Gradient(Protocol):
 
 
 class Full:
-    """g (R, *shape), formed."""
+    """g (R, *shape) as a tensor."""
 
     def __init__(self, value: Tensor, target: Target) -> None:
         self._value, self._target = value, target.value
@@ -65,7 +65,7 @@ class Full:
         return _dot(apart, apart)
 
     def direction(self, a: Tensor, b: Tensor) -> Tensor:
-        """V, for a and b (R,). It overwrites g, which is not needed again."""
+        """V, for a and b (R,). Overwrites g, which is not needed again."""
         shape = (-1, *[1] * (self._value.dim() - 1))
         return self._value.mul_(a.view(shape)).addcmul_(self._target, b.view(shape))
 
@@ -77,7 +77,7 @@ class Factored:
         self._tap, self._target = tap, target
         self._c, self._d = factors
         self._tc = _each(target.matrix, self._c)
-        # In float64, since <D'D, C'C> cancels where g is small against its terms.
+        # In float64, since <D'D, C'C> cancels where g is small compared with its terms.
         c, d = self._c.double(), self._d.double()
         self._cc, self._dd = c.mT @ c, d.mT @ d
 
@@ -104,7 +104,7 @@ class Factored:
 
 def _each(matrices: Tensor, columns: Tensor) -> Tensor:
     """A matrix (R, n, k), or (1, n, k) for all, times columns (R, k, M)."""
-    if len(matrices) < len(columns):  # one product: a batched one would copy the matrix for each trial
+    if len(matrices) < len(columns):  # one product, since a batched one copies the matrix for each trial
         together = _product(matrices[0], columns.transpose(0, 1).flatten(1))
         return together.view(len(together), len(columns), -1).transpose(0, 1)
     if not _by_convolution(matrices[0]):
@@ -112,30 +112,30 @@ def _each(matrices: Tensor, columns: Tensor) -> Tensor:
     return torch.stack([_product(*pair) for pair in zip(matrices, columns, strict=True)])
 
 
-#: Images below which torch, on one thread, hands a convolution with a 1x1 kernel to MKL.
+#: Below this many images torch runs a 1x1 convolution in MKL (on one thread), which is slow here.
 _IMAGES = 16
 
 
 def _by_convolution(matrix: Tensor) -> bool:
-    """Whether it pays to multiply a matrix (n, k) by oneDNN.
+    """Whether oneDNN multiplies a matrix (n, k) faster than MKL.
 
-    MKL held to one result on every processor (MKL_CBWR=COMPATIBLE) takes 2.5 to 4 times as long for large ones.
+    MKL with the same result on every processor (MKL_CBWR=COMPATIBLE) takes 2.5 to 4 times as long for large matrices.
     """
     large = len(matrix) % _IMAGES == 0 and matrix.numel() >= 2**16
     return large and matrix.dtype == torch.float32 and matrix.device.type == "cpu"
 
 
 def _product(matrix: Tensor, columns: Tensor) -> Tensor:
-    """(n, k) times (k, M); as a convolution whose pixels are the rows, k channels each."""
+    """(n, k) times (k, M), for large matrices as a convolution whose pixels are the rows, with k channels each."""
     if not _by_convolution(matrix):
         return matrix @ columns
     pixels = matrix.view(_IMAGES, -1, 1, matrix.shape[1]).permute(0, 3, 1, 2)
-    found = F.conv2d(pixels, columns.mT[:, :, None, None])
-    return found.permute(0, 2, 3, 1).reshape(len(matrix), -1)
+    product = F.conv2d(pixels, columns.mT[:, :, None, None])
+    return product.permute(0, 2, 3, 1).reshape(len(matrix), -1)
 
 
 class Sums(Agreement):
-    """`Agreement` of all trials, with sums (R, P) in float64, which notes the sums that an objective asks for."""
+    """`Agreement` of all trials, with sums (R, P) in float64. It records which sums an objective uses."""
 
     def __init__(self, gradients: dict[str, Gradient], targets: Sequence[Target], trials: int) -> None:
         super().__init__(list(gradients), [], [])
@@ -161,14 +161,14 @@ class Sums(Agreement):
         """a and b, each (R, P), with d(values)/dg = a*g + b*t."""
         asked = [name for name in ("inner", "squared", "difference") if name in self.__dict__]
         leaves = [self.__dict__[name] for name in asked]
-        found = torch.autograd.grad(values.sum(), leaves, allow_unused=True, materialize_grads=True)
+        derivatives = torch.autograd.grad(values.sum(), leaves, allow_unused=True, materialize_grads=True)
         slope = dict.fromkeys(("inner", "squared", "difference"), torch.zeros_like(leaves[0]))
-        slope |= dict(zip(asked, found, strict=True))
+        slope |= dict(zip(asked, derivatives, strict=True))
         return 2 * (slope["squared"] + slope["difference"]), slope["inner"] - 2 * slope["difference"]
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Sum of products of each trial in float64; within a row of a weight torch's pairwise float32 sum loses nothing."""
+    """Sum of products per trial in float64; within a row of a weight torch's pairwise float32 sum is exact enough."""
     products = left * right
     rows = products.flatten(2).sum(2) if products.dim() > 2 else products.flatten(1)
     return rows.sum(1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What parameters do in a layer, z = W * x + b, and the derivatives of it that gradient matching needs.
+"""Layers z = W * x + b as functions of their parameters, with the derivatives that gradient matching needs.
 
 The product * is linear in W and in x: a convolution, a matrix product, a scale. With d = dL/dz,
 
@@ -8,11 +8,11 @@ The product * is linear in W and in x: a convolution, a matrix product, a scale.
     along        V * x + v        the derivative of z along a direction (V, v) of the parameters
     back_along   V' * d           the derivative of dL/dx along the same direction
 
-The third derivative, in x and d at once, is none of them: aten's double backward of a convolution computes it in vain.
+aten's double backward of a convolution also computes the mixed derivative in x and d, which is not needed.
 
-The B images of each of R trials are interleaved: image b of trial r lies at b*R + r. Then (B*R, C, H, W) is, without a
-copy, also (B, R*C, H, W): a convolution with a kernel per trial is one grouped convolution, and batch statistics per
-trial are those of R*C channels.
+The B images of each of R trials are interleaved: image b of trial r has index b*R + r. So (B*R, C, H, W) can be viewed,
+without a copy, as (B, R*C, H, W): a convolution with one kernel per trial is one grouped convolution, and batch
+statistics per trial are those of R*C channels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 class Layer(ABC):
     """One use of a weight and a bias.
 
-    Directions V and v are (R, *shape), one for each trial, or (1, *shape), one for all.
+    Directions V and v are (R, *shape), one per trial, or (1, *shape), one for all.
 
     Attributes:
         trials: R.
@@ -73,15 +73,15 @@ class Layer(ABC):
         return outputs if self.weight is None else self.back_along(outputs, self.weight[None], shape)
 
     def factors(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor] | None:
-        """C (R, K, M) and D (R, O, M) with dL/dW = D C', where M is so small that the product is not worth forming."""
+        """C (R, K, M) and D (R, O, M) with dL/dW = D C', where M is small enough that this is cheaper."""
         return None
 
     def to_outputs(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
-        """(R, O, M), laid out as D, as an output; the adjoint of how D came from d."""
+        """(R, O, M), in the layout of D, as an output: the adjoint of the map from d to D."""
         raise TypeError(f"{type(self).__name__} has no factors")
 
     def to_inputs(self, columns: Tensor, shape: Sequence[int]) -> Tensor:
-        """(R, K, M), laid out as C, as an input; the adjoint of how C came from x."""
+        """(R, K, M), in the layout of C, as an input: the adjoint of the map from x to C."""
         raise TypeError(f"{type(self).__name__} has no factors")
 
     def side_by_side(self, values: Tensor, count: int | None = None) -> Tensor:
@@ -94,9 +94,9 @@ class Layer(ABC):
         return values.reshape(-1, self.trials, *values.shape[1:])
 
 
-#: Backwards to fewer channels than this, with a stride, oneDNN is slow: it works on blocks of eight.
+#: With a stride, oneDNN's backward pass to fewer input channels than this is slow: it handles eight at a time.
 _NARROW = 8
-#: dL/dW is kept in factors if they have at most this share of its rows.
+#: dL/dW stays factored if the factors have at most this share of its rows.
 _THIN = 1 / 4
 
 
@@ -129,8 +129,8 @@ class Convolution(Layer):
             return bias.repeat(shape[0] // len(bias), 1)[:, :, None, None].expand(shape)
         sides, flat = self.side_by_side(inputs, len(weight)), None if bias is None else bias.flatten()
         groups = len(weight) * self.groups
-        found = F.conv2d(sides, weight.flatten(0, 1), flat, self.stride, self.padding, self.dilation, groups)
-        return found.view(shape)
+        changed = F.conv2d(sides, weight.flatten(0, 1), flat, self.stride, self.padding, self.dilation, groups)
+        return changed.view(shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
         if self._by_columns:
@@ -168,7 +168,7 @@ class Convolution(Layer):
         return narrow and max(self.stride) > 1 and self.weight.device.type == "cpu"
 
     def _columns(self, inputs: Tensor) -> Tensor:
-        """(N, C*kernel, positions) as F.unfold has it, in a third of its time: one strided copy."""
+        """(N, C*kernel, positions) as F.unfold returns it, three times as fast: one strided copy."""
         (top, left), (down, right), (high, wide) = self.padding, self.stride, self.weight.shape[2:]
         padded = F.pad(inputs, (left, left, top, top))
         image, channel, row, column = padded.stride()
@@ -185,8 +185,8 @@ class Convolution(Layer):
         return F.fold(columns, (shape[2], shape[3]), kernel, self.dilation, self.padding, self.stride)
 
     def _backward(self, outputs: Tensor, inputs: Tensor, weight: Tensor, trials: int, which: int) -> Tensor:
-        # torch.nn.grad would do, but it copies a made-up tensor of the wanted shape.
-        found: Tensor = torch.ops.aten.convolution_backward(
+        # torch.nn.grad computes the same, but copies an expanded tensor of the wanted shape.
+        gradient: Tensor = torch.ops.aten.convolution_backward(
             outputs,
             inputs,
             weight,
@@ -199,12 +199,12 @@ class Convolution(Layer):
             trials * self.groups,
             [which == 0, which == 1, False],
         )[which]
-        return found
+        return gradient
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(Layer):
-    """x @ W.T + b over the last dimension of (images, ..., features); an image may be several leading rows.
+    """x @ W.T + b over the last dimension of (images, ..., features). One image may fill several rows.
 
     Attributes:
         batch: B.
@@ -225,8 +225,8 @@ class Dense(Layer):
         if weight is not None and len(weight) == 1 and bias is None:
             return F.linear(inputs, weight[0])
         rows = self._rows(inputs)
-        found = rows.new_zeros(self.trials, rows.shape[1], shape[-1]) if weight is None else rows @ weight.mT
-        return self._images(found if bias is None else found + bias[:, None], shape)
+        changed = rows.new_zeros(self.trials, rows.shape[1], shape[-1]) if weight is None else rows @ weight.mT
+        return self._images(changed if bias is None else changed + bias[:, None], shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
         if len(direction) == 1:
@@ -253,10 +253,10 @@ class Dense(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Layer):
-    """x * W + b entry by entry: the affine part of a normalization, a layer scale or, without W, an addition.
+    """x * W + b, entrywise: the affine part of a normalization, a layer scale or, without W, an addition.
 
     Attributes:
-        shape: of W and b against one image, such as (C, 1, 1).
+        shape: of W and b broadcast against one image, such as (C, 1, 1).
     """
 
     shape: tuple[int, ...]
@@ -276,8 +276,8 @@ class Scale(Layer):
         if weight is None:
             assert bias is not None
             return bias.expand_as(self.apart(inputs)).reshape(shape)
-        found = self.apart(inputs) * weight
-        return (found if bias is None else found.add_(bias)).view(shape)
+        changed = self.apart(inputs) * weight
+        return (changed if bias is None else changed.add_(bias)).view(shape)
 
     def back_along(self, outputs: Tensor, direction: Tensor, shape: Sequence[int]) -> Tensor:
         return (self.apart(outputs) * direction.view(self._spread(direction, outputs))).view(shape)
@@ -295,7 +295,7 @@ class Scale(Layer):
 class FixedNormalization(Layer):
     """Batch normalization by running statistics, (x - mean) / sqrt(variance + eps) * W + b.
 
-    A `Scale` of normalized inputs would do; aten's kernels take one pass over memory where that takes two.
+    A `Scale` of normalized inputs computes the same; aten's kernels pass over memory once, a `Scale` twice.
     """
 
     mean: Tensor
@@ -315,7 +315,7 @@ class FixedNormalization(Layer):
     def gradients(self, inputs: Tensor, outputs: Tensor, names: Names) -> Pair:
         mean, variance = self.mean.repeat(self.trials), self.variance.repeat(self.trials)
         wanted = [False, *(name is not None for name in names)]
-        # Contiguous, since torch 2.14 is wrong where a single image's derivative is laid out by channels last.
+        # Contiguous, since torch 2.14 is wrong where the derivative of a single image is in channels-last layout.
         sides = self.side_by_side(outputs).contiguous(), self.side_by_side(inputs).contiguous()
         _, weight, bias = torch.ops.aten.native_batch_norm_backward(
             *sides, None, mean, variance, None, None, False, self.eps, wanted

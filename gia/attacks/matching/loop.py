@@ -12,7 +12,7 @@ from torch import Tensor
 from gia.attacks.matching.updates import Evaluate, Point, UpdateRule
 from gia.attacks.schedules import Schedule, constant
 
-#: On an accelerator the finiteness of the objective is read back this seldom, so that steps are not synchronized.
+#: Steps between checks of the objective on an accelerator, where each check waits for the device.
 _CHECK_EVERY = 100
 
 
@@ -21,7 +21,14 @@ class Interrupted(UserWarning):
 
 
 class Progress(NamedTuple):
-    """What a callback sees before each step: the step from 0, their number, the best objective (R,) and variables."""
+    """What a callback gets before each step.
+
+    Attributes:
+        step: number of the next step, from 0.
+        steps: number of steps.
+        best: (R,) least objective so far; infinite before the first step.
+        variables: the search variables as they are, each (R, ...).
+    """
 
     step: int
     steps: int
@@ -46,10 +53,10 @@ def minimize(
     constraint: Callable[[Sequence[Tensor]], None] | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Found:
-    """Move `start` for `steps` steps and return, per trial, the best point that was evaluated.
+    """Search from `start` for `steps` steps and return, per trial, the best point that was evaluated.
 
     Args:
-        evaluate: objective and gradients of the chosen trials; the last point is evaluated too, so zero steps cost one
+        evaluate: objective and gradients of the chosen trials. The last point is evaluated too, so zero steps cost one
             evaluation and return the start.
         start: search variables, each (R, ...); not changed.
         update: the rule that moves them.
@@ -57,8 +64,17 @@ def minimize(
         constraint: applied in place after each step, such as the clamp to a box.
         callback: called before each step.
 
-    Raises FloatingPointError naming the step when the objective is not finite. A keyboard interrupt ends the search
-    with the warning `Interrupted`, and the best points so far are returned.
+    Returns the best points. Raises ValueError for negative `steps`, and FloatingPointError with the step where the
+    objective is not finite. A keyboard interrupt ends the search with the warning `Interrupted`; the best points so far
+    are then returned.
+
+    >>> import torch
+    >>> from gia.attacks.matching import Adam, Point, minimize
+    >>> def evaluate(variables, trials):
+    ...     return Point(variables[0].square().sum(1), [2 * variables[0]])
+    >>> best = minimize(evaluate, [torch.ones(1, 3)], steps=50, update=Adam(0.1, signed=False))
+    >>> bool(best.values < 1e-2)
+    True
     """
     if steps < 0:
         raise ValueError(f"steps: expected at least 0, got {steps}")
@@ -90,7 +106,7 @@ def minimize(
 
 
 class _Best:
-    """The best point of each trial so far. Nothing here waits for an accelerator except `check`."""
+    """The best point of each trial so far. Only `check` waits for an accelerator."""
 
     def __init__(self, variables: Sequence[Tensor]) -> None:
         self.variables = [variable.clone() for variable in variables]
@@ -104,14 +120,14 @@ class _Best:
         own = self.values[trials]
         better = values < own
         own.copy_(torch.where(better, values, own))
-        for kept, variable in zip(self.variables, variables, strict=True):
-            mask, own = better.view(-1, *[1] * (variable.dim() - 1)), kept[trials]
+        for best, variable in zip(self.variables, variables, strict=True):
+            mask, own = better.view(-1, *[1] * (variable.dim() - 1)), best[trials]
             own.copy_(torch.where(mask, variable, own))
 
     def check(self, step: int) -> None:
         if bool(self._broken.any()):
             trials = self._broken.nonzero().flatten().tolist()
             raise FloatingPointError(
-                f"the objective is not finite at step {step} in trial {trials[0]} of {len(self._broken)}; "
-                "a smaller step size (lr) or another start may help"
+                f"objective: expected a finite value, got one that is not finite at step {step} in trial {trials[0]} "
+                f"of {len(self._broken)}; a smaller step size (lr) or another start may help"
             )

@@ -1,4 +1,4 @@
-"""How much memory a computation holds at its peak, counted tensor by tensor and so the same on every device."""
+"""The peak memory of a computation, counted by tensors and therefore the same on every device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def peak_bytes(computation: Callable[[], object]) -> int:
-    """The most bytes that tensors made by `computation` hold at once; what a kernel holds for itself is not seen."""
+    """The most bytes that tensors made by `computation` hold at once. Memory inside kernels is not counted.
+
+    >>> import torch
+    >>> peak_bytes(lambda: torch.zeros(1000) + 1)
+    8000
+    """
     counter = _Counter()
     with counter:
         computation()
@@ -20,7 +25,7 @@ def peak_bytes(computation: Callable[[], object]) -> int:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds each new storage when an operation returns it, and takes it off when it is freed."""
+    """Adds each new storage when an operation returns it, and subtracts it when it is freed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -32,12 +37,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = {id(one.untyped_storage()) for one in _tensors((args, kwargs))}
-        found = func(*args, **(kwargs or {}))
-        for one in _tensors(found):
+        result = func(*args, **(kwargs or {}))
+        for one in _tensors(result):
             storage = one.untyped_storage()
             if id(storage) not in given and id(storage) not in self._known:
                 self._add(storage)
-        return found
+        return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()

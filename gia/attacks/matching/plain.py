@@ -1,4 +1,4 @@
-"""The plain engine: the matching loss by double backward, one trial at a time. The oracle for every faster one."""
+"""The plain engine: the matching loss by double backward, one trial at a time. Faster engines are tested against it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.func import functional_call
 from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
 from gia.federated.client import Loss
+from gia.federated.local_sgd import local_sgd
 
 
 def matching_gradient(
@@ -37,9 +38,9 @@ def matching_gradient(
     labels = labels.detach().requires_grad_(soft)
     gradients = simulated(victim, targets, images, labels, loss=loss, local=local, create_graph=True)
     value = objective(Agreement(list(gradients), list(gradients.values()), [targets[name] for name in gradients]))
-    # Only the images (and soft labels) are asked for, so the weights' second derivatives are never formed.
-    found = torch.autograd.grad(value, [images, labels] if soft else [images])
-    return value.detach(), found[0], found[1] if soft else None
+    # Only gradients to the images (and soft labels) are asked for: second derivatives to the weights are never formed.
+    derivatives = torch.autograd.grad(value, [images, labels] if soft else [images])
+    return value.detach(), derivatives[0], derivatives[1] if soft else None
 
 
 def simulated(
@@ -52,13 +53,13 @@ def simulated(
     local: LocalTraining | None,
     create_graph: bool = False,
 ) -> dict[str, Tensor]:
-    """What a client with these images would share of the named parameters: its gradient, or its update."""
+    """The gradient, or the update of local training, that a client with these images would share."""
     parameters = {name: p for name, p in victim.named_parameters() if name in names}
     if local is not None:
         return _simulated_update(victim, parameters, images, labels, loss, local, create_graph)
     value = loss(victim(images), labels)
-    found = torch.autograd.grad(value, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
-    return dict(zip(parameters, found, strict=True))
+    gradients = torch.autograd.grad(value, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(parameters, gradients, strict=True))
 
 
 def _simulated_update(
@@ -75,14 +76,12 @@ def _simulated_update(
     The client's order of data is unknown to an attacker: the candidates are taken as they stand in every epoch, so
     candidate i plays the image that the client had in place i.
     """
-    weights, velocity = dict(start), {name: torch.zeros_like(p) for name, p in start.items()}
-    for _ in range(local.epochs):
-        for chosen in torch.split(torch.arange(len(images), device=images.device), local.batch_size):
-            value = loss(functional_call(victim, weights, (images[chosen],)), labels[chosen])
-            steps = torch.autograd.grad(
-                value, list(weights.values()), create_graph=create_graph, materialize_grads=True
-            )
-            for (name, weight), step in zip(list(weights.items()), steps, strict=True):
-                velocity[name] = local.momentum * velocity[name] + step
-                weights[name] = weight - local.lr * velocity[name]
-    return {name: start[name] - weight for name, weight in weights.items()}
+    order = torch.arange(len(images), device=images.device)
+
+    def gradient(weights: Mapping[str, Tensor], _: int, places: slice) -> dict[str, Tensor]:
+        chosen = order[places]
+        value = loss(functional_call(victim, dict(weights), (images[chosen],)), labels[chosen])
+        slopes = torch.autograd.grad(value, list(weights.values()), create_graph=create_graph, materialize_grads=True)
+        return dict(zip(weights, slopes, strict=True))
+
+    return local_sgd(start, gradient, images=len(images), local=local, fused=False)

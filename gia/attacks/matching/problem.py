@@ -1,4 +1,4 @@
-"""The matching problem of several trials: victims and targets checked and set up once, evaluated at every step."""
+"""The matching problem of several trials: set up and checked once, evaluated at every step."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gia.attacks.objectives import Objective
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 
-#: What a client does to what it shares, such as a defence of `gia.defenses`.
+#: A client's defense, which changes what it shares: Observation -> Observation.
 Mirror = Callable[[Observation], Observation]
 
 
 class Evaluation(NamedTuple):
-    """One evaluation of R trials: the objective (R,), its gradient to the images, and to soft labels."""
+    """One evaluation of R trials: the objective (R,), and its gradients with respect to images and soft labels."""
 
     values: Tensor
     images: Tensor
@@ -30,24 +30,35 @@ class Evaluation(NamedTuple):
 
 
 class Matching:
-    """D(g*, g(x, y)) for R trials on one victim, each with its own target, and the gradient with respect to x.
+    """D(g*, g(x, y)) for R trials on one victim, each with its own target g*, and the gradient with respect to x.
 
     Args:
-        model: as sent to the clients. A copy is attacked; the model itself is left alone.
+        model: as sent to the clients. A copy is attacked; the model itself does not change.
         observations: one per trial, alike in form (`gia.attacks.trials.check_trials`).
         objective: how gradients are compared.
         loss: the client's training loss, (logits, labels) -> scalar.
-        memory: bytes that a step over many trials may hold; None sets no limit. Trials are then taken in parts.
+        memory: bytes that a step may hold at its peak; more trials than fit are evaluated in parts. None sets no limit.
         engine: "plain" or "taps", for tests only; None chooses (`gia.attacks.matching.engines`).
 
     Attributes:
         image_shape, batch_size, classes: of every trial.
         labels: (R, B) int64, None if the observations hold none.
         reference: a parameter, for dtype and device.
-        evaluations: gradients of the victim's loss computed so far, per trial; a simulated local step is one.
+        evaluations: gradients of the victim's loss computed so far, per trial; a simulated local step counts as one.
 
-    Raises ValueError for labels that the model has no logit for, images that it does not take, or an observed gradient
-    that is zero in every entry: nothing can be matched to it, and whatever a search returns is no evidence.
+    Raises ValueError for labels without a logit, images that the model does not take, and an observed gradient that is
+    zero in every entry, to which nothing can be matched.
+
+    >>> import torch, gia
+    >>> from gia.attacks.objectives import Cosine
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> image, label = torch.rand(1, 3, 4, 4, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, image, label, reveal=("labels",))
+    >>> problem = Matching(model, [observation], objective=Cosine(), loss=torch.nn.functional.cross_entropy)
+    >>> at_the_image = problem(image[None], problem.labels)
+    >>> at_the_image.values.abs().max().item() < 1e-5, problem.evaluations
+    (True, [1])
     """
 
     def __init__(
@@ -63,7 +74,7 @@ class Matching:
         first = observations[0]
         targets = [observation.gradients for observation in observations]
         if empty := [i for i, target in enumerate(targets) if not any(bool(g.any()) for g in target.values())]:
-            raise ValueError(f"gradients: every entry is zero in observation {empty[0]}, so there is nothing to match")
+            raise ValueError(f"gradients: expected an entry other than 0, got zeros in trial {empty[0]}")
         victim = set_mode(copy.deepcopy(model), first.training)
         for name, parameter in victim.named_parameters():
             parameter.requires_grad_(name in first.gradients)
@@ -93,17 +104,17 @@ class Matching:
     def __call__(self, images: Tensor, labels: Tensor, *, trials: slice = slice(None)) -> Evaluation:
         """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
         chosen = range(len(self))[trials]
-        found = Evaluation(*self._engine(images, labels, chosen))
+        evaluation = Evaluation(*self._engine(images, labels, chosen))
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
-        return found
+        return evaluation
 
     def values(
         self, images: Tensor, labels: Tensor, *, trials: slice = slice(None), mirror: Sequence[Mirror] = ()
     ) -> Tensor:
-        """The objective (R,) alone, in half the time: no gradient to the images is formed.
+        """The objective (R,) alone, in half the time: no gradient with respect to the images is formed.
 
-        What is simulated passes through each of `mirror`, in order, before it is compared, as the client's own did.
+        The simulated gradient passes through each function of `mirror`, in order, before the comparison.
         """
         chosen = range(len(self))[trials]
         for trial in chosen:
@@ -123,6 +134,6 @@ class Matching:
 
 
 def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:
-    """Number of logits, by a forward pass in evaluation mode, which also proves that the model takes such images."""
-    probe = set_mode(copy.deepcopy(model), False)
-    return logits_of(probe, reference.new_zeros(1, *image_shape)).shape[1]
+    """Number of logits, by a forward pass in evaluation mode, which also shows that the model takes such images."""
+    victim = set_mode(copy.deepcopy(model), False)
+    return logits_of(victim, reference.new_zeros(1, *image_shape)).shape[1]

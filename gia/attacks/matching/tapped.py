@@ -1,8 +1,8 @@
-"""Parameters that see how they are used: each use becomes a `Layer` whose input and output derivative are recorded.
+"""Parameters that record their use: each use becomes a `Layer` whose input and output derivative are recorded.
 
-A victim with `Tapped` parameters runs as it is, modules and functional calls alike. Torch hands every function that
-gets a tapped parameter to `Tapped.__torch_function__`; `_RULES` knows what the common ones do with it, and a matched
-parameter anywhere else raises `Unknown`.
+A victim with `Tapped` parameters runs unchanged, with modules and functional calls. Torch passes every function that
+gets a tapped parameter to `Tapped.__torch_function__`; `_RULES` has a rule for the common ones, and a matched parameter
+in any other function raises `Unknown`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gia.attacks.matching.layers import Convolution, Dense, FixedNormalization, 
 
 
 class Unknown(Exception):
-    """A parameter is used in a way that has no rule here."""
+    """A parameter is used in a way for which there is no rule."""
 
 
 class Tap(NamedTuple):
-    """A layer, its input x and dL/dz of its output; both hold their place in the graph."""
+    """A layer, its input x and dL/dz of its output; both are part of the graph."""
 
     layer: Layer
     inputs: Tensor
@@ -32,10 +32,10 @@ class Tap(NamedTuple):
 
 
 class Tape:
-    """What the layers leave behind in one forward and one backward pass over R interleaved trials of B images.
+    """A record of the layers in one forward and one backward pass over R interleaved trials of B images.
 
-    All layers depend on a leaf, the anchor. A backward pass towards it visits every layer, but computes no gradient of
-    the images, which nobody needs yet.
+    All layers depend on a leaf, the anchor. A backward pass towards it visits every layer, but does not compute the
+    gradient with respect to the images, which is not needed yet.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class Tape:
 
     @contextmanager
     def over(self, trials: int, batch: int) -> Iterator[Tape]:
-        """For passes over so many images."""
+        """A context for passes over `trials` x `batch` images."""
         self.trials, self.batch = trials, batch
         try:
             yield self
@@ -55,18 +55,18 @@ class Tape:
     def apply(self, layer: Layer, inputs: Tensor) -> Tensor:
         """The output of a layer, with the pair of Functions below in the graph."""
         inner = _reaches(self._anchor, inputs)
-        found: Tensor = _Forward.apply(self, layer, inner, inputs, self._anchor)
-        return found
+        outputs: Tensor = _Forward.apply(self, layer, inner, inputs, self._anchor)
+        return outputs
 
     def listen(self, loss: Tensor, *, create_graph: bool) -> list[Tap]:
-        """The taps of matched layers that a backward pass from `loss` comes by; they hold a graph if asked to."""
+        """The taps of matched layers, by a backward pass from `loss`; with `create_graph` they are part of a graph."""
         self.taps = []
         torch.autograd.grad(loss, self._anchor, create_graph=create_graph, allow_unused=True)
         return [tap for tap in self.taps if any(tap.layer.names)]
 
 
 class _Forward(torch.autograd.Function):
-    """W * x + b. Passed backwards twice: for the derivative of the loss, when the tape listens, and for the images."""
+    """W * x + b. Its backward runs twice: for the derivative of the loss, which is recorded, and for the images."""
 
     @staticmethod
     def forward(ctx: Any, tape: Tape, layer: Layer, inner: bool, inputs: Tensor, anchor: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class _Forward(torch.autograd.Function):
 
 
 class _Transpose(torch.autograd.Function):
-    """W' * d, whose derivative is W * c. So aten's double backward and its vain third derivative are never entered."""
+    """W' * d, whose derivative is W * c. It replaces aten's double backward, which computes a derivative more."""
 
     @staticmethod
     def forward(ctx: Any, layer: Layer, outputs: Tensor, shape: torch.Size) -> Tensor:
@@ -99,7 +99,7 @@ class _Transpose(torch.autograd.Function):
 
 
 def _reaches(leaf: Tensor, value: Tensor) -> bool:
-    """Whether `value` depends on `leaf`. Short: the anchor hangs on the nearest layer above."""
+    """Whether `value` depends on `leaf`. The walk is short, since the nearest layer above depends on the anchor."""
     pending, seen = [value.grad_fn], set()
     while pending:
         node = pending.pop()
@@ -113,7 +113,7 @@ def _reaches(leaf: Tensor, value: Tensor) -> bool:
 
 
 class Tapped(Tensor):
-    """Stands in for a parameter. `matched` is its name, None for one that takes no part: it may be used in any way."""
+    """Replaces a parameter. `matched` is its name, or None for one that is not matched and may be used in any way."""
 
     matched: str | None
     raw: Tensor
@@ -131,22 +131,24 @@ class Tapped(Tensor):
             except Unknown:
                 if matched:
                     raise
-        found = func(*_raw(args), **_raw(kwargs))
-        if matched and any(isinstance(one, Tensor) for one in _flat(found)):
-            if found is not matched[0].raw:  # .to(device), .contiguous() ... change nothing
+        result = func(*_raw(args), **_raw(kwargs))
+        if matched and any(isinstance(one, Tensor) for one in _flat(result)):
+            if result is not matched[0].raw:  # .to(device), .contiguous() ... may change nothing
                 raise Unknown(f"{matched[0].matched!r} is used by {getattr(func, '__name__', func)}")
             return matched[0]
-        return found
+        return result
 
 
 def tapped(victim: nn.Module, matched: Collection[str], tape: Tape) -> nn.Module:
-    """A copy of the victim with tapped parameters, which share the memory of its own."""
+    """A copy of the victim with tapped parameters, which share memory with the victim's."""
     stand_ins = {}
     for name, parameter in victim.named_parameters():
         one = parameter.detach().as_subclass(Tapped)
         one.matched, one.raw, one.tape = name if name in matched else None, parameter.detach(), tape
         stand_ins[id(parameter)] = one
-    return copy.deepcopy(victim, stand_ins)  # the copy's memo: wherever the parameter is held, its stand-in is put
+    return copy.deepcopy(
+        victim, stand_ins
+    )  # the copy's memo replaces each parameter by its stand-in wherever it is held
 
 
 def _raw(value: Any) -> Any:
@@ -180,14 +182,14 @@ class _Common(NamedTuple):
 
 
 def _common(inputs: Tensor, weight: _Parameter, bias: _Parameter) -> tuple[Tape, _Common]:
-    """What every layer has, from the arguments of a function that got a tapped weight, bias or both."""
+    """What every layer needs, from the arguments of a function that got a tapped weight, bias or both."""
     both = weight, bias
     tape = next(one.tape for one in both if isinstance(one, Tapped))
     for one in both:
         if one is not None and not isinstance(one, Tapped) and one.requires_grad:
             raise Unknown("a weight or bias is computed, not a parameter")
     if isinstance(inputs, Tapped) or len(inputs) % (tape.trials * tape.batch):
-        raise Unknown(f"the input of a layer is not a batch of images, but {tuple(inputs.shape)}")
+        raise Unknown(f"the input of a layer is not a batch of images but {tuple(inputs.shape)}")
     names = tuple(one.matched if isinstance(one, Tapped) else None for one in both)
     return tape, _Common(tape.trials, names, *map(_raw, both))  # type: ignore[arg-type]
 
@@ -233,7 +235,7 @@ def _batch_norm(
     tape, common = _common(input, weight, bias)
     if not training and running_mean is not None and running_var is not None:
         return tape.apply(FixedNormalization(*common, running_mean, running_var, eps), input)
-    # Statistics of each trial's own batch: those of R*C channels. Running ones are for nobody here.
+    # Statistics of each trial's own batch are those of R*C channels. Running statistics are not updated.
     sides = input.reshape(-1, tape.trials * input.shape[1], *input.shape[2:])
     normalized = F.batch_norm(sides, None, None, training=True, eps=eps).view_as(input)
     return tape.apply(Scale(*common, (input.shape[1], *[1] * (input.dim() - 2))), normalized)
@@ -287,13 +289,13 @@ def _attention(
     heads = (*tokens.shape[:2], num_heads, -1)
     queries, keys, values = (part.reshape(heads).transpose(1, 2) for part in parts)
     weights = (queries @ keys.mT * queries.shape[-1] ** -0.5).softmax(-1)
-    found = F.linear((weights @ values).transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
+    attended = F.linear((weights @ values).transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
     shown = weights.mean(1) if average_attn_weights else weights
-    return found.transpose(0, 1), shown if need_weights else None
+    return attended.transpose(0, 1), shown if need_weights else None
 
 
 def _entrywise(weight: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """x * p or x + p with a parameter that is spread over images."""
+    """x * p or x + p with a parameter that is broadcast over images."""
 
     def rule(left: Tensor, right: Tensor) -> Tensor:
         inputs, parameter = (right, left) if isinstance(left, Tapped) else (left, right)
@@ -304,19 +306,19 @@ def _entrywise(weight: bool) -> Callable[[Tensor, Tensor], Tensor]:
         shape = shape[1:] if len(shape) == inputs.dim() and shape[0] == 1 else shape
         image = inputs.shape[inputs.dim() - len(shape) :] if len(shape) < inputs.dim() else ()
         if len(image) != len(shape) or any(own not in (1, size) for own, size in zip(shape, image, strict=True)):
-            raise Unknown(f"a parameter of {tuple(parameter.shape)} is spread over {tuple(inputs.shape)}")
+            raise Unknown(f"a parameter of {tuple(parameter.shape)} is broadcast over {tuple(inputs.shape)}")
         return tape.apply(Scale(*common, shape), inputs)
 
     return rule
 
 
 def _expand(parameter: Tapped, *sizes: Any) -> Tensor:
-    """One copy for each image, such as a class token: nothing plus the parameter."""
+    """One copy for each image, such as of a class token, as the sum of zeros and the parameter."""
     wanted = list(sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
     one, *shape = parameter.raw.shape
     tape = parameter.tape
-    kept = len(wanted) == len(shape) + 1 and all(size in (-1, own) for size, own in zip(wanted[1:], shape, strict=True))
-    if one != 1 or not kept or wanted[0] != tape.trials * tape.batch:
+    same = len(wanted) == len(shape) + 1 and all(size in (-1, own) for size, own in zip(wanted[1:], shape, strict=True))
+    if one != 1 or not same or wanted[0] != tape.trials * tape.batch:
         raise Unknown(f"{parameter.matched!r} is expanded to {wanted}")
     blank = parameter.raw.new_zeros(wanted[0], *shape)
     return tape.apply(Scale(tape.trials, (None, parameter.matched), None, parameter.raw, tuple(shape)), blank)

@@ -1,33 +1,17 @@
-"""The fast engine: the matching loss and its image gradient, many trials at once, no double backward of a layer.
+"""The fast engine: the matching loss and its image gradient for many trials at once, without double backward of layers.
 
 The gradient of a layer's parameters is a product of its input x and of d = dL/dz of its output. So the matching loss D
 is a function of the pairs (x, d), and with V = dD/dg (`a*g + b*t`, from the derivatives of the objective's few sums)
 its derivatives are dD/dd = V * x and dD/dx = V' * d. One step of R trials of B images is
 
     1. forward, with `Tapped` parameters;
-    2. backward towards the layers, with a graph, which leaves (x, d) of each on the tape;
+    2. backward towards the layers, with a graph; the tape records (x, d) of each layer;
     3. per trial g from (x, d), the sums, the objective, and V;
     4. one backward pass through both graphs to the images, from the seeds V * x at d and V' * d at x.
 
-In forward passes F: 1 + 1 + 1 + 2 + 2 = 7. A training step is 3, aten's double backward 8.1.
+The cost in forward passes F is 1 + 1 + 1 + 2 + 2 = 7. A training step costs 3, aten's double backward 8.1.
 
-What each trick bought, in processor time on one AVX2 core, float32, images of 32 x 32 (ConvNet of width 32, ResNet-18):
-
-    trials at once instead of one by one        ConvNet, B=1: R=16 costs 3.8 ms a trial, R=1 14.8 (`engines` knows)
-    convolution and its transpose as a pair     8.1F -> 6.8F (ResNet-18, B=4)
-    interleaved trials                          no copy of any image on the way to a grouped convolution
-    to narrow inputs by columns (`layers`)      the ConvNet's images 1.3 -> 0.8 ms, twice in a step of 20 at R=16
-    factored gradients (`gradients`)            the 512-channel layers of ResNet-18, B=1: 143 -> 31 ms at R=4
-    their products by oneDNN                    148 -> 57 ms of a ResNet-18 step at B=4, R=2
-    targets' own sums and transposes kept       0.5 ms of the ConvNet's step
-    sums by rows, then float64                  a float64 cast of all gradients, a tenth of the ConvNet's step
-    aten's convolution_backward, not torch.nn.grad    one copy of each input
-
-What is left is oneDNN: 69 % of a ResNet-18 step are its convolutions and 16 % matrix products. `nox -s bench` finds the
-core at 1.14 to 1.26 times seven forward passes there, and at 1.6 (B=4) to 1.9 times (B=1) for the ConvNet, whose
-kernels per trial are reordered at each call and whose 400 operations a step each cost a call: R=32 is 1.15 times
-cheaper a trial than R=16. On such a machine a training step of ResNet-18 at B=4 is 3.5F and the 9F closure 11.6F, so
-that no engine of seven forward passes is below 2.0 training steps or beats the closure by more than 1.65.
+`nox -s bench` measures a step against this count.
 """
 
 from __future__ import annotations
@@ -47,10 +31,10 @@ from gia.federated.client import Loss
 
 
 class Taps:
-    """Matching gradients of trials on one victim.
+    """Matching gradients of many trials on one victim.
 
     Args:
-        victim: in the client's mode. It is left alone: a copy that shares its parameters' memory is run.
+        victim: in the client's mode. It does not change: a copy runs, which shares the memory of its parameters.
         names: of the matched parameters.
         objective, loss: as in `Matching`.
     """
@@ -65,7 +49,7 @@ class Taps:
         """The objective (R,) and its gradient to images (R, B, C, H, W).
 
         Args:
-            targets: for each name, of each trial or of all.
+            targets: one per name, for each trial or for all.
             labels: (R, B) int64.
 
         Raises `Unknown` where a matched parameter is used in a way that has no rule.
@@ -81,24 +65,24 @@ class Taps:
             slopes = sums.slopes(values)
         with torch.no_grad():
             outputs, seeds = _seeds(taps, gradients, *(one.to(leaf.dtype) for one in slopes))
-        (found,) = torch.autograd.grad(outputs, [leaf], seeds)
-        to_images = found.view(batch, trials, *images.shape[2:]).transpose(0, 1)
+        (interleaved,) = torch.autograd.grad(outputs, [leaf], seeds)
+        to_images = interleaved.view(batch, trials, *images.shape[2:]).transpose(0, 1)
         return values.detach().to(leaf.dtype), to_images
 
     @torch.no_grad()
     def values(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> Tensor:
-        """The objective (R,) alone: steps 1 and 2, without a graph, and the sums of step 3."""
+        """The objective (R,) alone: steps 1 and 2 without a graph, and the sums of step 3."""
         interleaved = images.detach().transpose(0, 1).reshape(-1, *images.shape[2:])
         taps = self._record(interleaved, labels, create_graph=False)
         gradients = self._gradients(taps, dict(zip(self._names, targets, strict=True)), len(labels))
         return self._objective(Sums(gradients, targets, len(labels))).detach().to(images.dtype)
 
     def _record(self, images: Tensor, labels: Tensor, *, create_graph: bool = True) -> list[Tap]:
-        """Forward, and backward to the outputs of the layers."""
+        """Run forward, and backward to the outputs of the layers."""
         trials, batch = labels.shape
         with torch.enable_grad(), self._tape.over(trials, batch) as tape:
             logits = self._victim(images)
-            if self._loss is cross_entropy:  # one call instead of R small ones
+            if self._loss is cross_entropy:  # one call in place of R small ones
                 loss = cross_entropy(logits, labels.T.flatten(), reduction="sum") / batch
             else:
                 apart = logits.view(batch, trials, *logits.shape[1:]).unbind(1)
@@ -107,43 +91,43 @@ class Taps:
 
     def _gradients(self, taps: Sequence[Tap], targets: dict[str, Target], trials: int) -> dict[str, Gradient]:
         uses = Counter(name for tap in taps for name in tap.layer.names)
-        found: dict[str, Gradient] = {}
+        gradients: dict[str, Gradient] = {}
         sums: dict[str, Tensor] = {}
         for tap in taps:
             layer, inputs, outputs = tap
             weight, bias = layer.names
             if weight and uses[weight] == 1 and (factors := layer.factors(inputs, outputs)):
-                found[weight] = Factored(tap, factors, targets[weight])
+                gradients[weight] = Factored(tap, factors, targets[weight])
                 weight = None
             for name, value in zip(layer.names, layer.gradients(inputs, outputs, (weight, bias)), strict=True):
                 if name is not None and value is not None:
                     sums[name] = sums[name] + value if name in sums else value
         for name in self._names:
-            if name not in found:
+            if name not in gradients:
                 target = targets[name].value
                 value = sums[name] if name in sums else target.new_zeros(trials, *target.shape[1:])
-                found[name] = Full(value, targets[name])
-        return {name: found[name] for name in self._names}
+                gradients[name] = Full(value, targets[name])
+        return {name: gradients[name] for name in self._names}
 
 
 def _seeds(
     taps: Sequence[Tap], gradients: dict[str, Gradient], a: Tensor, b: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Where dD/dx and dD/dd enter the graph, and what enters there."""
+    """The tensors of the graph at which dD/dx and dD/dd enter, and these derivatives."""
     factors = dict(zip(gradients, zip(a.unbind(-1), b.unbind(-1), strict=True), strict=True))
     directions = {
         name: gradient.direction(*factors[name]) for name, gradient in gradients.items() if isinstance(gradient, Full)
     }
-    found: list[tuple[Tensor, Tensor]] = []
+    entries: list[tuple[Tensor, Tensor]] = []
     for layer, inputs, outputs in taps:
         weight, bias = layer.names
         pair = Pair(directions.get(weight or ""), directions.get(bias or ""))
         if pair.weight is not None or pair.bias is not None:
-            found.append((outputs, layer.along(inputs, pair, outputs.shape)))
+            entries.append((outputs, layer.along(inputs, pair, outputs.shape)))
         if pair.weight is not None and inputs.requires_grad:
-            found.append((inputs, layer.back_along(outputs, pair.weight, inputs.shape)))
+            entries.append((inputs, layer.back_along(outputs, pair.weight, inputs.shape)))
         if weight and isinstance(gradient := gradients[weight], Factored):
-            found += zip((outputs, inputs), gradient.seeds(*factors[weight]), strict=True)
-    # Without a graph are an input that no image reaches, and d of a layer that the loss is linear in.
-    found = [(at, seed) for at, seed in found if at.requires_grad]
-    return [at for at, _ in found], [seed for _, seed in found]
+            entries += zip((outputs, inputs), gradient.seeds(*factors[weight]), strict=True)
+    # An input that does not depend on the images, and d of a layer in which the loss is linear, have no graph.
+    entries = [(at, seed) for at, seed in entries if at.requires_grad]
+    return [at for at, _ in entries], [seed for _, seed in entries]

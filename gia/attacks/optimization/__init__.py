@@ -1,4 +1,4 @@
-"""Optimization-based attacks (OP-GIA): the pixels themselves are searched until their gradient matches."""
+"""Optimization-based attacks (OP-GIA): a search over pixels until their gradient matches."""
 
 from gia.attacks.optimization.dlg import dlg
 from gia.attacks.optimization.gradinversion import gradinversion

@@ -204,14 +204,14 @@ def gradinversion(
 
 
 def _batch_norm(weight: float | None, model: nn.Module, observations: Sequence[Observation]) -> list[Prior]:
-    """The prior on batch statistics, if there are any to match; asked for by a weight, they must exist."""
+    """The prior on batch statistics where there are any. With a weight above 0 they must exist."""
     statistics = [known_statistics(model, observation) for observation in observations]
     if weight == 0 or (weight is None and not any(statistics)):
         return []
     if not any(statistics):
         raise ValueError(
-            "batch_norm: there are no statistics to match: none leaked, and the model has no batch normalization that "
-            "was trained; None leaves the prior out"
+            "batch_norm: expected leaked statistics or a model with trained batch normalization, got neither; None "
+            "omits the prior"
         )
     return [
         BatchNormStatistics(0.1 if weight is None else weight, model, statistics, training=observations[0].training)

@@ -1,9 +1,9 @@
-"""The space that a pixel attack moves in: its start, its box, its priors, and the way to reconstructions."""
+"""The space in which a pixel attack moves: its start, its box, its priors, and its reconstructions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gia.attacks.matching import Found, Matching
 from gia.attacks.priors import Prior, TotalVariation
 from gia.attacks.reconstruction import Reconstruction
+from gia.errors import expected_one_of
 from gia.models import standardization
 
 Space = Literal["pixels", "standardized"]
@@ -18,10 +19,16 @@ Start = Literal["normal", "uniform"]
 
 
 class Pixels:
-    """Images as (x - mean) / std of the victim's first layer ("standardized"), or as they are ("pixels").
+    """Images as (x - mean) / std of the victim's first layer ("standardized"), or unchanged ("pixels").
 
-    Step size, start, box and priors act in the chosen space. Raises ValueError for another name, or for
-    "standardized" where the model has no standardizing first layer.
+    Step size, start, box and priors act in the chosen space.
+
+    Args:
+        space: "pixels" or "standardized".
+        model: the victim.
+        reference: a tensor with the dtype and device of the search.
+
+    Raises ValueError for another name, or for "standardized" where the model has no standardizing first layer.
     """
 
     def __init__(self, space: str, model: nn.Module, reference: Tensor) -> None:
@@ -29,16 +36,16 @@ class Pixels:
         if space == "pixels":
             mean, std = torch.zeros_like(mean), torch.ones_like(std)
         elif space != "standardized":
-            raise ValueError(f"space: expected 'pixels' or 'standardized', got {space!r}")
+            raise ValueError(expected_one_of("space", space, get_args(Space)))
         elif bool((mean == 0).all()) and bool((std == 1).all()):
-            raise ValueError("space: 'standardized' needs a model made by gia.models.standardize")
+            raise ValueError("space: expected 'pixels' for a model without gia.models.standardize, got 'standardized'")
         self._mean, self._std = mean, std
 
     def start(self, init: str, shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
         """(R, *shape) from one generator per trial: N(0, 1) in this space, or uniform over the box."""
-        if init not in ("normal", "uniform"):
-            raise ValueError(f"init: expected 'normal' or 'uniform', got {init!r}")
-        # Drawn in float32 where the generator lives, then moved: one start for every device and dtype.
+        if init not in get_args(Start):
+            raise ValueError(expected_one_of("init", init, get_args(Start)))
+        # Drawn in float32 on the generator's device, then moved: the same start for every device and dtype.
         draw = torch.randn if init == "normal" else torch.rand
         drawn = torch.stack(
             [draw(tuple(shape), generator=g, device=g.device, dtype=torch.float32) for g in generators]
@@ -59,9 +66,9 @@ class Pixels:
         variables[0].copy_(torch.maximum(torch.minimum(variables[0], high), low))
 
     def best(self, found: Found, problem: Matching, restarts: int, labels: Tensor) -> list[Reconstruction]:
-        """Of each `restarts` trials that follow each other, the one that the attack's own objective likes best.
+        """The trial with the least objective among each `restarts` neighbours, one reconstruction per observation.
 
-        `labels` (R, B) are those of the trials, known or found.
+        `labels` (R, B) are those of the trials, known or restored.
         """
         images = self.images(found.variables[0]).clamp(0, 1)
         first = torch.arange(len(images) // restarts, device=images.device) * restarts
@@ -79,12 +86,12 @@ class Pixels:
 
 def penalty(priors: Sequence[Prior], variable: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the priors (R,) and its gradient."""
-    found = [
+    pairs = [
         prior.with_gradient(variable) if isinstance(prior, TotalVariation) else _with_gradient(prior, variable)
         for prior in priors
     ]
-    values, gradients = zip(*found, strict=True)
-    return torch.stack(values).sum(0), gradients[0] if len(found) == 1 else torch.stack(gradients).sum(0)
+    values, gradients = zip(*pairs, strict=True)
+    return torch.stack(values).sum(0), gradients[0] if len(pairs) == 1 else torch.stack(gradients).sum(0)
 
 
 def _with_gradient(prior: Prior, variable: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""Malicious servers: pure functions from the model to the one that is sent in its place."""
+"""Malicious servers: functions that take a model and return the one that the server sends in its place."""
 
-from gia.federated.server.fishing import classifier, fish_class, fish_feature
+from gia.federated.layers import classifier
+from gia.federated.server.fishing import fish_class, fish_feature
 from gia.federated.server.imprint import Empirical, Gaussian, Imprint, Laplace, imprint, probed
 from gia.federated.server.traps import trap_weights
 

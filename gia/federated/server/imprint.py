@@ -1,4 +1,4 @@
-"""The imprint block of Robbing the Fed (Fowl et al., ICLR 2022), in front of any image model."""
+"""The imprint module of Robbing the Fed (Fowl et al., ICLR 2022), in front of any image model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gia.federated.client import set_mode
+from gia.federated.layers import set_mode
 
-#: What all bins measure: the mean brightness, or the DCT-II mode (u, v), u along the height; (0, 0) is the mean.
+__all__ = ["Empirical", "Gaussian", "Imprint", "Laplace", "Probe", "Quantiles", "imprint", "probed"]
+
+#: The measurement that all bins share: the mean brightness, or the DCT-II mode (u, v), u along the height; (0, 0) is
+#: the mean.
 Probe = Literal["mean"] | tuple[int, int]
 
-#: Shares of images that are darker, at which a pattern is judged.
+#: Shares of images that are darker than the brightnesses at which patterns are compared.
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-#: Probabilities (m,) in (0, 1), float64 -> values of the probe that so large a share of images lies below.
+#: Probabilities (m,) in (0, 1), float64 -> the quantiles of the measurement over images.
 Quantiles = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Quantiles of a normal distribution."""
+    """Quantiles of a normal distribution.
+
+    >>> import torch
+    >>> from gia.federated.server import Gaussian
+    >>> Gaussian(mean=0.5, std=0.1)(torch.tensor([0.5])).tolist()
+    [0.5]
+    """
 
     mean: float
     std: float
 
     @classmethod
     def of(cls, values: Tensor) -> Gaussian:
-        """Fitted to probed values of images outside the private batch, (M,) with M >= 2."""
+        """Fitted to `probed` values (M,), M >= 2, of images outside the private batch."""
         return cls(float(values.mean()), float(values.std()))
 
     def __call__(self, probabilities: Tensor) -> Tensor:
@@ -43,14 +52,20 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Laplace:
-    """Quantiles of a Laplace distribution; `scale` is the mean distance from the median."""
+    """Quantiles of a Laplace distribution; `scale` is the mean distance from the median.
+
+    >>> import torch
+    >>> from gia.federated.server import Laplace
+    >>> Laplace.of(torch.tensor([0.25, 0.25, 0.75, 0.75]))
+    Laplace(mean=0.5, scale=0.25)
+    """
 
     mean: float
     scale: float
 
     @classmethod
     def of(cls, values: Tensor) -> Laplace:
-        """Fitted to probed values of images outside the private batch, (M,)."""
+        """Fitted to `probed` values (M,) of images outside the private batch."""
         centre = values.double().quantile(0.5)
         return cls(float(centre), float((values - centre).abs().mean()))
 
@@ -61,7 +76,13 @@ class Laplace:
 
 @dataclass(frozen=True, eq=False)
 class Empirical:
-    """Quantiles of probed values of images outside the private batch, (M,), linear between them."""
+    """Quantiles of `probed` values (M,) of images outside the private batch, linearly interpolated.
+
+    >>> import torch
+    >>> from gia.federated.server import Empirical
+    >>> Empirical(torch.tensor([0.2, 0.6]))(torch.tensor([0.5]))
+    tensor([0.4000])
+    """
 
     values: Tensor
 
@@ -69,14 +90,23 @@ class Empirical:
         return self.values.detach().to(probabilities).quantile(probabilities)
 
 
-#: Brightness of natural images: the forty images of CIFAR-10 and CIFAR-100 that `gia.data` has (.48 and .12).
+#: Mean brightness of natural images, from the forty CIFAR-10 and CIFAR-100 images of `gia.data` (.48 and .12).
 NATURAL = Gaussian(0.48, 0.12)
 
 
 class Imprint(nn.Module):
-    """Linear(d, k), ReLU (sparse: a Hardtanh from 0 to 1), Linear(k, d): 2kd + k + d parameters.
+    """Linear(d, k), ReLU, Linear(k, d), which map images (N, C, H, W) to images: 2kd + k + d parameters.
 
-    Maps images (N, C, H, W) to images of the same shape.
+    Args:
+        image_shape: (C, H, W), d entries.
+        bins: k.
+        sparse: whether a Hardtanh from 0 to 1 takes the place of the ReLU.
+
+    The weights have no values yet (they are on the "meta" device); `imprint` sets them.
+
+    >>> from gia.federated.server import Imprint
+    >>> sum(p.numel() for p in Imprint((3, 2, 2), 5, sparse=False).parameters())  # 2 * 5 * 12 + 5 + 12
+    137
     """
 
     def __init__(self, image_shape: tuple[int, int, int], bins: int, *, sparse: bool) -> None:
@@ -105,62 +135,85 @@ def imprint(
     draws: int = 8,
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """An imprint block in front of a copy of `model` (Fowl et al., ICLR 2022; arXiv 2503.11514, Sec. II-C).
+    """An imprint module in front of a copy of `model` (Fowl et al., ICLR 2022; arXiv 2503.11514, Sec. II-C).
 
-    Each of the k rows measures h(x) = <probe, x>; their biases are minus the cut-offs c_0 < ... < c_{k-1}, of which c_0
-    lies below every image in [0, 1] and the others at the quantiles 1/k, ..., (k-1)/k. Row i is active for images above
-    c_i. All columns of the second layer are one pattern, so each active row receives the same dL/dz. The rows i and
-    i+1 then differ by the images with c_i < h(x) <= c_{i+1} alone.
+    Each of the k rows of the first layer measures h(x) = <probe, x>. The biases are minus the cut-offs c_0 < ... <
+    c_{k-1}: c_0 lies below every image in [0, 1], the others lie at the quantiles 1/k, ..., (k-1)/k. Row i is active
+    for images above c_i. All columns of the second layer are one pattern, so every active row receives the same dL/dz.
+    The gradients of rows i and i+1 then differ only by the images with c_i < h(x) <= c_{i+1}.
 
     Args:
-        model: any model of images; it is not changed. The block sees raw images, also where `model` standardizes.
+        model: any model of images; it is not changed. The imprint module sees raw images, even if `model` standardizes.
         image_shape: (C, H, W).
-        bins: k, the rows.
-        probe: what is measured; its weights are the same for each channel and their sizes add up to 1.
-        quantiles: of the probe over images: `Gaussian`, `Laplace`, `Empirical`, or any function of probabilities. The
-            default is that of the mean brightness of natural images.
-        sparse: cut off on both sides, z_i = (h - c_i) / (c_{i+1} - c_i) between 0 and 1, the last edge above every
-            image. A row then sees its own bin alone, and several local steps move it by these images alone, as long as
-            they move it little beside a bin. Such an update is small beside the biases, about (mean of h) / (width of
-            a bin): in float32 it drowns in their rounding, in float64 about eight digits are left.
-        strength: largest brightness of what `model` sees, for an image in the middle of the highest bin.
-        draws: how many patterns are drawn. `model` sees the pattern, brighter or darker, in place of an image, so dL/dz
-            depends on brightness and label only. Kept is the pattern whose smallest |dL/dz| over labels is the largest
-            part of the largest, from dark images to bright ones: rounding loses least there. The choice is a
-            departure; any pattern does in exact arithmetic.
-        generator: for the patterns.
+        bins: k, the number of rows, at least 1.
+        probe: the measurement, "mean" or a DCT-II mode (u, v). Its weights are the same for every channel, and their
+            absolute values add up to 1.
+        quantiles: of the measurement over images: `Gaussian`, `Laplace`, `Empirical`, or any function of probabilities.
+            The default describes the mean brightness of natural images.
+        sparse: whether rows are cut off at both ends: z_i = (h - c_i) / (c_{i+1} - c_i), clamped to [0, 1], where the
+            last edge lies above every image. Only the images of its own bin then move a row, also over several local
+            steps, as long as these move the row by much less than a bin. The biases, about (mean of h) / (width of a
+            bin), are large compared with such an update: float32 rounds it away, float64 leaves about eight digits.
+        strength: brightness of the input of `model` for an image in the middle of the highest bin, the largest one.
+        draws: number of random patterns, at least 1, of which one is used. `model` sees the pattern, brighter or
+            darker, in place of an image, so dL/dz depends on brightness and label only. The pattern with the largest
+            min/max ratio of |dL/dz| over labels and brightnesses is used, since rounding loses least with it. This
+            choice is a departure; in exact arithmetic any pattern works.
+        generator: source of the patterns.
 
-    Returns Sequential(imprint=Imprint, model=copy), in the dtype, device and mode of `model`.
-    Raises ValueError for a number out of range, images that `model` does not take, a mode that they do not have, or
-    cut-offs that do not rise strictly: fewer bins or other quantiles are needed.
+    Returns:
+        Sequential(imprint=Imprint, model=copy), in the dtype, device and mode of `model`.
+
+    Raises:
+        ValueError: a number out of range, images that `model` does not take, a mode that they do not have, or cut-offs
+            that do not rise strictly, which takes fewer bins or other quantiles.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=3, image_size=4, width=5, generator=g)
+    >>> sent = gia.federated.server.imprint(model, image_shape=(3, 4, 4), bins=4, generator=g)
+    >>> [round(-bias, 2) for bias in sent.imprint.measure.bias.tolist()]  # the cut-offs
+    [-0.01, 0.4, 0.48, 0.56]
     """
-    if bins < 1 or draws < 1:
-        raise ValueError(f"bins and draws: expected at least 1, got {bins} and {draws}")
+    for name, count in (("bins", bins), ("draws", draws)):
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
     if not 0 < strength < math.inf:
-        raise ValueError(f"strength: expected a positive number, got {strength}")
+        raise ValueError(f"strength: expected a positive finite number, got {strength}")
     like = next(model.parameters())
     row = _row(image_shape, probe)
     edges = _edges(row, bins, quantiles).to(like.dtype)
     if not bool(edges.isfinite().all()) or not bool((edges.diff() > 0).all()):
-        raise ValueError(f"quantiles: expected {bins - 1} that rise strictly inside the range of {probe!r} of images")
+        cutoffs = [round(edge, 4) for edge in edges[1:-1].tolist()]
+        got = f"{cutoffs[:3]} ..." if len(cutoffs) > 3 else cutoffs
+        raise ValueError(f"quantiles: expected {bins - 1} that rise strictly in the range of {probe!r}, got {got}")
     widths = edges.diff() if sparse else torch.ones(bins, dtype=like.dtype)
-    block = Imprint(image_shape, bins, sparse=sparse).to_empty(device="cpu").to(like.dtype)
-    # Where images fall, as brightnesses of what `model` sees; the last is the middle of the highest bin.
-    places = quantiles(torch.tensor([*_SHARES, 1 - 0.5 / bins], dtype=torch.float64)).to(edges)
+    module = Imprint(image_shape, bins, sparse=sparse).to_empty(device="cpu").to(like.dtype)
+    # Measurements at which patterns are compared; the last is the middle of the highest bin.
+    values = quantiles(torch.tensor([*_SHARES, 1 - 0.5 / bins], dtype=torch.float64)).to(edges)
     with torch.no_grad():
-        block.measure.weight.copy_(row.to(like.dtype) / widths[:, None])
-        block.measure.bias.copy_(-edges[:-1] / widths)
-        *levels, whole = block.activation((places[:, None] - edges[:-1]) / widths).sum(1)
+        module.measure.weight.copy_(row.to(like.dtype) / widths[:, None])
+        module.measure.bias.copy_(-edges[:-1] / widths)
+        *levels, whole = module.activation((values[:, None] - edges[:-1]) / widths).sum(1)
         patterns = torch.rand(draws, *image_shape, generator=generator, device=generator.device).to(like)
         pattern = _best(patterns, model, strength * torch.stack(levels).to(like) / whole.to(like))
-        block.spread.weight.copy_((pattern.flatten() * strength / whole.to(like))[:, None].expand(-1, bins))
-        block.spread.bias.zero_()
-    block.to(like.device).train(model.training)
-    return nn.Sequential(OrderedDict(imprint=block, model=copy.deepcopy(model)))
+        module.spread.weight.copy_((pattern.flatten() * strength / whole.to(like))[:, None].expand(-1, bins))
+        module.spread.bias.zero_()
+    module.to(like.device).train(model.training)
+    return nn.Sequential(OrderedDict(imprint=module, model=copy.deepcopy(model)))
 
 
 def probed(images: Tensor, *, probe: Probe = "mean") -> Tensor:
-    """h(x) of images (N, C, H, W), float64 (N,): what quantiles are fitted to."""
+    """The measurement h(x) of images (N, C, H, W), float64 (N,). Quantiles are fitted to such values.
+
+    Raises:
+        ValueError: a mode that images of this size do not have.
+
+    >>> import torch
+    >>> from gia.federated.server import probed
+    >>> probed(torch.full((2, 3, 4, 4), 0.5))
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
     _, channels, height, width = images.shape
     return images.flatten(1).double() @ _row((channels, height, width), probe).to(images.device)
 
@@ -172,15 +225,15 @@ def _row(image_shape: tuple[int, int, int], probe: Probe) -> Tensor:
     if not (0 <= u < height and 0 <= v < width):
         raise ValueError(f"probe: expected 'mean' or a mode (u, v) below ({height}, {width}), got {probe!r}")
     along = [
-        torch.cos(math.pi * (torch.arange(side, dtype=torch.float64) + 0.5) * mode / side)
-        for side, mode in ((height, u), (width, v))
+        torch.cos(math.pi * (torch.arange(size, dtype=torch.float64) + 0.5) * mode / size)
+        for size, mode in ((height, u), (width, v))
     ]
     row = torch.outer(*along).expand(channels, height, width).flatten()
     return row / row.abs().sum()
 
 
 def _edges(row: Tensor, bins: int, quantiles: Quantiles) -> Tensor:
-    """k + 1 edges of k bins, float64: the outer ones beyond every image in [0, 1]."""
+    """The k + 1 edges of k bins, float64; every image in [0, 1] lies between the outer ones."""
     low, high = float(row.clamp_max(0).sum()), float(row.clamp_min(0).sum())
     inner = quantiles(torch.arange(1, bins, dtype=torch.float64) / bins)
     beyond = 0.01 * (high - low)
@@ -189,17 +242,19 @@ def _edges(row: Tensor, bins: int, quantiles: Quantiles) -> Tensor:
 
 
 def _best(patterns: Tensor, model: nn.Module, levels: Tensor) -> Tensor:
-    """Of patterns (draws, C, H, W), the one on which the labels' signals differ least in size, at brightnesses (L,)."""
-    victim = set_mode(copy.deepcopy(model), False).double()  # slopes are differences
+    """The pattern, of (draws, C, H, W), with the largest min/max ratio of |dL/dz| over labels and brightnesses (L,)."""
+    victim = set_mode(copy.deepcopy(model), False).double()  # the slopes below are differences of close numbers
     levels, step = levels.double(), 1e-6 * levels.max()
-    places = torch.cat([levels - step, levels, levels + step]).view(-1, 1, 1, 1)
-    evenness = []
+    scales = torch.cat([levels - step, levels, levels + step]).view(-1, 1, 1, 1)
+    ratios = []
     for pattern in patterns.double():
         try:
-            low, here, high = victim(places * pattern).chunk(3)
+            low, here, high = victim(scales * pattern).chunk(3)
         except RuntimeError as error:
-            raise ValueError(f"image_shape: the model does not take {tuple(pattern.shape)}: {error}") from error
+            raise ValueError(
+                f"image_shape: expected a shape that the model takes, got {tuple(pattern.shape)}: {error}"
+            ) from error
         slope = high - low
         signals = ((here.softmax(1) * slope).sum(1, keepdim=True) - slope).abs()
-        evenness.append(signals.amin() / signals.amax())
-    return patterns[int(torch.stack(evenness).nan_to_num(0).argmax())]
+        ratios.append(signals.amin() / signals.amax())
+    return patterns[int(torch.stack(ratios).nan_to_num(0).argmax())]

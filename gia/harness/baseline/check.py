@@ -102,13 +102,17 @@ class Baselines:
                     f"quantities[{name!r}].tolerance: expected at least the platform spread "
                     f"{known.platform_spread:g}, got {known.tolerance:g}"
                 )
-        self.folder, self.measure, self.rebaseline, self.commit = folder, measure, rebaseline, commit
+        self.folder, self.measure, self.rebaseline, self.checks = folder, measure, rebaseline, checks
         self.quantities: Mapping[str, Quantity] = {**quantities, "gradient_evaluations": _Count("evaluations")}
-        self.reason = (reason or "").strip()
-        self.machine = machine
-        self.checks = checks
+        self._machine, self._commit, self._reason = machine, commit, (reason or "").strip()
         self.comparisons: list[Comparison] = []
         self._open: dict[str, Baseline] = {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is stored with every entry of this run: machine, commit and reason."""
+        machine = _this_machine() if self._machine is None else self._machine
+        return {"machine": dict(machine), "commit": self._commit, "reason": self._reason}
 
     def open(self, module: str) -> Baseline:
         """The baseline of a test module, "batch_size" for baselines/batch_size.json; the same object each time.
@@ -200,18 +204,10 @@ class Baseline:
             raise ValueError(f"entry: expected a name not yet checked in this run, got {entry!r} again")
         self._checked.add(entry)
 
+        facts = {"deciding": deciding, "protocol": setting, "dtype": dtype, **self._run.facts}
+
         def content(numbers: Values) -> dict[str, Any]:
-            return new_content(
-                entry,
-                self._sample(entry, numbers, deciding),
-                self._run.quantities,
-                deciding=deciding,
-                setting=setting,
-                dtype=dtype,
-                machine=_this_machine() if self._run.machine is None else self._run.machine,
-                commit=self._run.commit,
-                reason=self._run.reason,
-            )
+            return new_content(entry, self._sample(entry, numbers, deciding), self._run.quantities, **facts)
 
         new = content(values)
         try:

@@ -40,45 +40,35 @@ class BaselineCorrupt(BaselineError):
 class Quantity(Protocol):
     """What a baseline needs to know of a metric or a count.
 
-    `tolerance` is absolute and per seed; 0 is for counts, which must agree on every machine. `platform_spread` is the
-    largest difference seen for one seed between machines or instruction sets, at most the tolerance.
+    Attributes:
+        unit: as it is shown.
+        higher_is_better: whether a higher value is better for the attack.
+        tolerance: how far the value of a seed may move on one machine, absolute; 0 for counts, which must agree on
+            every machine.
+        platform_spread: the largest difference seen for one seed between machines, at most the tolerance.
     """
 
     @property
-    def unit(self) -> str:
-        """As it is shown."""
-
+    def unit(self) -> str: ...
     @property
-    def higher_is_better(self) -> bool:
-        """Whether a higher value is better for the attack."""
-
+    def higher_is_better(self) -> bool: ...
     @property
-    def tolerance(self) -> float:
-        """How far a value may move on one machine."""
-
+    def tolerance(self) -> float: ...
     @property
-    def platform_spread(self) -> float:
-        """How far values differ between machines."""
+    def platform_spread(self) -> float: ...
 
 
 def new_content(
-    entry: str,
-    sample: Mapping[str, list[float]],
-    quantities: Mapping[str, Quantity],
-    *,
-    deciding: str,
-    setting: str,
-    dtype: str,
-    machine: Mapping[str, str],
-    commit: str,
-    reason: str,
+    entry: str, sample: Mapping[str, list[float]], quantities: Mapping[str, Quantity], **facts: object
 ) -> dict[str, Any]:
-    """The content of an entry that stores `sample`, quantity -> one value per seed, with its digest."""
+    """The content of an entry, with its digest.
+
+    Args:
+        sample: quantity -> one value per seed.
+        facts: the fields commit, deciding, dtype, machine, protocol and reason.
+    """
     content = {
-        "commit": commit,
-        "deciding": deciding,
-        "dtype": dtype,
-        "machine": dict(machine),
+        **facts,
         "metrics": {
             metric: {
                 "better": "higher" if quantities[metric].higher_is_better else "lower",
@@ -90,8 +80,6 @@ def new_content(
             }
             for metric, values in sample.items()
         },
-        "protocol": setting,
-        "reason": reason,
     }
     return {**content, "digest": digest_of([entry, content])}
 
@@ -124,8 +112,8 @@ def write(path: Path, entries: Mapping[str, Any]) -> None:
         return
     text = json.dumps({"cells": entries, "format": FORMAT}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(text.encode())
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def spread(values: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 from gia import numerics
 from gia.numerics import digest_of, file_digest
 
-_GIA = Path(numerics.__file__).parent
+_GIA = Path(str(numerics.__file__)).parents[1]
 
 #: Large libraries whose functions may stand in settings: their source is not read, their version is in the key.
 _BY_VERSION = frozenset({"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "lpips"})
@@ -49,7 +49,7 @@ def sources_of(callables: Iterable[Callable[..., object]]) -> dict[str, str]:
 
 
 def named(measure: Callable[..., object]) -> str:
-    """A function by module and name. Raises TypeError for a callable that has settings, or that no worker can look up."""
+    """A function by module and name. Raises TypeError for a callable with settings, or that no worker can look up."""
     name = getattr(measure, "__qualname__", "<")
     if "<" in name or isinstance(measure, type) or getattr(measure, "__self__", None) is not None:
         raise TypeError(f"measure: expected a module-level function, got {measure!r}")

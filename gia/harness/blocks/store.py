@@ -81,12 +81,12 @@ class Store:
         images = path.with_suffix(".npz")
         content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None}
         if arrays:
-            with replacing(images) as file:
+            with replacing(images) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             content["pictures"] = file_digest(images)
         content["digest"] = digest_of(content)
-        with replacing(path) as file:  # last: an entry is there when this file is
-            file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+        with replacing(path) as partial:  # last: an entry is there when this file is
+            partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         self._computed.add(path)
         return replace(result, pictures=(images,) if arrays else ())
 

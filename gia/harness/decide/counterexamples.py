@@ -14,12 +14,13 @@ from hypothesis import Phase, given, seed, settings
 from hypothesis import example as explicit
 from hypothesis.strategies import SearchStrategy
 
-from gia.harness.blocks import claim_seed
+from gia.harness.blocks.drawing import claim_seed
 from gia.harness.decide.register import Claim
 from gia.harness.decide.verdicts import Verdict
 
 Check = Callable[..., float]
 Example = Mapping[str, Any]
+Strategies = Mapping[str, SearchStrategy[Any]]
 
 
 class ClaimRefuted(AssertionError):
@@ -45,12 +46,7 @@ class ClaimRefuted(AssertionError):
 
 
 def universal(
-    claim: Claim,
-    check: Check,
-    strategies: Mapping[str, SearchStrategy[Any]],
-    *,
-    examples: Sequence[Example] = (),
-    minimum: int = 200,
+    claim: Claim, check: Check, strategies: Strategies, *, examples: Sequence[Example] = (), minimum: int = 200
 ) -> Verdict:
     """A statement about every input: one counterexample refutes it, `minimum` distinct valid examples support it.
 
@@ -85,12 +81,7 @@ def universal(
 
 
 def exact(
-    claim: Claim,
-    check: Check,
-    strategies: Mapping[str, SearchStrategy[Any]],
-    *,
-    examples: Sequence[Example] = (),
-    minimum: int = 200,
+    claim: Claim, check: Check, strategies: Strategies, *, examples: Sequence[Example] = (), minimum: int = 200
 ) -> Verdict:
     """An equality for every input, with the claim's margin as tolerance; without a margin, exactly.
 
@@ -177,12 +168,7 @@ def _key(example: Example) -> tuple[bytes, ...]:
 
 
 def _run(
-    claim: Claim,
-    kind: str,
-    check: Check,
-    strategies: Mapping[str, SearchStrategy[Any]],
-    examples: Sequence[Example],
-    minimum: int,
+    claim: Claim, kind: str, check: Check, strategies: Strategies, examples: Sequence[Example], minimum: int
 ) -> tuple[_Search, ClaimRefuted | None]:
     """The finished search and the smallest counterexample: one pass over everything, and one that shrinks."""
     if claim.kind != kind:

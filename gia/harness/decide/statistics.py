@@ -12,6 +12,7 @@ from scipy import optimize, stats
 Array = NDArray[np.float64]
 Outcomes = NDArray[np.str_]
 Alternative = Literal["greater", "less", "two-sided"]
+Bounds = Literal["two-sided", "less"]
 
 #: The least coverage of an interval that decides.
 COVERAGE = 0.99
@@ -147,11 +148,7 @@ def wilcoxon_p(differences: ArrayLike, *, alternative: Alternative) -> float:
 
 
 def binomial_interval(
-    successes: ArrayLike,
-    trials: int,
-    *,
-    coverage: float = COVERAGE,
-    alternative: Literal["two-sided", "less"] = "two-sided",
+    successes: ArrayLike, trials: int, *, coverage: float = COVERAGE, alternative: Bounds = "two-sided"
 ) -> tuple[Array, Array]:
     """The exact interval (Clopper and Pearson 1934) of the success rate of independent trials.
 

@@ -15,6 +15,7 @@ from gia.harness.decide.statistics import (
     COVERAGE,
     Alternative,
     Array,
+    Bounds,
     MedianInterval,
     Outcomes,
     binomial_interval,
@@ -144,8 +145,7 @@ def paired(claim: Claim, a: ArrayLike, b: ArrayLike, *, void: int = 0, look: Loo
         claim: of kind "paired".
         a: (blocks,), the metric under the condition that had to pass its control.
         b: (blocks,), the metric under the other condition, on the same data.
-        void: as in `trend`.
-        look: as in `trend`.
+        void, look: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, the shapes differ or a value is not finite.
@@ -187,8 +187,7 @@ def equivalence(claim: Claim, values: ArrayLike, *, void: int = 0, look: Look = 
     Args:
         claim: of kind "equivalence".
         values: (blocks, levels), the metric of the valid blocks, at least two levels.
-        void: as in `trend`.
-        look: as in `trend`.
+        void, look: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, the shape is wrong or a value is not finite.
@@ -213,7 +212,7 @@ def count(
     *,
     claimed: float | Sequence[float] | None = None,
     coverage: float = COVERAGE,
-    alternative: Literal["two-sided", "less"] = "two-sided",
+    alternative: Bounds = "two-sided",
     void: int = 0,
     look: Look = 1,
 ) -> Verdict:
@@ -230,8 +229,7 @@ def count(
         coverage: of the interval of boolean trials. Lower it only if the claim states a lower one, since false support
             may then exceed 1 %.
         alternative: "less" bounds the rate of boolean trials only from above.
-        void: as in `trend`.
-        look: as in `trend`.
+        void, look: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, no number is claimed, the shapes disagree or a value is not finite.

@@ -361,8 +361,8 @@ class Claims:
     def write(self) -> None:
         """Write verdicts.json with what is finished."""
         self._context.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._context.folder / "verdicts.json") as file:
-            file.write(rows.to_json(self.rows).encode())
+        with replacing(self._context.folder / "verdicts.json") as partial:
+            partial.write_text(rows.to_json(self.rows), encoding="utf-8")
 
     def draw(
         self, id: str, table: Table, value: Deciding | None = None, *, reported: Reported | None = None

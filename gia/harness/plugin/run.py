@@ -49,7 +49,9 @@ def begin(config: pytest.Config, register: Path) -> None:
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
     if option.gia_rebaseline and option.gia_attack is not None:
-        raise pytest.UsageError("--gia-rebaseline: expected without --gia-attack, since baselines are of the own attacks")
+        raise pytest.UsageError(
+            "--gia-rebaseline: expected without --gia-attack, since baselines are of the own attacks"
+        )
     if option.gia_repeats < 1:
         raise pytest.UsageError(f"--gia-repeats: expected at least 1, got {option.gia_repeats}")
     if option.gia_base is not None:

@@ -15,6 +15,8 @@ from gia.harness.timing.ratio import Ratio, TimingFailed
 from gia.numerics import environment
 
 Row = dict[str, Any]
+Info = MutableMapping[str, Any]  # of a benchmark
+Bound = Callable[[], Ratio]
 
 #: Head over base is a regression if the whole interval lies above 1 plus this.
 BY = 0.1
@@ -41,14 +43,7 @@ class Timings:
         self.points: list[Row] = []
 
     def at_most(
-        self,
-        measure: str,
-        case: str,
-        cost: Ratio,
-        goal: float,
-        info: MutableMapping[str, Any],
-        *,
-        bound: Callable[[], Ratio] | None = None,
+        self, measure: str, case: str, cost: Ratio, goal: float, info: Info, *, bound: Bound | None = None
     ) -> None:
         """Record a cost and compare it with its goal; raises as `Ratio.at_most` does.
 
@@ -58,28 +53,13 @@ class Timings:
         self._compare(measure, case, cost, goal, info, bound, upper=True)
 
     def at_least(
-        self,
-        measure: str,
-        case: str,
-        gain: Ratio,
-        goal: float,
-        info: MutableMapping[str, Any],
-        *,
-        bound: Callable[[], Ratio] | None = None,
+        self, measure: str, case: str, gain: Ratio, goal: float, info: Info, *, bound: Bound | None = None
     ) -> None:
         """Record a gain and compare it with its goal, or with `bound`; raises as `Ratio.at_least` does."""
         self._compare(measure, case, gain, goal, info, bound, upper=False)
 
     def _compare(
-        self,
-        measure: str,
-        case: str,
-        cost: Ratio,
-        goal: float,
-        info: MutableMapping[str, Any],
-        bound: Callable[[], Ratio] | None,
-        *,
-        upper: bool,
+        self, measure: str, case: str, cost: Ratio, goal: float, info: Info, bound: Bound | None, *, upper: bool
     ) -> None:
         text, limit = f"{'<=' if upper else '>='} {goal:g}", goal
         verdict = _verdict(cost, goal, upper)
@@ -91,9 +71,7 @@ class Timings:
         self._ratio(measure, case, cost, text, verdict, info)
         (cost.at_most if upper else cost.at_least)(limit)
 
-    def counted(
-        self, measure: str, case: str, value: float, goal: float | None, info: MutableMapping[str, Any], unit: str = ""
-    ) -> None:
+    def counted(self, measure: str, case: str, value: float, goal: float | None, info: Info, unit: str = "") -> None:
         """Record a number that is counted, not timed. Raises TimingFailed above the goal, which has no slack."""
         within = goal is None or value <= goal
         text = "" if goal is None else f"<= {goal:g}"
@@ -102,7 +80,7 @@ class Timings:
         if not within:
             raise TimingFailed(f"{measure}, {case}: expected at most {goal:g}{unit}, got {value:.3f}{unit}")
 
-    def point(self, axis: str, at: int, cost: Ratio, info: MutableMapping[str, Any]) -> None:
+    def point(self, axis: str, at: int, cost: Ratio, info: Info) -> None:
         """Record one point of a curve: the cost of the core, in training steps per trial, at one place of an axis."""
         self.points.append({"axis": axis, "at": at, **cost.row()})
         info[f"{axis} {at}"] = cost.row()
@@ -113,13 +91,11 @@ class Timings:
         if cost.slower(by=BY):
             raise TimingFailed(f"{measure}, {case}: head over base {cost}; lower end above {1 + BY:g}")
 
-    def _ratio(
-        self, measure: str, case: str, cost: Ratio, goal: str, verdict: str, info: MutableMapping[str, Any]
-    ) -> None:
+    def _ratio(self, measure: str, case: str, cost: Ratio, goal: str, verdict: str, info: Info) -> None:
         row = cost.row()
         self._add(info, measure=measure, case=case, value=row.pop("median"), goal=goal, verdict=verdict, **row)
 
-    def _add(self, info: MutableMapping[str, Any], **row: Any) -> None:
+    def _add(self, info: Info, **row: Any) -> None:
         self.rows.append(row)
         info[row["measure"]] = {name: value for name, value in row.items() if name not in ("measure", "case")}
 

@@ -14,7 +14,7 @@ from gia.harness.baseline import file as baseline_file
 from gia.harness.baseline.check import BaselineMissing, BaselineNonFinite, RebaselineRefused
 from gia.harness.baseline.compare import prediction_interval
 from gia.harness.baseline.file import BaselineCorrupt
-from gia.harness.blocks import Block
+from gia.harness.blocks.block import Block
 from tests.harness.baseline.stored import (
     ELSEWHERE,
     HERE,

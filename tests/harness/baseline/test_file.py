@@ -139,7 +139,7 @@ def test_every_storable_sample_survives_the_file_bit_for_bit(sample: list[float]
         {"psnr": sample},
         QUANTITIES,
         deciding="psnr",
-        setting="p",
+        protocol="p",
         dtype="float64",
         machine=HERE,
         commit="c",

@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness.plugin.inner_project import Inner, environment, row, trend
+from tests.harness.plugin.inner_project import Inner, row, trend
+from tests.harness.plugin.processes import started, wait_until_ended
 
 pytest_plugins = ["pytester"]
 
@@ -31,60 +26,16 @@ def slow(level, block, *, cache):
 """
 
 
-@contextmanager
-def _started(inner: Inner) -> Iterator[subprocess.Popen[bytes]]:
-    """The inner run in another process group, with one worker, up to its fourth block."""
-    command = [sys.executable, "-m", "pytest", "claims", "--gia-workers=1", "-q"]
-    with (inner.path / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=inner.path,
-            stdout=log,
-            stderr=log,
-            env=environment(inner.path / "installed"),
-            start_new_session=True,
-            # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while not (inner.path / "reached").exists():
-            assert process.poll() is None, (inner.path / "log.txt").read_text()
-            assert time.monotonic() < deadline, "the fourth block was not reached"
-            time.sleep(0.05)
-        yield process
-    finally:
-        with suppress(ProcessLookupError):  # what this test is about did not hold: leave nothing behind
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _workers_of(group: int) -> list[int]:
-    """Live processes of a process group, by /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(process_group) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, how: signal.Signals) -> None:
     """A crash of the machine would cost the night; a resumed run would say something else than an uninterrupted one."""
     with (inner.path / "planted.py").open("a") as source:
         source.write(SLOW)
     inner.write(row("toy.first"), tests=trend("toy.first", measure="slow"))
-    with _started(inner) as process:
+    with started(inner, "--gia-workers=1") as process:
         os.kill(process.pid, how)
         code = process.wait(60)
-        deadline = time.monotonic() + 30
-        while left := _workers_of(process.pid):
-            assert time.monotonic() < deadline, f"workers {left} outlive the run"
-            time.sleep(0.05)
+        wait_until_ended(process.pid)
     if how == signal.SIGINT:
         assert code == pytest.ExitCode.INTERRUPTED
         assert inner.verdicts == {}

@@ -179,5 +179,7 @@ def test_a_callable_without_a_file_is_refused() -> None:
     """Code that was typed into a session changes without a trace."""
     space: dict[str, Any] = {"__name__": "typed"}
     exec("def attack(model):\n    return model\n", space)
-    with pytest.raises(ValueError, match="callables: expected functions of a module that has a file, got one of 'typed'"):
+    with pytest.raises(
+        ValueError, match="callables: expected functions of a module that has a file, got one of 'typed'"
+    ):
         sources_of([space["attack"]])

@@ -8,8 +8,12 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import torch
+<<<<<<< HEAD
 
 from tests.harness.plugin.inner_project import Inner, row, trend
+=======
+from tests.harness.inner_project import Inner, row, trend
+>>>>>>> main
 
 pytest_plugins = ["pytester"]
 
@@ -239,16 +243,6 @@ def test_the_short_options_are_the_same_options(inner: Inner) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["gia: scale paper, *, 0 workers"])
     assert (inner.path / "short" / "verdicts.json").exists()
-
-
-def test_claims_refuse_to_be_spread_over_xdist(inner: Inner) -> None:
-    """Each process would overwrite the others' verdicts, and twice as many workers would crowd the cores."""
-    (inner.path / "conftest.py").write_text("def pytest_configure(config):\n    config.workerinput = {}\n")
-    inner.write(row("toy.first"), tests=trend("toy.first"))
-    result = inner.run()
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*claims have worker processes already (--gia-workers): run them without -n*"])
-    assert not (inner.path / ".gia").exists()
 
 
 def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_the_last_layer_is_known_by_what_it_does():
     for end in (nn.ReLU(), nn.LogSoftmax(1), nn.Linear(5, 5, bias=False).requires_grad_(False)):
         model = Disguised(end)
         observation = gia.share_gradient(model, images, labels)
-        message = "yields the logits" if not isinstance(end, nn.Linear) else "'end.weight' is not shared"
+        message = "whose output is the logits" if not isinstance(end, nn.Linear) else "expected 'end.weight'"
         with pytest.raises(ValueError, match=message):
             restore(model, observation, rule="counts")
 
@@ -213,12 +213,22 @@ def test_a_bias_that_is_not_shared_is_done_without():
 @pytest.mark.parametrize(
     ("rule", "settings", "labels", "message"),
     [
-        ("sign", {}, [1, 2], "batch_size: the sign rule takes one image, got 2"),
-        ("row_minimum", {"classes": 3}, [0, 1, 2, 2], "batch_size: the row minimum takes distinct labels, at most 3"),
-        ("row_minimum", {"activation": "tanh"}, [1, 2], r"its inputs must be >= 0 .* gray images make them -"),
-        ("sign", {"activation": "tanh", "bias": False}, [1], "its inputs must be >= 0"),
-        ("counts", {"activation": "gelu", "bias": False}, [1, 1], "its inputs must be >= 0"),
-        ("guess", {}, [1], r"rule: expected one of \['counts', 'row_minimum', 'sign'\], got 'guess'"),
+        ("sign", {}, [1, 2], "batch_size: expected 1 for the sign rule, got 2"),
+        (
+            "row_minimum",
+            {"classes": 3},
+            [0, 1, 2, 2],
+            "batch_size: expected at most 3, the number of distinct labels, got 4",
+        ),
+        (
+            "row_minimum",
+            {"activation": "tanh"},
+            [1, 2],
+            r"model: expected inputs of .* >= 0 .* got -.* for gray images",
+        ),
+        ("sign", {"activation": "tanh", "bias": False}, [1], "model: expected inputs of .* >= 0"),
+        ("counts", {"activation": "gelu", "bias": False}, [1, 1], "model: expected inputs of .* >= 0"),
+        ("guess", {}, [1], r"rule: expected one of \['sign', 'row_minimum', 'counts'\], got 'guess'"),
     ],
 )
 def test_a_condition_that_fails_is_named(rule, settings, labels, message):
@@ -233,12 +243,20 @@ def test_a_condition_that_fails_is_named(rule, settings, labels, message):
 @pytest.mark.parametrize(
     ("rule", "change", "message"),
     [
-        ("sign", lambda bias: -bias, "9 classes of 'layers.2' have a negative entry, 1 images cannot"),
-        ("counts", lambda bias: -bias, "9 classes of 'layers.2' have a negative entry, 1 images cannot"),
-        ("sign", torch.abs, "no class of 'layers.2' has a negative entry and 0 have a zero"),
-        ("sign", lambda bias: (bias == bias.max()).double(), "negative entry and 9 have a zero one"),
-        ("sign", torch.zeros_like, r"every entry is zero in 'layers\.2\.bias'"),
-        ("row_minimum", torch.zeros_like, r"every entry is zero in 'layers\.2\.weight'"),
+        (
+            "sign",
+            lambda bias: -bias,
+            "expected at most 1 classes of 'layers.2' with a negative entry, one per image, got 9",
+        ),
+        (
+            "counts",
+            lambda bias: -bias,
+            "expected at most 1 classes of 'layers.2' with a negative entry, one per image, got 9",
+        ),
+        ("sign", torch.abs, "expected one class of 'layers.2' .* got no negative entry and 0 zeros"),
+        ("sign", lambda bias: (bias == bias.max()).double(), "negative entry and 9 zeros"),
+        ("sign", torch.zeros_like, r"expected an entry of 'layers\.2\.bias' other than 0, got zeros"),
+        ("row_minimum", torch.zeros_like, r"expected an entry of 'layers\.2\.weight' other than 0, got zeros"),
     ],
 )
 def test_a_gradient_that_no_cross_entropy_gives_is_an_error(rule, change, message):

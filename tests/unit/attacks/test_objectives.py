@@ -120,9 +120,9 @@ def test_weights_and_layers_choose_what_counts():
 def test_names_that_no_parameter_has_are_errors():
     """If it fails, a mistyped layer means that nothing is matched, or everything."""
     both = agreement(*pair(0))
-    with pytest.raises(ValueError, match="layers: no shared parameter starts with any of"):
+    with pytest.raises(ValueError, match="layers: expected prefixes of shared parameters"):
         Cosine(layers=["body"])(both)
-    with pytest.raises(ValueError, match=r"weights: 'head.bias' is not a shared parameter"):
+    with pytest.raises(ValueError, match=r"weights: expected one of .*, got 'head.bias'"):
         SquaredDifferences(weights={"head.bias": 2.0})(both)
     with pytest.raises(TypeError, match=r"layers: expected a collection of prefixes such as \('conv',\), got a string"):
         Cosine(layers="conv")(both)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gia
+from gia.attacks.alignment import shift
 from gia.attacks.optimization.pixels import penalty
 from gia.attacks.priors import BatchNormStatistics, GroupConsistency, L2Norm, TotalVariation, known_statistics
-from gia.attacks.alignment import shift
 from gia.federated.client import BatchStatistics
 from tests.contracts.cases import private
 
@@ -220,7 +220,7 @@ def test_what_is_known_survives_the_model_and_differs_by_trial_only_in_value():
     before = {name: [value.clone() for value in pair] for name, pair in known.items()}
     model.train()(images)
     assert all(value.equal(kept) for name in known for value, kept in zip(known[name], before[name], strict=True))
-    with pytest.raises(ValueError, match="observations: trials must agree in the layers whose batch_norm leaked"):
+    with pytest.raises(ValueError, match="batch_norm: expected statistics of the same layers in all trials"):
         BatchNormStatistics(1.0, model, [known, {"1": known["1"]}], training=False)
 
 

@@ -115,7 +115,7 @@ def test_an_absent_set_says_which_folder_was_expected_and_how_to_get_it(name, tm
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "celeba", "imagenet"])
 def test_an_incomplete_set_is_refused(name, tmp_path):
-    """If this fails, a changed or half-copied set passes as the paper's: torchvision's own digests are kept on."""
+    """If this fails, a changed or half-copied set passes as the paper's: torchvision's own digests stay switched on."""
     folder = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}.get(name, name)
     (tmp_path / folder).mkdir()
     with pytest.raises(FileNotFoundError, match=r"root: expected .*, got (RuntimeError|FileNotFoundError)"):

@@ -127,7 +127,8 @@ def test_an_image_without_a_reconstruction_scores_as_the_blind_guess(spy: Spy) -
 def test_values_are_means_over_images_of_gias_metrics(spy: Spy) -> None:
     """The table would hold something else than its column says."""
     seen = measure(PROTOCOL, BLOCK)
-    private = torch.from_numpy(seen.arrays["originals"]).float() / 255  # digits have 17 gray levels: 8 bits cost 1/510 at most
+    # Digits have 17 gray levels: 8 bits cost 1/510 at most.
+    private = torch.from_numpy(seen.arrays["originals"]).float() / 255
     expected = metrics.psnr(torch.zeros_like(private), private)
     assert seen.values["psnr"] == pytest.approx(float(expected.mean()), abs=0.1)
     assert seen.values["psnr"] == pytest.approx(math.fsum(seen.details["per_image"]["psnr"]) / 4)
@@ -292,9 +293,7 @@ def equipment(protocol: Protocol, model: nn.Module, public: Images, *, generator
 
 def test_the_attacker_s_equipment_is_made_from_public_images_only(spy: Spy) -> None:
     """A generator or an inverter would be trained on the images, or people, that it is to reveal."""
-    people = FACES.with_(
-        {"attacker.equip": equipment, "attacker.disjoint": "labels", "scoring.control_images": 4}
-    )
+    people = FACES.with_({"attacker.equip": equipment, "attacker.disjoint": "labels", "scoring.control_images": 4})
     measure(people, BLOCK)
     measure(people.with_({"attacker.disjoint": "images"}), BLOCK)
     measure(people.with_({"attacker.public": "digits"}), BLOCK)
@@ -358,7 +357,7 @@ def test_a_metric_that_is_not_defined_at_this_size_is_none() -> None:
 
 @pytest.mark.parametrize("name", [name for name in metrics.METRICS if not name.startswith("lpips")])
 def test_each_metric_is_scored_from_its_smallest_size_on(name: str, spy: Spy) -> None:
-    """A metric would be n/a where it exists, or raise where it does not. LPIPS, which is slow, is in the tests above."""
+    """A metric would be n/a where it exists, or raise where it does not. The tests above cover LPIPS."""
     minimum = metrics.METRICS[name].minimum
     for size in {minimum, max(1, minimum - 1)}:
         protocol = FACES.with_({"batch.image_size": size, "scoring.metrics": (name,)})

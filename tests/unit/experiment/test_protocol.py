@@ -79,7 +79,7 @@ def test_a_protocol_that_cannot_run_is_refused_when_it_is_made(changes: dict[str
 
 def test_an_unknown_space_is_refused_by_the_attack() -> None:
     """A level would be measured in another space than it says."""
-    with pytest.raises(ValueError, match="space: expected .* got 'latent'"):
+    with pytest.raises(ValueError, match=r"space: expected .* got 'latent'"):
         measure(PROTOCOL.with_({"attacker.settings.space": "latent"}), BLOCK)
 
 
@@ -443,5 +443,5 @@ def test_an_attack_is_taken_as_a_name_as_a_function_and_by_its_import_path(
             assert other.values == first.values
             assert np.array_equal(other.arrays["reconstructions"], first.arrays["reconstructions"])
     assert own[0].values != outside[0].values
-    with pytest.raises(ValueError, match="attack: .*did you mean 'outside_attack:stranger'"):
+    with pytest.raises(ValueError, match=r"attack: .*did you mean 'outside_attack:stranger'"):
         measured("outside_attack:strange")

@@ -193,7 +193,7 @@ def test_shared_are_the_parameters_that_require_a_gradient():
         assert shared.trainable == ("idle", "1.bias", "3.weight", "3.bias")
         assert shared.gradients["idle"].tolist() == [0, 0]
         shared.check(model)
-    with pytest.raises(ValueError, match="model: no parameter requires a gradient"):
+    with pytest.raises(ValueError, match="model: expected at least one parameter with requires_grad, got none"):
         share_gradient(model.requires_grad_(False), IMAGES, LABELS)
 
 
@@ -226,7 +226,7 @@ BAD = {
         r"images: expected floats \(N, C, H, W\), got .* torch.uint8",
     ),
     "one image": ({"images": IMAGES[0]}, ValueError, r"images: expected floats \(N, C, H, W\)"),
-    "none": ({"images": IMAGES[:0], "labels": LABELS[:0]}, ValueError, "images: expected at least one"),
+    "none": ({"images": IMAGES[:0], "labels": LABELS[:0]}, ValueError, "images: expected at least one image, got none"),
     "too few labels": ({"labels": LABELS[:5]}, ValueError, r"labels: expected \(6,\) of int64, got \(5,\)"),
     "float labels": ({"labels": LABELS.float()}, ValueError, r"labels: expected \(6,\) of int64, got .* torch.float32"),
     "a label too large": ({"labels": LABELS + 5}, ValueError, "labels: expected 0 to 9 for 10 logits, got 5 to"),
@@ -236,7 +236,11 @@ BAD = {
         TypeError,
         r"reveal: expected a collection of names such as \('labels',\)",
     ),
-    "an unknown leak": ({"reveal": ["label"]}, ValueError, "reveal: expected names of .* got 'label'"),
+    "an unknown leak": (
+        {"reveal": ["label"]},
+        ValueError,
+        "reveal: expected one of .* got 'label'; did you mean 'labels'",
+    ),
 }
 
 
@@ -321,6 +325,20 @@ def test_defenses_are_applied_in_their_order():
         torch.testing.assert_close(defended.gradients[name], (2 * value + 1) * 3)
 
 
+def test_its_repr_says_what_it_shares_and_shows_no_private_value():
+    """If it fails, a user who prints a client sees the private batch, or not what leaks."""
+    client = Client(IMAGES, LABELS)
+    client.answer(perceptron())
+    shape = f"6 images of 3x{SIZE}x{SIZE} in float64"
+    assert repr(client) == f"Client({shape}, eval mode, shares a gradient, reveals: nothing more, 1 query answered)"
+    local = LocalTraining(2, 2, 0.1)
+    settings_ = {"reveal": ("labels", "local"), "defenses": [lambda seen: seen], "validate": print, "training": True}
+    assert repr(Client(IMAGES, LABELS, local=local, **settings_)) == (
+        f"Client({shape}, train mode, shares the update of {local}, reveals: labels, local, 1 defense, "
+        "validates models, 0 queries answered)"
+    )
+
+
 def test_a_refused_model_gets_no_answer():
     """If it fails, a client trains on a model that its own check refused, or a refusal counts as an answer."""
 
@@ -336,7 +354,9 @@ def test_a_refused_model_gets_no_answer():
 
     client, model = Client(IMAGES, LABELS, validate=validate), perceptron()
     client.answer(model)
-    with pytest.raises(RefusedModel, match=r"the client refuses this model: .*ok=False") as caught:
+    with pytest.raises(
+        RefusedModel, match=r"model: expected one that the client's validation accepts, .*ok=False"
+    ) as caught:
         client.answer(model)
     assert caught.value.report == Verdict(ok=False)
     assert seen == [model, model]
@@ -347,5 +367,5 @@ def test_a_client_checks_its_batch_when_it_is_made():
     """If it fails, a bad batch is noticed only by the first server that asks."""
     with pytest.raises(ValueError, match="images: expected values"):
         Client(IMAGES * 2, LABELS)
-    with pytest.raises(ValueError, match="reveal: expected names of"):
+    with pytest.raises(ValueError, match="reveal: expected one of"):
         Client(IMAGES, LABELS, reveal=("images",))

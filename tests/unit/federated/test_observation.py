@@ -73,24 +73,43 @@ def test_nothing_optional_is_known_by_default():
     optional = ("labels", "local", "batch_norm", "trainable")
     assert [getattr(observation, name) for name in optional] == [None] * 4
     assert observation.training is False
-    assert repr(observation) == "Observation(6 tensors, 2 images of 3x4x4, eval mode, known: nothing more)"
+
+
+def test_its_repr_says_what_is_known_on_one_line():
+    """If it fails, a user sees tensors by the page, or not what leaked."""
+    assert repr(observed(network())) == (
+        "Observation(6 tensors with 205 entries in float32, 2 images of 3x4x4, eval mode, known: nothing more)"
+    )
     assert repr(observed(network(), training=True, local=LOCAL)).endswith("train mode, known: local)")
+    assert repr(LOCAL) == "LocalTraining(epochs=2, batch_size=3, lr=0.1, momentum=0.5)"
 
 
 BAD = {
     "no gradients": ({"gradients": {}}, ValueError, "gradients: expected at least one"),
     "gradients in a list": ({"gradients": [torch.zeros(2)]}, TypeError, "gradients: expected a mapping"),
-    "an array": ({"gradients": {"w": np.zeros(2)}}, TypeError, "gradients: 'w' is a ndarray"),
-    "integers": ({"gradients": {"w": torch.zeros(2, dtype=torch.int64)}}, ValueError, "gradients: 'w' has dtype"),
-    "NaN": ({"gradients": {"w": torch.tensor([0, torch.nan])}}, ValueError, "gradients: 'w' holds NaN or infinity"),
-    "infinity": ({"gradients": {"w": torch.tensor([torch.inf])}}, ValueError, "gradients: 'w' holds NaN or infinity"),
+    "an array": ({"gradients": {"w": np.zeros(2)}}, TypeError, r"gradients\['w'\]: expected a tensor, got ndarray"),
+    "integers": (
+        {"gradients": {"w": torch.zeros(2, dtype=torch.int64)}},
+        ValueError,
+        r"gradients\['w'\]: expected a floating",
+    ),
+    "NaN": (
+        {"gradients": {"w": torch.tensor([0, torch.nan])}},
+        ValueError,
+        r"gradients\['w'\]: expected finite values",
+    ),
+    "infinity": (
+        {"gradients": {"w": torch.tensor([torch.inf])}},
+        ValueError,
+        r"gradients\['w'\]: expected finite values",
+    ),
     "flat images": ({"image_shape": (4, 4)}, ValueError, "image_shape: expected"),
     "images of no width": ({"image_shape": (3, 4, 0)}, ValueError, "image_shape: expected at least 1, got 0"),
-    "half pixels": ({"image_shape": (3, 4, 4.5)}, TypeError, "image_shape: expected whole numbers, got 4.5"),
+    "half pixels": ({"image_shape": (3, 4, 4.5)}, TypeError, "image_shape: expected a whole number, got 4.5"),
     "no images": ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
-    "half images": ({"batch_size": 1.5}, TypeError, "batch_size: expected whole numbers, got 1.5"),
-    "too few labels": ({"labels": torch.tensor([1])}, ValueError, "labels: expected 2 of dtype int64, got"),
-    "float labels": ({"labels": torch.tensor([1.0, 2.0])}, ValueError, "labels: expected 2 of dtype int64, got"),
+    "half images": ({"batch_size": 1.5}, TypeError, "batch_size: expected a whole number, got 1.5"),
+    "too few labels": ({"labels": torch.tensor([1])}, ValueError, r"labels: expected \(2,\) of int64, got"),
+    "float labels": ({"labels": torch.tensor([1.0, 2.0])}, ValueError, r"labels: expected \(2,\) of int64, got"),
     "a negative label": (
         {"labels": torch.tensor([-1, 2])},
         ValueError,
@@ -101,7 +120,7 @@ BAD = {
     "NaN statistics": (
         {"batch_norm": {"1": (torch.zeros(4), torch.full((4,), torch.nan))}},
         ValueError,
-        "batch_norm: '1' holds NaN",
+        r"batch_norm\['1'\]: expected finite values",
     ),
 }
 
@@ -123,7 +142,7 @@ def test_large_entries_are_not_taken_for_infinite_ones():
 
 BAD_LOCAL = {
     "no epochs": ({"epochs": 0}, ValueError, "epochs: expected at least 1, got 0"),
-    "half an epoch": ({"epochs": 0.5}, TypeError, "epochs: expected whole numbers, got 0.5"),
+    "half an epoch": ({"epochs": 0.5}, TypeError, "epochs: expected a whole number, got 0.5"),
     "no images": ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
     "no step": ({"lr": 0.0}, ValueError, "lr: expected a positive finite step size, got 0"),
     "a NaN step": ({"lr": float("nan")}, ValueError, "lr: expected a positive finite"),
@@ -187,10 +206,29 @@ def test_strides_survive_a_file(tmp_path):
     assert observation_state(Observation.load(tmp_path / "it.safetensors")) == observation_state(observation)
 
 
+def test_a_failed_save_leaves_the_older_file(tmp_path, monkeypatch):
+    """If it fails, a full disk destroys the observation that was saved before."""
+
+    def fails(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    path = tmp_path / "it.safetensors"
+    first = observed(network())
+    first.save(path)
+    monkeypatch.setattr("gia.federated.observation.save_file", fails)
+    with pytest.raises(OSError, match="no space left"):
+        observed(network(), batch_size=3).save(path)
+    assert observation_state(Observation.load(path)) == observation_state(first)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_without_an_observation_is_refused(tmp_path):
     """If it fails, a file of weights is read as a gradient."""
     save_file(gradients(network()), tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match=r"path: .* holds no gia.Observation/1; .* from_tensors"):
+    with pytest.raises(
+        ValueError, match=r"path: expected .*gia.Observation/1.*, got .*weights.safetensors; .*from_tensors"
+    ):
         Observation.load(tmp_path / "weights.safetensors")
 
 
@@ -227,7 +265,7 @@ def test_captured_tensors_of_some_parameters_say_which():
     rest = {name: value for name, value in gradients(model).items() if not name.startswith("0.")}
     for tensors in (rest, list(rest.values())):
         assert Observation.from_tensors(model, tensors, **facts).trainable == tuple(rest)
-    with pytest.raises(ValueError, match=r"gradients: '0.weight' is not among the trainable parameters"):
+    with pytest.raises(ValueError, match=r"gradients: expected the trainable parameters .* got '0.weight' too"):
         Observation.from_tensors(model, gradients(model), **facts)
 
 
@@ -238,11 +276,11 @@ def test_captured_tensors_must_fit():
     tensors = list(gradients(model).values())
     with pytest.raises(ValueError, match="tensors: expected 6, one per shared parameter, got 5"):
         Observation.from_tensors(model, tensors[1:], **facts)
-    with pytest.raises(ValueError, match=r"gradients: '0.weight' has shape \(5,\), .* \(4, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"gradients\['0.weight'\]: .* shape \(4, 3, 3, 3\), got \(5,\)"):
         Observation.from_tensors(model, tensors[::-1], **facts)
-    with pytest.raises(ValueError, match=r"gradients: '0.weight' has dtype torch.float64, .* torch.float32"):
+    with pytest.raises(ValueError, match=r"gradients\['0.weight'\]: .* dtype torch.float32, got torch.float64"):
         Observation.from_tensors(model, [tensor.double() for tensor in tensors], **facts)
-    with pytest.raises(ValueError, match=r"gradients: the model has no parameter '4.weight'; it has '0.weight'"):
+    with pytest.raises(ValueError, match=r"gradients: expected parameters of the model, '0.weight'.* got '4.weight'"):
         Observation.from_tensors(model, tensors, trainable=[*list(gradients(model))[:5], "4.weight"], **facts)
 
 
@@ -251,7 +289,7 @@ def test_leaked_statistics_are_held_to_the_model():
     model = network()
     observation = observed(model, batch_norm={"1": (torch.zeros(4), torch.ones(4))})
     observation.check(model)
-    with pytest.raises(ValueError, match="batch_norm: the model has no batch normalization '0'"):
+    with pytest.raises(ValueError, match="batch_norm: expected batch normalizations '1', got '0'"):
         replace(observation, batch_norm={"0": (torch.zeros(4), torch.ones(4))}).check(model)
-    with pytest.raises(ValueError, match="batch_norm: '1' expects a mean and a variance of 4 channels"):
+    with pytest.raises(ValueError, match=r"batch_norm\['1'\]: expected a mean and a variance \(4,\), got"):
         replace(observation, batch_norm={"1": (torch.zeros(4), torch.ones(3))}).check(model)

@@ -13,7 +13,7 @@ from torch import nn
 from gia import data, models
 from gia.federated import training
 from gia.federated.training import fit
-from gia.models import keeping
+from gia.models import cached_net
 
 
 def generator(seed=0):
@@ -109,6 +109,16 @@ def test_the_same_generator_gives_the_same_victim_bit_for_bit(net):
     """If this fails, a block's victim cannot be made again."""
     assert same(run(net).model, run(net).model)
     assert not same(run(net).model, run(net, generator=generator(2)).model)
+
+
+def test_its_repr_has_the_accuracy_and_no_tensor(net):
+    """If this fails, a user sees the layers of every checkpoint, or not how good the victim is."""
+    result = run(net, checkpoints=(0, 2))
+    assert repr(result) == (
+        f"Fit(Sequential with 123 parameters, accuracy {result.accuracy:.3f}, 3 images held out, "
+        "checkpoints: 0, 2, trained)"
+    )
+    assert "held-out images given, checkpoints: none" in repr(run(net, held_out=made(3)))
 
 
 def test_checkpoints_are_the_stages_of_one_training(net):
@@ -230,7 +240,7 @@ def test_the_cache_does_not_answer_for_another_model(net, tmp_path, change):
 def test_the_cache_does_not_answer_after_the_code_has_changed(net, tmp_path, monkeypatch, room):
     """If this fails, an edit of the training loop or of a network goes unnoticed."""
     package = Path(training.__file__).parents[1]
-    sources = keeping._sources
+    sources = cached_net._sources
     known = {
         "federated": package / "federated" / "training.py",
         "models": package / "models" / "standardization.py",
@@ -239,14 +249,16 @@ def test_the_cache_does_not_answer_after_the_code_has_changed(net, tmp_path, mon
     run(net, cache=tmp_path)
     edited = tmp_path / "edited.py"
     edited.write_bytes(known.read_bytes() + b"# edited\n")
-    monkeypatch.setattr(keeping, "_sources", lambda *of: [edited if path == known else path for path in sources(*of)])
+    monkeypatch.setattr(
+        cached_net, "_sources", lambda *of: [edited if path == known else path for path in sources(*of)]
+    )
     assert not run(net, cache=tmp_path).cached
 
 
 def test_the_cache_does_not_answer_on_another_machine(net, tmp_path, monkeypatch):
     """If this fails, a victim trained by other arithmetic (torch version, processor, threads) is passed off as ours."""
     run(net, cache=tmp_path)
-    monkeypatch.setattr(keeping, "fingerprint", lambda: "000000000000")
+    monkeypatch.setattr(cached_net, "fingerprint", lambda: "000000000000")
     assert not run(net, cache=tmp_path).cached
 
 
@@ -255,7 +267,7 @@ def test_a_model_whose_source_cannot_be_read_is_not_cached(tmp_path):
     space = {}
     exec("from torch import nn\nclass Typed(nn.Sequential): pass", space)
     typed = space["Typed"](nn.Flatten(), nn.Linear(16, 3))
-    with pytest.raises(ValueError, match="the source of Typed has no file, pass cache=None"):
+    with pytest.raises(ValueError, match=r"cache: expected classes with a source file, got Typed, .* pass cache=None"):
         run(typed, cache=tmp_path)
     assert run(typed).cached is False
 
@@ -265,20 +277,23 @@ def test_a_broken_cache_file_is_named(net, tmp_path):
     run(net, cache=tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=re.escape(f"cache: {path} cannot be read")):
+    with pytest.raises(ValueError, match=re.escape(f"cache: expected a readable file, got {path}")):
         run(net, cache=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs, batch_size and lr must be positive, not 0, 4 and 0.01"),
-        ({"lr": float("nan")}, "epochs, batch_size and lr must be positive, not 3, 4 and nan"),
-        ({"optimizer": "lbfgs"}, "optimizer must be 'adam' or 'sgd', not 'lbfgs'"),
-        ({"checkpoints": (4,)}, "checkpoints must lie in 0 .. epochs = 3, not [4]"),
-        ({"held_out": 1.0}, "held_out must be Images or a share between 0 and 1, not 1.0"),
-        ({"held_out": 0.01}, "held_out: a share of 0.01 leaves nothing of 12 images to hold out"),
-        ({"lr": 3e38, "optimizer": "sgd"}, "lr 3e+38 is too large: weights are not finite after epoch 1"),
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"lr": float("nan")}, "lr: expected a positive step size, got nan"),
+        ({"optimizer": "lbfgs"}, "optimizer: expected one of ['adam', 'sgd'], got 'lbfgs'"),
+        ({"checkpoints": (4,)}, "checkpoints: expected epochs from 0 to 3, got [4]"),
+        ({"held_out": 1.0}, "held_out: expected Images or a share between 0 and 1, got 1.0"),
+        ({"held_out": 0.01}, "held_out: expected a share that holds out an image, got 0.01 of 12 images"),
+        (
+            {"lr": 3e38, "optimizer": "sgd"},
+            "lr: expected a step size that keeps weights finite, got 3e+38 (not finite after epoch 1)",
+        ),
     ],
     ids=["epochs", "lr", "optimizer", "checkpoints", "share 1", "share 0", "divergence"],
 )

@@ -76,6 +76,16 @@ def test_each_finding_says_what_where_and_how_much():
     assert str(report) == " ".join(map(str, report.findings))
 
 
+def test_a_report_has_a_short_repr():
+    """If it fails, a user who prints a report sees every finding in full, or none of the values."""
+    model = victim("mlp")
+    assert repr(validate_model(model)).startswith("ValidationReport(ok, eval mode, findings: none; values: ")
+    assert repr(validate_model(model)).endswith("; skipped: structure, drift, dsnr, transmit_snr)")
+    sent = changed(model, "layers.2.bias", lambda b: b[3].fill_(20.0))
+    assert "not ok, eval mode, findings: outlier_biases;" in repr(validate_model(sent))
+    assert len(repr(validate_model(sent, batch=BATCH))) < 400
+
+
 @pytest.mark.parametrize(
     ("check", "parameter", "change"),
     [
@@ -294,11 +304,11 @@ def test_a_client_s_own_limits_replace_ours_check_by_check(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"rows": 1.0}, "limits: expected checks of .* got 'rows'"),
-        ({"finite": 1.0}, "limits: expected checks of .* got 'finite'"),
-        ({"dsnr": math.nan}, "limits: expected numbers from 0 on, got nan for 'dsnr'"),
-        ({"dsnr": "high"}, "limits: expected numbers from 0 on, got 'high' for 'dsnr'"),
-        ({"dsnr": True}, "limits: expected numbers from 0 on, got True for 'dsnr'"),
+        ({"similar_row": 1.0}, "limits: expected one of .* got 'similar_row'; did you mean 'similar_rows'"),
+        ({"finite": 1.0}, "limits: expected one of .* got 'finite'"),
+        ({"dsnr": math.nan}, r"limits\['dsnr'\]: expected a number of at least 0, got nan"),
+        ({"dsnr": "high"}, r"limits\['dsnr'\]: expected a number of at least 0, got 'high'"),
+        ({"dsnr": True}, r"limits\['dsnr'\]: expected a number of at least 0, got True"),
     ],
 )
 def test_limits_that_mean_nothing_are_refused(limits, message):

@@ -199,20 +199,20 @@ def test_all_widths_scale_together(name):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"name": "resnet9"}, ValueError, "name must be one of ['alexnet', 'convnet'"),
-        ({"activation": "swish"}, ValueError, "activation must be one of ['4*sigmoid', 'gelu', 'leaky_relu'"),
-        ({"init": "zero"}, ValueError, "init must be one of ['default', 'dlg'"),
-        ({"dtype": torch.float16}, ValueError, "dtype must be one of"),
-        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, not 0"),
-        ({"image_size": (32, 0)}, ValueError, "image_size must be at least 1, not 0"),
-        ({"width": 0}, ValueError, "width must be at least 1, not 0"),
-        ({"stem": "3x3"}, TypeError, "lenet has the options ['depth'], not ['stem']"),
-        ({"depth": 0}, ValueError, "depth must be at least 1, not 0"),
-        ({"name": "mlp", "hidden": (4, 0)}, ValueError, "hidden must hold positive sizes, not (4, 0)"),
-        ({"name": "resnet18", "stem": "5x5"}, ValueError, "stem of resnet18 must be one of ['3x3', '7x7'], not '5x5'"),
-        ({"name": "googlenet", "width": 6}, ValueError, "width of this network must be a multiple of 8, not 6"),
-        ({"name": "alexnet"}, ValueError, "image_size must be at least 63 for alexnet, not (32, 32)"),
-        ({"name": "vgg16", "image_size": 31}, ValueError, "image_size must be at least 32 for vgg16, not (31, 31)"),
+        ({"name": "resnet9"}, ValueError, "name: expected one of ['alexnet', 'convnet'"),
+        ({"activation": "swish"}, ValueError, "activation: expected one of ['4*sigmoid', 'gelu', 'leaky_relu'"),
+        ({"init": "zero"}, ValueError, "init: expected one of ['default', 'dlg'"),
+        ({"dtype": torch.float16}, ValueError, "dtype: expected one of"),
+        ({"num_classes": 0}, ValueError, "num_classes: expected at least 1, got 0"),
+        ({"image_size": (32, 0)}, ValueError, "image_size: expected at least 1, got 0"),
+        ({"width": 0}, ValueError, "width: expected at least 1, got 0"),
+        ({"stem": "3x3"}, TypeError, "stem: expected only options of lenet, ['depth']"),
+        ({"depth": 0}, ValueError, "depth: expected at least 1, got 0"),
+        ({"name": "mlp", "hidden": (4, 0)}, ValueError, "hidden: expected sizes of at least 1, got (4, 0)"),
+        ({"name": "resnet18", "stem": "5x5"}, ValueError, "stem: expected one of ['3x3', '7x7'], got '5x5'"),
+        ({"name": "googlenet", "width": 6}, ValueError, "width: expected a multiple of 8 for this network, got 6"),
+        ({"name": "alexnet"}, ValueError, "image_size: expected at least 63 for alexnet, got (32, 32)"),
+        ({"name": "vgg16", "image_size": 31}, ValueError, "image_size: expected at least 32 for vgg16, got (31, 31)"),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, message):
@@ -237,5 +237,5 @@ def test_the_least_image_size_is_the_least_that_the_network_takes(name, options,
     assert net(torch.zeros(2, 3, least, least)).shape == (2, 10)
     with pytest.raises(RuntimeError, match=r"too small|can.t be greater"):
         net(torch.zeros(2, 3, least - 1, least - 1))
-    with pytest.raises(ValueError, match=f"image_size must be at least {least} for {name}"):
+    with pytest.raises(ValueError, match=f"image_size: expected at least {least} for {name}"):
         models.build(name, num_classes=10, image_size=least - 1, width=8, generator=generator(), **options)

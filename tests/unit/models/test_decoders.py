@@ -114,8 +114,8 @@ def test_the_cache_does_not_answer_for_another_decoder(tmp_path, change):
     [
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
         ({"latent": 0}, "latent: expected at least 1, got 0"),
-        ({"lr": 0.0}, "lr and divergence: expected lr > 0"),
-        ({"divergence": -1.0}, "lr and divergence: .*got 0.003 and -1.0"),
+        ({"lr": 0.0}, "lr: expected a positive step size, got 0.0"),
+        ({"divergence": -1.0}, "divergence: expected a weight of at least 0, got -1.0"),
     ],
     ids=str,
 )

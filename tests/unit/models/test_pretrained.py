@@ -77,5 +77,5 @@ def test_loading_moves_no_random_numbers_and_unknown_names_are_refused():
     for name in models.PRETRAINED:
         assert all(tensor.device.type == "cpu" for tensor in models.pretrained(name).state_dict().values())
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(ValueError, match="name must be one of"):
+    with pytest.raises(ValueError, match="name: expected one of"):
         models.pretrained("resnet18")

@@ -105,11 +105,11 @@ def test_reading_back_gives_copies(net):
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        (0.5, (0.2, 0.2, 0.2), "mean and std must be one number or one a channel, not 1 and 3 numbers"),
-        ((), (), "not 0 and 0 numbers"),
-        (0.5, 0.0, "mean must be finite and std positive"),
-        (float("nan"), 1.0, "mean must be finite and std positive"),
-        (0.5, -1.0, "mean must be finite and std positive"),
+        (0.5, (0.2, 0.2, 0.2), "mean, std: expected one number each or one per channel, got 1 and 3"),
+        ((), (), "got 0 and 0"),
+        (0.5, 0.0, "std: expected positive finite numbers, got [0.0]"),
+        (float("nan"), 1.0, "mean: expected finite numbers, got [nan]"),
+        (0.5, -1.0, "std: expected positive finite numbers, got [-1.0]"),
     ],
 )
 def test_bad_statistics_are_refused(net, mean, std, message):
@@ -120,5 +120,5 @@ def test_bad_statistics_are_refused(net, mean, std, message):
 
 def test_standardizing_twice_is_refused(net):
     """If this fails, a victim is silently standardized twice."""
-    with pytest.raises(ValueError, match="standardizes its input already"):
+    with pytest.raises(ValueError, match="net: expected one that does not standardize its input yet"):
         models.standardize(models.standardize(net, mean=MEAN, std=STD), mean=MEAN, std=STD)

@@ -115,17 +115,19 @@ def test_the_layer_is_one_that_sees_the_image_itself():
     """If it fails, the quotient of a later layer, or of one that sees other pixels, is called an image."""
     images, labels = private(torch.float64, 0)
     late = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(PIXELS, 8), nn.Sigmoid(), nn.Linear(8, CLASSES)).double()
-    with pytest.raises(ValueError, match="layer: no linear layer with shared weight and bias sees the image itself"):
+    with pytest.raises(
+        ValueError, match="layer: expected a linear layer with shared weight and bias that sees the image"
+    ):
         attacked(late, images, labels)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, CLASSES, bias=False)).double()
-    with pytest.raises(ValueError, match="layer: no linear layer with shared weight and bias"):
+    with pytest.raises(ValueError, match="layer: expected a linear layer with shared weight and bias"):
         attacked(plain, images, labels)
     model = mlp(hidden=(16, PIXELS, 16))
     assert (attacked(model, images, labels, layer="layers.0").images - images).abs().max() < 1e-9
-    with pytest.raises(ValueError, match=r"layer: no linear layer named 'layers\.2' .* those that do: \['layers\.0'\]"):
+    with pytest.raises(ValueError, match=r"layer: expected a linear layer .* one of \['layers\.0'\], got 'layers\.2'"):
         attacked(model, images, labels, layer="layers.2")
     model.layers[0].bias.requires_grad_(False)
-    with pytest.raises(ValueError, match="layer: no linear layer with shared weight and bias"):
+    with pytest.raises(ValueError, match="layer: expected a linear layer with shared weight and bias"):
         attacked(model, images, labels)
 
 
@@ -140,5 +142,5 @@ def test_neurons_that_saw_nothing_are_not_divided_by():
     assert len(found.images) <= 32
     with torch.no_grad():
         model.layers[0].bias.fill_(-1e3)
-    with pytest.raises(ValueError, match=r"gradients: no neuron of 'layers\.0' was active, its bias gradient is zero"):
+    with pytest.raises(ValueError, match=r"gradients: expected an active neuron of 'layers\.0', got a bias"):
         attacked(model, images, labels)

@@ -210,9 +210,11 @@ def test_a_layer_that_does_not_see_the_image_is_refused():
     """If it fails, the gradient of a later layer is inverted."""
     model, images, labels = scene()
     observation = gia.share_gradient(model, images, labels)
-    with pytest.raises(ValueError, match=r"layer: no linear layer named 'imprint\.spread'"):
+    with pytest.raises(ValueError, match=r"layer: expected a linear layer .*, got 'imprint\.spread'"):
         robbing_the_fed(model, observation, generator=seeded(), layer="imprint.spread")
-    with pytest.raises(ValueError, match="layer: no linear layer with shared weight and bias sees the image"):
+    with pytest.raises(
+        ValueError, match="layer: expected a linear layer with shared weight and bias that sees the image"
+    ):
         attacked(model.model, images, labels)
 
 

@@ -90,7 +90,7 @@ def test_what_is_no_decoder_is_named():
         decoder_for(nn.Linear(2, 2), like)
     with pytest.raises(ValueError, match=r"decoder: expected images \(N, C, H, W\), got \(2, 3\)"):
         as_images(torch.zeros(2, 3), (3, 8, 8))
-    with pytest.raises(ValueError, match="decoder: its 2 channels do not turn into the client's 3"):
+    with pytest.raises(ValueError, match="decoder: expected images with 1, 3 or 3 channels, got 2"):
         as_images(torch.zeros(1, 2, 8, 8), (3, 8, 8))
 
 
@@ -149,7 +149,7 @@ def test_pictures_outside_the_box_and_random_ones_are_refused():
     random = nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4)))
     random.latent_shape = (2,)
     decoders = Decoders([random], (1, 4, 4))
-    with pytest.raises(ValueError, match=r"decoder: it cannot be run over trials by torch\.func\.vmap: .*random"):
+    with pytest.raises(ValueError, match=r"decoder: expected one that torch\.func\.vmap can run, got .*random"):
         decoders(decoders.weights, torch.zeros(1, 2, 2), torch.zeros(1, 2, dtype=torch.int64))
 
 

@@ -77,7 +77,7 @@ def test_a_file_gives_the_same_inverter_back(inverter, tmp_path):
 def test_another_file_is_no_inverter(tmp_path):
     """If it fails, some weights are read as an inverter, or end in a KeyError."""
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors holds no gia\.Inverter/1"):
+    with pytest.raises(ValueError, match=r"path: expected a file of format gia\.Inverter/1, got .*other\.safetensors"):
         Inverter.load(tmp_path / "other.safetensors")
 
 
@@ -90,25 +90,33 @@ def shared():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_shape": (1, 4, 16)}, r"image_shape=\(1, 8, 8\), the observation has \(1, 4, 16\)"),
-        ({"batch_size": 3}, "batch_size=2, the observation has 3"),
-        ({"training": True}, "training=False, the observation has True"),
-        ({"local": None}, r"local=LocalTraining\(.*, the observation has None"),
+        ({"image_shape": (1, 4, 16)}, r"image_shape: expected \(1, 8, 8\), .* got \(1, 4, 16\)"),
+        ({"batch_size": 3}, "batch_size: expected 2, .* got 3"),
+        ({"training": True}, "training: expected False, .* got True"),
+        ({"local": None}, r"local: expected LocalTraining\(.* got None"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_an_observation_of_another_form_is_refused(inverter, change, message):
     """If it fails, an inverter answers for observations that it was not trained for, and the nonsense is scored."""
     inverter.check(shared())
-    with pytest.raises(ValueError, match=f"inverter: it was trained for {message}"):
+    with pytest.raises(ValueError, match=message):
         inverter.check(replace(shared(), **change))
 
 
 def test_an_observation_of_another_network_or_precision_is_refused(inverter):
     """If it fails, the same happens where parameters differ, or torch complains of a dtype deep inside."""
     fewer = dict(list(shared().gradients.items())[1:])
-    with pytest.raises(ValueError, match=r"inverter: it was trained on '.*' of shape .*, the observation has None"):
+    with pytest.raises(ValueError, match=r"gradients: expected '.*' of shape .* got None"):
         inverter.check(replace(shared(), gradients=fewer))
     double = {name: value.double() for name, value in shared().gradients.items()}
-    with pytest.raises(ValueError, match=r"dtype=torch\.float32, the observation has torch\.float64"):
+    with pytest.raises(ValueError, match=r"dtype: expected torch\.float32, .* got torch\.float64"):
         inverter.check(replace(shared(), gradients=double))
+
+
+def test_an_inverter_is_printed_as_its_form_and_not_as_its_layers(inverter):
+    """If it fails, a notebook shows a stack of layers and nothing of what the inverter is for."""
+    local = "LocalTraining(epochs=1, batch_size=1, lr=0.1, momentum=0.0)"
+    assert repr(inverter) == (
+        f"Inverter(batch_size=2, image_shape=(1, 8, 8), hashed=16, hidden=(4,), training_mode=False, local={local})"
+    )

@@ -247,7 +247,7 @@ class Two(Small):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"optimizer": "sgd"}, ValueError, r"optimizer: expected one of \('cma', 'adam'\), got 'sgd'"),
+        ({"optimizer": "sgd"}, ValueError, r"optimizer: expected one of \['cma', 'adam'\], got 'sgd'"),
         ({"population": 1}, ValueError, "population: expected at least 2, got 1"),
         ({"lr": 0}, ValueError, "lr: expected a step size > 0, got 0"),
         ({"bound": -1.0}, ValueError, r"bound: expected > 0 or None, got -1\.0"),
@@ -260,7 +260,7 @@ class Two(Small):
         ),
         ({"decoder": Bright()}, ValueError, r"decoder: expected images in \[0, 1\], got 2\.5 to 2\.5"),
         ({"decoder": Few()}, ValueError, "decoder: expected 1 images, got 0"),
-        ({"decoder": Two()}, ValueError, r"decoder: it does not take latents \(1, 4\) and labels \[3\]"),
+        ({"decoder": Two()}, ValueError, r"decoder: expected one that takes latents \(1, 4\) and labels \[3\], got"),
     ],
     ids=["optimizer", "population", "lr", "bound", "no sequence", "adam", "no observation", "range", "count", "labels"],
 )

@@ -80,7 +80,7 @@ class Fixed(nn.Module):
     ("stranger", "named"),
     [
         (nn.PReLU(), "'0.weight' is used by prelu"),
-        (Mixing(), "apart on a made-up batch"),
+        (Mixing(), "apart on a random batch"),
         (Fixed(), "shape '[2, 3, 8, 8]' is invalid"),
         (nn.ConvTranspose2d(3, 3, 3, padding=1), "'0.weight' is used by conv_transpose2d"),
     ],

@@ -207,7 +207,7 @@ def test_statistics_are_matched_where_there_are_any_and_demanded_by_a_weight():
         observation = gia.share_gradient(model, images, labels, reveal=("labels", *reveal))
         for weight in (None, 0.1, 0.0):
             if (name, weight) == ("untrained", 0.1):
-                with pytest.raises(ValueError, match="batch_norm: there are no statistics to match"):
+                with pytest.raises(ValueError, match="batch_norm: expected leaked statistics or a model"):
                     gradinversion(model, observation, generator=seeded(), steps=0, batch_norm=weight)
             else:
                 result = gradinversion(model, observation, generator=seeded(), steps=0, batch_norm=weight)
@@ -216,7 +216,7 @@ def test_statistics_are_matched_where_there_are_any_and_demanded_by_a_weight():
     for name in ("trained", "leaked"):
         assert found[name, None] == found[name, 0.1] > found[name, 0.0]
     model = victim()
-    with pytest.raises(ValueError, match="batch_norm: there are no statistics to match"):
+    with pytest.raises(ValueError, match="batch_norm: expected leaked statistics or a model"):
         gradinversion(model, share(CASE, model, 0), generator=seeded(), steps=0, batch_norm=0.1)
 
 
@@ -249,7 +249,7 @@ def test_trials_of_which_some_leak_their_statistics_are_an_error():
     model, (images, labels) = normalized(trained=False), private(torch.float64, 0, 1)
     leaky = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"))
     for other in (None, {"bn1": leaky.batch_norm["bn1"]}):
-        with pytest.raises(ValueError, match="observations: trials must agree in the layers whose batch_norm leaked"):
+        with pytest.raises(ValueError, match="batch_norm: expected statistics of the same layers in all trials"):
             gia.attacks.run_many(
                 "gradinversion", model, [leaky, replace(leaky, batch_norm=other)], generators=[seeded(), seeded()]
             )

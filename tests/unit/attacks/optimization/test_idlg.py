@@ -67,5 +67,5 @@ def test_a_label_that_leaked_is_not_read():
 def test_a_batch_of_several_images_is_an_error():
     """If it fails, one label is restored for all of them."""
     model = build(CASE, torch.float32)
-    with pytest.raises(ValueError, match="observations: idlg restores the label of one image, got 2"):
+    with pytest.raises(ValueError, match="batch_size: expected one image, whose label idlg restores, got 2"):
         idlg(model, share(CASE, model, 0, 1), generator=seeded())

@@ -152,8 +152,8 @@ def test_settings_out_of_range_are_named():
         ({"lr": float("nan")}, "lr and total_variation: expected lr > 0"),
         ({"total_variation": -1.0}, "lr and total_variation: .* a weight >= 0"),
         ({"total_variation": float("nan")}, "lr and total_variation: .* a weight >= 0"),
-        ({"init": "zeros"}, "init: expected 'normal' or 'uniform'"),
-        ({"space": "latent"}, "space: expected 'pixels' or 'standardized'"),
+        ({"init": "zeros"}, r"init: expected one of \['normal', 'uniform'\]"),
+        ({"space": "latent"}, r"space: expected one of \['pixels', 'standardized'\]"),
     ):
         with pytest.raises(ValueError, match=message):
             inverting_gradients(model, observation, generator=seeded(), **{"steps": 1, **changes})

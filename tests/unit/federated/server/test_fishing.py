@@ -101,7 +101,10 @@ def test_the_given_model_is_left_alone_and_only_the_classifier_changes():
         (lambda model: fish_class(model, target=CLASSES), "target: expected a class from 0 to 9, got 10"),
         (lambda model: fish_class(model, target=0, row=0.0), "row: expected a number other than 0"),
         (lambda model: fish_feature(model, decoy=-1, cutoff=0.0), "decoy: expected a class from 0 to 9, got -1"),
-        (lambda model: fish_feature(model, decoy=0, cutoff=0.0, sharpness=0.0), "row and sharpness: expected"),
+        (
+            lambda model: fish_feature(model, decoy=0, cutoff=0.0, sharpness=0.0),
+            "sharpness: expected a positive number, got 0",
+        ),
         (lambda _: fish_class(nn.Conv2d(3, 3, 3), target=0), "model: expected a linear classifier with a bias"),
         (lambda _: fish_class(nn.Linear(3, 3, bias=False), target=0), "model: expected a linear classifier"),
     ],

@@ -119,9 +119,9 @@ def test_every_image_activates_its_bin_down_to_black_and_up_to_white(sparse):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bins": 0}, "bins and draws: expected at least 1, got 0"),
-        ({"draws": 0}, "bins and draws: expected at least 1, got 8 and 0"),
-        ({"strength": 0.0}, "strength: expected a positive number, got 0"),
+        ({"bins": 0}, "bins: expected at least 1, got 0"),
+        ({"draws": 0}, "draws: expected at least 1, got 0"),
+        ({"strength": 0.0}, "strength: expected a positive finite number, got 0"),
         ({"probe": (0, SIZE)}, "probe: expected 'mean' or a mode"),
         ({"quantiles": Gaussian(0.5, 0.0)}, "quantiles: expected 7 that rise strictly"),
         ({"quantiles": Empirical(torch.ones(5))}, "quantiles: expected 7 that rise strictly"),
@@ -155,5 +155,5 @@ def test_the_pattern_is_the_one_on_which_labels_differ_least():
 
 def test_a_model_of_other_images_is_an_error():
     """If it fails, a block of another size is put in front, and the error comes when a client runs it."""
-    with pytest.raises(ValueError, match="image_shape: the model does not take"):
+    with pytest.raises(ValueError, match="image_shape: expected a shape that the model takes, got"):
         imprinted(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)))

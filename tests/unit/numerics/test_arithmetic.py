@@ -121,7 +121,7 @@ def test_a_body_that_cannot_begin_leaves_no_flag_changed(monkeypatch):
 
     before = global_state(), precisions()
     with monkeypatch.context() as patch:
-        patch.setattr("gia.numerics._full_precision", refuse)
+        patch.setattr("gia.numerics.arithmetic._full_precision", refuse)
         with pytest.raises(LookupError), reproducible(threads=2):
             pass
     assert (global_state(), precisions()) == before

@@ -1,0 +1,16 @@
+"""Computations that can be repeated: arithmetic, seeds, digests, and files that are written whole."""
+
+from gia.numerics.arithmetic import REPEATABLE, environment, fingerprint, reproducible
+from gia.numerics.digests import digest_of, file_digest, generator_of
+from gia.numerics.files import replacing
+
+__all__ = [
+    "REPEATABLE",
+    "digest_of",
+    "environment",
+    "file_digest",
+    "fingerprint",
+    "generator_of",
+    "replacing",
+    "reproducible",
+]
