@@ -6,23 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD
 
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.results import BlockResult, Control
 from gia.harness.decide.table import Table
 from tests.harness.planted import Level
-=======
-from gia.harness.controls import Control
-from gia.harness.executor import BlockResult
-from gia.harness.protocol import Experiment, Protocol
-from gia.harness.table import Table
-
-from gia.harness.blocks import Block
-
-PROTOCOL = Protocol(attack="dlg", victim={"name": "mlp"}, data="digits", image_size=8)
->>>>>>> main
 
 
 def table(levels: dict[str, list[float]], *, void: tuple[int, ...] = (), claim: str = "op.a") -> Table:

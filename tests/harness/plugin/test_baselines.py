@@ -7,12 +7,8 @@ import math
 from typing import Any
 
 import pytest
-<<<<<<< HEAD
 
 from tests.harness.plugin.inner_project import Inner
-=======
-from tests.harness.inner_project import Inner
->>>>>>> main
 
 pytest_plugins = ["pytester"]
 

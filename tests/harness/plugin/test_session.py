@@ -8,12 +8,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import torch
-<<<<<<< HEAD
 
 from tests.harness.plugin.inner_project import Inner, row, trend
-=======
-from tests.harness.inner_project import Inner, row, trend
->>>>>>> main
 
 pytest_plugins = ["pytester"]
 

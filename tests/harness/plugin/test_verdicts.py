@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import pytest
-<<<<<<< HEAD
 
 from tests.harness.plugin.inner_project import Inner, row, trend
-=======
-from tests.harness.inner_project import Inner, row, trend
->>>>>>> main
 
 pytest_plugins = ["pytester"]
 
