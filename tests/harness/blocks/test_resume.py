@@ -1,19 +1,16 @@
-"""A run that is killed or interrupted between blocks, in processes of its own."""
+"""A run that is killed or interrupted between blocks, in another process."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.inner_project import PLANTED, Inner, row, trend
+
+from tests.harness.plugin.inner_project import Inner, row, trend
+from tests.harness.plugin.processes import started, wait_until_ended
 
 pytest_plugins = ["pytester"]
 
@@ -21,72 +18,24 @@ pytest_plugins = ["pytester"]
 SLOW = """
 import time
 
-def slow(protocol, block):
-    if block.index >= 3 and protocol.batch_size == 1 and not Path("go").exists():
+def slow(level, block, *, cache):
+    if block.index >= 3 and level.size == 1 and not Path("go").exists():
         Path("reached").touch()
         time.sleep(600)
-    return planted(protocol, block)
+    return measure(level, block)
 """
-
-
-@contextmanager
-def _started(inner: Inner) -> Iterator[subprocess.Popen[bytes]]:
-    """The inner run in a process group of its own, with one worker, up to its fourth block."""
-    command = [sys.executable, "-m", "pytest", "claims", "--workers=1", "-q"]
-    with (inner.path / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=inner.path,
-            stdout=log,
-            stderr=log,
-            env=_environment(),
-            start_new_session=True,
-            # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while not (inner.path / "reached").exists():
-            assert process.poll() is None, (inner.path / "log.txt").read_text()
-            assert time.monotonic() < deadline, "the fourth block was not reached"
-            time.sleep(0.05)
-        yield process
-    finally:
-        with suppress(ProcessLookupError):  # what this test is about did not hold: leave nothing behind
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _environment() -> dict[str, str]:
-    here = Path(__file__).parents[2]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
-
-
-def _workers_of(group: int) -> list[int]:
-    """Live processes of a process group, by /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(process_group) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, how: signal.Signals) -> None:
     """A crash of the machine would cost the night; a resumed run would say something else than an uninterrupted one."""
-    (inner.path / "planted.py").write_text(PLANTED + SLOW)
+    with (inner.path / "planted.py").open("a") as source:
+        source.write(SLOW)
     inner.write(row("toy.first"), tests=trend("toy.first", measure="slow"))
-    with _started(inner) as process:
+    with started(inner, "--gia-workers=1") as process:
         os.kill(process.pid, how)
         code = process.wait(60)
-        deadline = time.monotonic() + 30
-        while left := _workers_of(process.pid):
-            assert time.monotonic() < deadline, f"workers {left} outlive the run"
-            time.sleep(0.05)
+        wait_until_ended(process.pid)
     if how == signal.SIGINT:
         assert code == pytest.ExitCode.INTERRUPTED
         assert inner.verdicts == {}
@@ -100,8 +49,7 @@ def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, ho
     assert inner.computed[: len(finished)] == finished
     assert not set(finished) & set(inner.computed[len(finished) :])
 
-    for entry in (inner.path / ".gia" / "cache" / "blocks").iterdir():
-        entry.unlink()
+    shutil.rmtree(inner.path / ".gia" / "cache" / "blocks")
     inner.run()
     whole = inner.verdicts["toy.first"]
     assert whole["cached"] == 0

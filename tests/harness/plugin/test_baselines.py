@@ -7,7 +7,8 @@ import math
 from typing import Any
 
 import pytest
-from tests.harness.inner_project import Inner
+
+from tests.harness.plugin.inner_project import Inner
 
 pytest_plugins = ["pytester"]
 
@@ -22,32 +23,32 @@ def measured(run):
 
 @pytest.mark.baseline
 @pytest.mark.parametrize("entry", ["b1", "b2"])
-def test_entry(entry, baseline):
-    values = measured("first" if entry == "b2" else "other")
-    baseline.check(entry, values, deciding="psnr", setting=measured("setting"), rerun=lambda: measured("again"))
+def test_entry(entry, baselines):
+    values, setting = measured("first" if entry == "b2" else "other"), measured("setting")
+    baselines.open("toy").check(entry, values, deciding="psnr", setting=setting, rerun=lambda: measured("again"))
 """
 PSNR = [24.0, 25.5, 23.8, 24.9]
 
 
 @pytest.fixture
 def stored(inner: Inner) -> Inner:
-    """An inner project whose two cells b1 and b2 are stored."""
+    """An inner project whose two entries b1 and b2 are stored."""
     inner.write(tests=TESTS)
     measure(inner)
-    inner.run("--rebaseline", "--reason=first sample").assert_outcomes(passed=2)
+    inner.run("--gia-rebaseline", "--gia-reason=first sample").assert_outcomes(passed=2)
     return inner
 
 
 def measure(inner: Inner, *, again: Any = None, setting: str = "p1", **moved: Any) -> None:
-    """Let the next run measure `moved` for the cell b2, and `again` where it measures twice."""
+    """Let the next run measure `moved` for the entry b2, and `again` where it measures twice."""
     other = {"psnr": PSNR, "ssim": [0.5] * 4}
     first = {metric: values for metric, values in {**other, **moved}.items() if values is not None}
     runs = {"other": other, "first": first, "again": again or first, "setting": setting}
     (inner.path / "values.json").write_text(json.dumps(runs))
 
 
-def test_a_cell_without_an_entry_fails_until_it_is_stored_on_purpose(inner: Inner) -> None:
-    """A new cell must neither pass unseen nor be stored by the way."""
+def test_a_missing_entry_fails_until_it_is_stored_on_purpose(inner: Inner) -> None:
+    """A new entry must neither pass unseen nor be stored by accident."""
     inner.write(tests=TESTS)
     measure(inner)
     first = inner.run()
@@ -56,7 +57,7 @@ def test_a_cell_without_an_entry_fails_until_it_is_stored_on_purpose(inner: Inne
     folder = inner.path / "baselines"
     assert sorted(json.loads((folder / "toy.obtained.json").read_text())["cells"]) == ["b1", "b2"]
     assert not (folder / "toy.json").exists()
-    inner.run("--rebaseline", "--reason=first sample").assert_outcomes(passed=2)
+    inner.run("--gia-rebaseline", "--gia-reason=first sample").assert_outcomes(passed=2)
     inner.run().assert_outcomes(passed=2)
     assert json.loads((folder / "toy.json").read_text())["cells"]["b1"]["reason"] == "first sample"
 
@@ -72,7 +73,7 @@ def test_a_cell_without_an_entry_fails_until_it_is_stored_on_purpose(inner: Inne
     ],
     ids=["worse", "better", "vanished", "new", "nan"],
 )
-def test_a_cell_that_moved_fails_alone_and_says_how(stored: Inner, moved: dict[str, Any], printed: str) -> None:
+def test_an_entry_that_moved_fails_alone_and_says_how(stored: Inner, moved: dict[str, Any], printed: str) -> None:
     """Each way in which numbers can go wrong has to reach the terminal by its own name."""
     measure(stored, **moved)
     result = stored.run()
@@ -101,7 +102,7 @@ def test_a_damaged_file_stops_its_module_and_stays_as_it_is(stored: Inner, damag
     path = stored.path / "baselines" / "toy.json"
     path.write_text(damage(path.read_text()))
     before = path.read_bytes()
-    for options in ((), ("--rebaseline", "--reason=why")):
+    for options in ((), ("--gia-rebaseline", "--gia-reason=why")):
         result = stored.run(*options)
         result.assert_outcomes(errors=2)
         result.stdout.fnmatch_lines([printed])
@@ -109,11 +110,11 @@ def test_a_damaged_file_stops_its_module_and_stays_as_it_is(stored: Inner, damag
 
 
 def test_rebaseline_moves_what_fails_and_nothing_else(stored: Inner) -> None:
-    """A reviewer should see the cell that moved, with its reason, and no other."""
+    """A reviewer should see the entry that moved, with its reason, and no other."""
     path = stored.path / "baselines" / "toy.json"
     before = json.loads(path.read_text())["cells"]
     measure(stored, psnr=[value + 1 for value in PSNR])
-    stored.run("--rebaseline", "--reason=a better start").assert_outcomes(passed=2)
+    stored.run("--gia-rebaseline", "--gia-reason=a better start").assert_outcomes(passed=2)
     after = json.loads(path.read_text())["cells"]
     assert after["b1"] == before["b1"]
     assert after["b2"]["reason"] == "a better start"
@@ -127,14 +128,14 @@ def test_rebaseline_refuses_two_runs_that_disagree(stored: Inner) -> None:
     measure(
         stored, psnr=[value + 1 for value in PSNR], again={"psnr": [value + 2 for value in PSNR], "ssim": [0.5] * 4}
     )
-    result = stored.run("--rebaseline", "--reason=why")
+    result = stored.run("--gia-rebaseline", "--gia-reason=why")
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*RebaselineRefused: toy.json: 'b2': two runs disagree*psnr: seed 0 25 -> 26*"])
     assert path.read_bytes() == before
 
 
-def test_a_selection_of_cells_does_not_call_the_others_stale(stored: Inner) -> None:
+def test_a_selection_of_entries_does_not_call_the_others_stale(stored: Inner) -> None:
     """`-k b1` says nothing about b2, and under --rebaseline it must not drop it."""
     stored.run("-k", "b1").assert_outcomes(passed=1, deselected=1)
-    stored.run("-k", "b1", "--rebaseline", "--reason=why").assert_outcomes(passed=1, deselected=1)
+    stored.run("-k", "b1", "--gia-rebaseline", "--gia-reason=why").assert_outcomes(passed=1, deselected=1)
     assert sorted(json.loads((stored.path / "baselines" / "toy.json").read_text())["cells"]) == ["b1", "b2"]

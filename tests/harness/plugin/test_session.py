@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 import torch
-from tests.harness.inner_project import Inner, row, trend
+
+from tests.harness.plugin.inner_project import Inner, row, trend
 
 pytest_plugins = ["pytester"]
 
@@ -37,7 +40,7 @@ def test_an_unknown_claim_stops_the_run_with_the_nearest_id(inner: Inner) -> Non
     inner.write(row("toy.first"), tests=trend("toy.frist"))
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*no claim 'toy.frist'; did you mean 'toy.first'?*"])
+    result.stderr.fnmatch_lines(["*id: expected a claim of the register, got 'toy.frist'; did you mean 'toy.first'?*"])
 
 
 def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
@@ -45,7 +48,7 @@ def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
     inner.write(tests=trend("toy.first"))
     result = inner.run("-o", "claims_register=nowhere.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*no register at *nowhere.toml*"])
+    result.stderr.fnmatch_lines(["*claims_register: expected a file, got *nowhere.toml, which does not exist*"])
     (inner.path / "claims" / "claims.toml").write_text(
         'scales = ["reduced"]\n' + row("toy.first").replace("margin = 0.5", "")
     )
@@ -57,15 +60,15 @@ def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        (trend("toy.first").replace("@pytest", "# "), "*must be marked claim('toy.first')*"),
+        (trend("toy.first").replace("@pytest", "# "), "*id: expected the running test to be marked claim('toy.first')*"),
         ("@pytest.mark.claim('toy.first')\ndef test_it(claims):\n    pass\n", "*without a verdict on 'toy.first'*"),
         (
-            trend("toy.first").replace("trend(", "count(").replace("x=math.log2, ", ""),
-            "*of kind 'trend' *, not 'count'*",
+            trend("toy.first").replace("trend(", "count(").replace(", x=math.log2", ""),
+            "*id: expected a claim of kind 'count', got 'toy.first' of kind 'trend'*",
         ),
         (
             trend("toy.first") + trend("toy.first").replace("test_toy", "test_again"),
-            "*already has a verdict in this run*",
+            "*expected one verdict on each row in a run, got a second one on 'toy.first'*",
         ),
     ],
     ids=["unmarked", "no verdict", "another kind", "two verdicts"],
@@ -78,7 +81,7 @@ def test_a_claim_and_its_test_belong_together(inner: Inner, test: str, message: 
     result.stdout.fnmatch_lines([message])
 
 
-def test_verdicts_json_holds_every_column_beside_the_register(inner: Inner) -> None:
+def test_verdicts_json_holds_every_column_and_what_the_register_says(inner: Inner) -> None:
     """Another program could not tell what was measured, how, and what the paper says."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
@@ -102,7 +105,7 @@ def test_verdicts_json_holds_every_column_beside_the_register(inner: Inner) -> N
 def test_junit_carries_the_verdict_as_properties(inner: Inner) -> None:
     """A CI server would show a green bar and not one number."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
-    inner.run("--junit", "-o", "junit_family=xunit1")
+    inner.run("--gia-junit", "-o", "junit_family=xunit1")
     properties = ElementTree.parse(inner.folder / "junit.xml").iter("property")
     found = {p.get("name"): p.get("value") for p in properties}
     assert found["claim.id"] == "toy.first"
@@ -113,11 +116,12 @@ def test_junit_carries_the_verdict_as_properties(inner: Inner) -> None:
 def test_the_report_and_its_pictures_lie_in_the_run_folder(inner: Inner) -> None:
     """A link in the report would lead nowhere."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
-    inner.draw_pictures()
-    inner.run("--run-dir=elsewhere")
+    inner.run("--gia-run-dir=elsewhere")
     text = (inner.path / "elsewhere" / "report.md").read_text()
     assert "![toy.first](images/toy.first-levels.png)" in text
-    assert (inner.path / "elsewhere" / "images" / "toy.first-levels.png").stat().st_size > 5000
+    drawn = json.loads((inner.path / "elsewhere" / "images" / "toy.first-levels.png").read_text())
+    assert drawn["levels"] == ["1", "2", "4"]
+    assert np.array(drawn["values"]).shape == (8, 3)
     assert "at reduced scale" in text
 
 
@@ -135,16 +139,17 @@ def test_a_second_run_takes_finished_blocks_from_the_store_and_marks_them(inner:
     result.stdout.fnmatch_lines(["*8 blocks, 8 cached*"])
 
 
-def test_a_changed_protocol_source_is_measured_anew(inner: Inner) -> None:
+def test_a_changed_measure_computes_its_blocks_again(inner: Inner) -> None:
     """A cache would hide a regression."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
-    (inner.path / "claims" / "protocols.py").write_text("STEPS = 1\n")
+    with (inner.path / "planted.py").open("a") as source:
+        source.write("# edited\n")
     inner.run()
     assert inner.verdicts["toy.first"]["cached"] == 0
 
 
-def test_a_damaged_block_is_said_and_measured_again(inner: Inner) -> None:
+def test_a_damaged_block_is_reported_and_measured_again(inner: Inner) -> None:
     """A damaged number would enter a verdict without a word."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
@@ -162,7 +167,7 @@ def test_one_claim_reads_anothers_blocks_from_the_store(inner: Inner) -> None:
 @pytest.mark.claim("toy.second")
 def test_second(claims):
     from gia.harness.decide import verdicts
-    table = claims.table("toy.first", with_slope(2.0), levels=(1, 2, 4), change=batch, measure=planted)
+    table = claims.table("toy.first", Level(), levels=(1, 2, 4), change=batch, blocks=8)
     assert table.cached == 0  # of an earlier run
     values = table.values(lambda metrics: metrics["psnr"])
     claims.record(verdicts.trend(claims.claim("toy.second"), [0, 1, 2], values), tables=[table])
@@ -226,35 +231,42 @@ def test_a_run_without_claims_writes_nothing(inner: Inner) -> None:
     assert not (inner.path / ".gia").exists()
 
 
-def test_claims_refuse_to_be_spread_over_xdist(inner: Inner) -> None:
-    """Each process would overwrite the others' verdicts, and twice as many workers would crowd the cores."""
-    (inner.path / "conftest.py").write_text("def pytest_configure(config):\n    config.workerinput = {}\n")
+def test_the_short_options_are_the_same_options(inner: Inner) -> None:
+    """This repository's own command line would set something that nobody reads."""
+    inner.write_settings(plugins="-p gia.harness.plugin.short")
     inner.write(row("toy.first"), tests=trend("toy.first"))
-    result = inner.run()
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*claims have worker processes of their own*"])
-    assert not (inner.path / ".gia").exists()
+    result = inner.run("--scale=paper", "--run-dir=short", "--workers=0")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["gia: scale paper, *, 0 workers"])
+    assert (inner.path / "short" / "verdicts.json").exists()
 
 
 def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run would fall back to the CPU and be reported as a GPU's."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     inner.write(row("toy.first"), tests=trend("toy.first"))
-    result = inner.run("--device=cuda")
+    result = inner.run("--gia-device=cuda")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--device cuda: torch * sees no CUDA device*"])
-    inner.run("--device=auto").assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines(["*--gia-device: expected a CUDA device that torch * can see, got none*"])
+    inner.run("--gia-device=auto").assert_outcomes(passed=1)
     assert inner.verdicts["toy.first"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
     ("options", "ci", "message"),
     [
-        (["--workers=-1"], False, "*--workers: expected 0 or more*"),
-        (["--reason=why"], False, "*--reason: expected together with --rebaseline*"),
-        (["--rebaseline"], False, "*--rebaseline: expected with --reason*"),
-        (["--rebaseline", "--reason=why"], True, "*--rebaseline: expected outside CI*"),
-        (["--scale=huge"], False, "*invalid choice: 'huge'*"),
+        (["--gia-workers=-1"], False, "*--gia-workers: expected 0 or more, got -1*"),
+        (["--gia-reason=why"], False, "*--gia-reason: expected together with --gia-rebaseline*"),
+        (["--gia-rebaseline"], False, "*rebaseline: expected with *reason*"),
+        (["--gia-rebaseline", "--gia-reason=why"], True, "*rebaseline: expected outside CI*"),
+        (["--gia-rebaseline", "--gia-attack=flat"], False, "*--gia-rebaseline: expected without --gia-attack*"),
+        (["--gia-scale=huge"], False, "*--gia-scale: expected one of *'reduced', 'paper'*, got 'huge'*"),
+        (["--gia-attack-settings={}"], False, "*--gia-attack-settings: expected together with --gia-attack*"),
+        (["--gia-attack=flat", "--gia-attack-settings={"], False, "*--gia-attack-settings: expected JSON, got {*"),
+        (["--gia-attack=flat", "--gia-attack-settings=0"], False, "*--gia-attack-settings: expected an object*"),
+        (["--gia-attack=flta"], False, "*--gia-attack: *got 'flta'; did you mean 'flat'?*"),
+        (["-o", "claims_experiment=json"], False, "*claims_experiment: *expected a module with 'measure', got json*"),
+        (["--gia-base=nothing"], False, "*--gia-base: ref: expected a commit*"),
     ],
 )
 def test_a_wrong_option_stops_the_run_before_it_starts(
@@ -274,14 +286,14 @@ def test_a_stale_baseline_fails_a_full_session(inner: Inner) -> None:
     """An entry that no test checks would guard nothing and look as if it did."""
     check = """
 @pytest.mark.baseline
-def test_cell(baseline):
-    baseline.check("cell", {"psnr": [20.0, 21.0, 22.0, 23.0]}, deciding="psnr", setting="abc",
-                   rerun=lambda: {"psnr": [20.0, 21.0, 22.0, 23.0]})
+def test_entry(baselines):
+    values = {"psnr": [20.0, 21.0, 22.0, 23.0]}
+    baselines.open("toy").check("entry", values, deciding="psnr", setting="abc", rerun=lambda: values)
 """
     inner.write(tests=check)
-    inner.run("--rebaseline", "--reason=planted").assert_outcomes(passed=1)
+    inner.run("--gia-rebaseline", "--gia-reason=planted").assert_outcomes(passed=1)
     inner.run().assert_outcomes(passed=1)
-    inner.write(tests="@pytest.mark.baseline\ndef test_none(baseline):\n    pass\n")
+    inner.write(tests="@pytest.mark.baseline\ndef test_none(baselines):\n    pass\n")
     result = inner.run()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*FAILED baseline: toy.json: 'cell' is stale*"])
+    result.stdout.fnmatch_lines(["*FAILED baseline: toy.json: 'entry' is stale*"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.harness.inner_project import Inner, row, trend
+
+from tests.harness.plugin.inner_project import Inner, row, trend
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +46,7 @@ def test_an_inconclusive_first_look_is_followed_by_one_more_and_no_third(inner: 
 
 
 def test_a_second_look_keeps_the_blocks_of_the_first(inner: Inner) -> None:
-    """Blocks drawn anew would discard an unwelcome first look."""
+    """Other blocks would discard an unwelcome first look."""
     inner.write(row("toy.late"), tests=trend("toy.late", measure="two_undecided"))
     inner.run().assert_outcomes(passed=1)
     assert len(inner.computed) == len(set(inner.computed)) == 16 * 3
@@ -58,9 +59,8 @@ def test_void_blocks_are_left_out_and_shown(inner: Inner) -> None:
         tests="""
 @pytest.mark.claim("toy.void")
 def test_void(claims):
-    base = with_slope(2.0, control=fails_at_first)
-    base = replace(base, settings={**base.settings, "void": 3})
-    claims.trend("toy.void", base, levels=(1, 2), change=batch, x=math.log2, measure=planted)
+    base = Level(control=fails_at_first, void=3)
+    claims.trend("toy.void", base, levels=(1, 2), change=batch, x=math.log2)
 """,
     )
     result = inner.run()
@@ -81,9 +81,8 @@ def test_only_void_blocks_decide_nothing(inner: Inner) -> None:
         tests="""
 @pytest.mark.claim("toy.void")
 def test_void(claims):
-    base = with_slope(2.0, control=fails_at_first)
-    base = replace(base, settings={**base.settings, "void": 99})
-    claims.trend("toy.void", base, levels=(1, 2), change=batch, x=math.log2, measure=planted)
+    base = Level(control=fails_at_first, void=99)
+    claims.trend("toy.void", base, levels=(1, 2), change=batch, x=math.log2)
 """,
     )
     inner.run().assert_outcomes(passed=1)
@@ -101,7 +100,7 @@ def test_every_kind_of_block_claim_reaches_its_verdict(inner: Inner, kind: str) 
         tests=f"""
 @pytest.mark.claim("toy.kind")
 def test_kind(claims):
-    claims.{kind}("toy.kind", with_slope(2.0), levels=(1, 2), change=batch, measure=planted{more})
+    claims.{kind}("toy.kind", Level(), levels=(1, 2), change=batch{more})
 """,
     )
     inner.run().assert_outcomes(passed=1)
@@ -109,34 +108,31 @@ def test_kind(claims):
 
 
 @pytest.mark.parametrize("kind", ["paired", "affected"])
-def test_levels_beside_a_pair_are_measured_and_decide_nothing(inner: Inner, kind: str) -> None:
+def test_further_levels_of_a_pair_are_measured_and_decide_nothing(inner: Inner, kind: str) -> None:
     """A third condition would be refused, or would take the place of the second in the verdict."""
     inner.write(
-        row("toy.beside", "supported", kind),
+        row("toy.further", "supported", kind),
         tests=f"""
-@pytest.mark.claim("toy.beside")
-def test_beside(claims):
-    base = with_slope(2.0, images=8)
-    claims.{kind}("toy.beside", base, levels=(2, 4, 1), change=batch, measure=planted)
+@pytest.mark.claim("toy.further")
+def test_further(claims):
+    claims.{kind}("toy.further", Level(), levels=(2, 4, 1), change=batch)
 """,
     )
     inner.run().assert_outcomes(passed=1)
-    verdict = inner.verdicts["toy.beside"]
+    verdict = inner.verdicts["toy.further"]
     (table,) = verdict["tables"]
     assert table["levels"] == ["2", "4", "1"]
     assert verdict["effect"] == pytest.approx(2.0 if kind == "paired" else -2.0, abs=0.1)
 
 
 def test_levels_that_an_equivalence_only_shows_do_not_decide_it(inner: Inner) -> None:
-    """What is drawn beside "no effect" would refute it, or a level that matters would be left out."""
+    """What is only drawn would refute "no effect", or a level that matters would be left out."""
     tests = """
 @pytest.mark.claim("toy.{shown}")
 def test_shown_{shown}(claims):
-    claims.cell("toy.{shown}", with_slope(0.0), levels=(1, 2, 4), shown={shown}, change=last, measure=planted)
+    claims.compare("toy.{shown}", Level(slope=0.0), levels=(1, 2, 4), shown={shown}, change=last)
 """
-    last = (
-        "def last(protocol, size):\n    return replace(batch(protocol, size), settings={'slope': 4.0 * (size == 4)})\n"
-    )
+    last = "def last(level, size):\n    return replace(level, size=size, slope=4.0 * (size == 4))\n"
     rows = [row("toy.1", "supported", "equivalence"), row("toy.0", "refuted", "equivalence")]
     inner.write(*rows, tests=last + "".join(tests.format(shown=shown) for shown in (1, 0)))
     inner.run().assert_outcomes(passed=2)
@@ -144,23 +140,23 @@ def test_shown_{shown}(claims):
 
 
 def test_two_metrics_of_one_level_are_compared_as_levels_are(inner: Inner) -> None:
-    """The same attack would be run twice to hold its result against two images, or one column against itself."""
+    """One attack would run twice to compare its result with two images, or a column would be compared with itself."""
     tests = """
-def measured(protocol, block):
-    return Measurement(values={"psnr": 20.0 + block.index, "psnr_other": 15.0 + block.index})
+def measured(level, block, *, cache):
+    return Result({"psnr": 20.0 + block.index, "psnr_other": 15.0 + block.index})
 
 @pytest.mark.claim("toy.two")
 def test_two(claims):
-    one = {"levels": ["attacked"], "change": lambda protocol, level: protocol, "measure": measured}
-    claims.cell("toy.two", PROTOCOL, value=("psnr", "psnr_other"), **one)
+    same = lambda level, label: level
+    claims.paired("toy.two", Level(), levels=["one"], change=same, value=("psnr", "psnr_other"), measure=measured)
 
 @pytest.mark.claim("toy.levels")
 def test_levels(claims):
-    claims.cell("toy.levels", PROTOCOL, levels=[1, 2], change=batch, value=("psnr", "rmse"), measure=planted)
+    claims.compare("toy.levels", Level(), levels=[1, 2], change=batch, value=("psnr", "rmse"))
 
 @pytest.mark.claim("toy.count")
 def test_count(claims):
-    claims.cell("toy.count", PROTOCOL, levels=[1], change=batch, measure=planted)
+    claims.compare("toy.count", Level(), levels=[1], change=batch)
 """
     inner.write(
         row("toy.two", kind="paired"), row("toy.levels", kind="paired"), row("toy.count", kind="count"), tests=tests
@@ -171,7 +167,7 @@ def test_count(claims):
     result.stdout.fnmatch_lines(
         [
             "*value: expected one metric for 2 levels, got *'psnr', 'rmse'*",
-            "*'toy.count' is of kind 'count' in the register, which compares no levels*",
+            "*id: expected a claim that compares levels, got 'toy.count' of kind 'count'*",
         ]
     )
 
