@@ -1,8 +1,8 @@
 """Honest models, and the limits that half of them set: `python -m claims.honest` writes gia/federated/limits.toml.
 
 A trial is an architecture with a seed. It is trained on real images, and at every checkpoint a client checks what it
-receives, against the last one and on a batch of its own. All checkpoints of a trial lie in one half: even seeds set the
-limits, on odd ones false alarms are counted.
+receives, against the last one and on the client's own batch. All checkpoints of a trial lie in one half: even seeds set
+the limits, on odd ones false alarms are counted.
 """
 
 from __future__ import annotations
