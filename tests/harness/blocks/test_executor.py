@@ -59,9 +59,9 @@ def fails_on_odd_blocks(level: Level, block: Block, *, cache: Path | None) -> pl
     return planted.Control(block.index % 2 == 0, "planted")
 
 
-def an_experiment(base: Level = Level()) -> Experiment:
+def an_experiment(base: Level | None = None) -> Experiment:
     """Two sizes."""
-    return Experiment("toy", {size: replace(base, size=size) for size in (1, 2)})
+    return Experiment("toy", {size: replace(base or Level(), size=size) for size in (1, 2)})
 
 
 BLOCKS = draw_blocks("toy", {}, 4)

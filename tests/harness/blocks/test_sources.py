@@ -19,8 +19,10 @@ from gia.harness.blocks.sources import sources_of
 #: A package of a user: file -> source. Each part of a protocol is in its own file.
 PACKAGE = {
     "__init__.py": "",
-    "attack.py": "def attack(model, observation, *, generator):\n    from outsider.lazy import number\n    return number\n",
-    "defense.py": "from outsider import helper\n\ndef defense(observation, *, generator):\n    return helper.same(observation)\n",
+    "attack.py": "def attack(model, observation, *, generator):\n"
+    "    from outsider.lazy import number\n    return number\n",
+    "defense.py": "from outsider import helper\n\n"
+    "def defense(observation, *, generator):\n    return helper.same(observation)\n",
     "edit.py": "from . import relative\n\ndef edit(model, public, *, generator):\n    return relative.same(model)\n",
     "equip.py": "def equip(*args, **options):\n    from .folder.tool import none\n    return none\n",
     "judge.py": "import outsider.compiled\n\ndef judge(images, *, generator, cache):\n    return None\n",

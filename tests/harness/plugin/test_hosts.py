@@ -97,8 +97,9 @@ def test_the_order_of_the_tests_changes_no_verdict(inner: Inner) -> None:
     inner.write(*(row(name) for name in names), tests="".join(trend(name) for name in names))
     reports = []
     for seed in (1, 2):
-        shuffled = f"import random\n\ndef pytest_collection_modifyitems(items):\n    random.Random({seed}).shuffle(items)\n"
-        (inner.path / "conftest.py").write_text(shuffled)
+        shuffle = f"random.Random({seed}).shuffle(items)"
+        hook = f"import random\n\ndef pytest_collection_modifyitems(items):\n    {shuffle}\n"
+        (inner.path / "conftest.py").write_text(hook)
         inner.run(f"--gia-run-dir=run{seed}").assert_outcomes(passed=4)
         found = verdicts_in(inner.path / f"run{seed}")
         decided = {name: (verdict["outcome"], verdict["effect"]) for name, verdict in sorted(found.items())}

@@ -60,7 +60,10 @@ def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        (trend("toy.first").replace("@pytest", "# "), "*id: expected the running test to be marked claim('toy.first')*"),
+        (
+            trend("toy.first").replace("@pytest", "# "),
+            "*id: expected the running test to be marked claim('toy.first')*",
+        ),
         ("@pytest.mark.claim('toy.first')\ndef test_it(claims):\n    pass\n", "*without a verdict on 'toy.first'*"),
         (
             trend("toy.first").replace("trend(", "count(").replace(", x=math.log2", ""),
