@@ -299,8 +299,13 @@ class Protocol:
         """
 
         def leads_through_none(key: str) -> bool:
-            whole, _, _ = key.rpartition(".")
-            return bool(whole) and self.at(whole) is None
+            value: Any = self
+            for name in _path(key)[:-1]:
+                if isinstance(value, Mapping) and name not in value:
+                    return False  # `with_` refuses it
+                if (value := _get(value, name, key)) is None:
+                    return True
+            return False
 
         return self.with_({key: value for key, value in setting.items() if not leads_through_none(key)})
 

@@ -173,7 +173,11 @@ def test_a_key_that_names_no_field_is_refused(key: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"width": 3}, "got 'width'"), ({"batch.images.first": 3}, "expected batch.images to have fields")],
+    [
+        ({"width": 3}, "got 'width'"),
+        ({"batch.images.first": 3}, "expected batch.images to have fields"),
+        ({"attacker.settings.objektive.weight": 1.0}, "expected attacker.settings.objektive to be set"),
+    ],
 )
 def test_a_drawn_key_that_fits_no_field_is_refused(setting: dict[str, Any], message: str) -> None:
     """A misspelt key would be drawn, stored and ignored."""
