@@ -63,7 +63,7 @@ def _many(
     labels = problem.labels
     if labels is None:
         raise ValueError(
-            "labels: expected labels, which gradinversion needs, got None; share with reveal=('labels',) or set them"
+            "labels: expected labels, which gradinversion needs, got None; use reveal=('labels',) or set them"
         )
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation), L2Norm(l2)]
