@@ -128,7 +128,7 @@ class _Classifier:
 
     def _evidence(self, part: str, gradient: Tensor) -> Tensor:
         if not bool(gradient.any()):
-            raise ValueError(f"gradients: expected an entry of '{self.name}.{part}' other than 0, got zeros")
+            raise ValueError(f"gradients: expected an entry other than 0 in '{self.name}.{part}', got zeros")
         return gradient
 
     def negative(self, values: Tensor) -> Tensor:

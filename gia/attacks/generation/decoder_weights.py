@@ -41,7 +41,7 @@ def _many(
     problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: ci_net needs them, got None; share with reveal=('labels',) or set them")
+        raise ValueError("labels: expected labels, which ci_net needs, got None; use reveal=('labels',) or set them")
     if steps is None:
         steps = 2_000 if problem.batch_size < 32 else 5_000
     shape, batch_size = problem.image_shape, problem.batch_size

@@ -51,7 +51,7 @@ def _many(
     problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: gias needs them, got None; share with reveal=('labels',) or set them")
+        raise ValueError("labels: expected labels, which gias needs, got None; use reveal=('labels',) or set them")
     own = decoder_for(decoder, problem.reference)
     decoders = Decoders([own] * len(problem), problem.image_shape)
     latents = draw_latents(own, problem.batch_size, generators, problem.reference)

@@ -49,7 +49,7 @@ def _many(
     problem = Matching(model, observations, objective=objective or SquaredDifferences(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: ggl needs them, got None; share with reveal=('labels',) or set them")
+        raise ValueError("labels: expected labels, which ggl needs, got None; use reveal=('labels',) or set them")
     decode = _Decode(decoder_for(decoder, problem.reference), labels, problem.image_shape)
     decode.check(problem.reference)
 

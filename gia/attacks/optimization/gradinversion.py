@@ -62,7 +62,9 @@ def _many(
     problem = Matching(model, repeated, objective=objective or SquaredDifferences(1e-4), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: gradinversion needs them; share with reveal=('labels',) or set them")
+        raise ValueError(
+            "labels: expected labels, which gradinversion needs, got None; use reveal=('labels',) or set them"
+        )
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation), L2Norm(l2)]
     if seeds > 1 and group:

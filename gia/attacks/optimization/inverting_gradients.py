@@ -46,7 +46,9 @@ def _many(
     problem = Matching(model, repeated, objective=objective or Cosine(), loss=loss)
     labels = problem.labels
     if labels is None:
-        raise ValueError("labels: inverting_gradients needs them, got None; share with reveal=('labels',) or set them")
+        raise ValueError(
+            "labels: expected labels, which inverting_gradients needs, got None; use reveal=('labels',) or set them"
+        )
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation)] if total_variation else []
     start = pixels.start(

@@ -255,8 +255,8 @@ def test_a_condition_that_fails_is_named(rule, settings, labels, message):
         ),
         ("sign", torch.abs, "expected one class of 'layers.2' .* got no negative entry and 0 zeros"),
         ("sign", lambda bias: (bias == bias.max()).double(), "negative entry and 9 zeros"),
-        ("sign", torch.zeros_like, r"expected an entry of 'layers\.2\.bias' other than 0, got zeros"),
-        ("row_minimum", torch.zeros_like, r"expected an entry of 'layers\.2\.weight' other than 0, got zeros"),
+        ("sign", torch.zeros_like, r"expected an entry other than 0 in 'layers\.2\.bias', got zeros"),
+        ("row_minimum", torch.zeros_like, r"expected an entry other than 0 in 'layers\.2\.weight', got zeros"),
     ],
 )
 def test_a_gradient_that_no_cross_entropy_gives_is_an_error(rule, change, message):
