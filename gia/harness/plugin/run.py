@@ -77,7 +77,7 @@ class ClaimRun:
         try:
             self.register: Register = load_register(register)
         except ValueError as error:
-            raise pytest.UsageError(f"{register}: {error}") from error
+            raise pytest.UsageError(f"{register}: {str(error).removeprefix(f'{register}: ')}") from error
         option, scales = config.option, self.register.scales
         self.scale: str = scales[0] if option.gia_scale is None else option.gia_scale
         if self.scale not in scales:

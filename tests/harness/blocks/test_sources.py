@@ -25,7 +25,7 @@ PACKAGE = {
     "def defense(observation, *, generator):\n    return helper.same(observation)\n",
     "edit.py": "from . import relative\n\ndef edit(model, public, *, generator):\n    return relative.same(model)\n",
     "equip.py": "def equip(*args, **options):\n    from .folder.tool import none\n    return none\n",
-    "judge.py": "import outsider.compiled\n\ndef judge(images, *, generator, cache):\n    return None\n",
+    "judge.py": "def judge(images, *, generator, cache):\n    import outsider.compiled\n    return outsider.compiled\n",
     "control.py": "def control(protocol, block, *, cache):\n    return None\n",
     "schedule.py": "def schedule(step, steps):\n    return 1.0\n",
     "measure.py": "def measure(protocol, block, *, cache):\n    return None\n",
@@ -73,7 +73,8 @@ for line in sys.stdin:
     if os.fork() == 0:
         print(json.dumps(key(line.rstrip())), flush=True)
         os._exit(0)
-    os.wait()
+    if os.wait()[1] != 0:
+        sys.exit("the child failed")
 """
 
 Ask = Callable[[Path], dict[str, Any]]

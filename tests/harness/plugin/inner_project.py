@@ -82,9 +82,9 @@ class Inner:
         (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *settings, *lines]) + "\n")
 
     def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
-        """Add rows to the register, and write a module of tests."""
+        """Add rows to the register, which has at least one, and write a module of tests."""
         register = self.path / "claims" / "claims.toml"
-        before = register.read_text() if register.exists() else SCALES
+        before = register.read_text() if register.exists() else SCALES + ("" if rows else row("toy.unused"))
         register.write_text(before + "".join(rows))
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
 

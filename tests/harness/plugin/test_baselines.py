@@ -104,7 +104,7 @@ def test_a_damaged_file_stops_its_module_and_stays_as_it_is(stored: Inner, damag
     before = path.read_bytes()
     for options in ((), ("--gia-rebaseline", "--gia-reason=why")):
         result = stored.run(*options)
-        result.assert_outcomes(errors=2)
+        result.assert_outcomes(failed=2)
         result.stdout.fnmatch_lines([printed])
     assert path.read_bytes() == before
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import gia.experiment  # noqa: F401 - pytester forgets the modules that an inner run imports first
 from tests.harness.plugin.inner_project import Inner, row, trend, verdicts_in
 from tests.harness.plugin.processes import started, wait_until_ended
 
