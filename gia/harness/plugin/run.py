@@ -95,7 +95,8 @@ class ClaimRun:
         self.notices: list[str] = []
         if option.gia_attack is not None:
             self.notices.append(
-                f"{option.gia_attack} takes the place of each protocol's attack; no verdict is compared with the register"
+                f"{option.gia_attack} takes the place of each protocol's attack; "
+                "no verdict is compared with the register"
             )
         self.selection = Selection(config, register.parent)
         self.timings = TimingRun(config, self.folder, self.environment)

@@ -16,24 +16,24 @@ import torch
 
 from gia.harness.blocks.sources import sources_of
 
+SAME = "def same(value):\n    return value\n"
+
 #: A package of a user: file -> source. Each part of a protocol is in its own file.
 PACKAGE = {
     "__init__.py": "",
-    "attack.py": "def attack(model, observation, *, generator):\n"
-    "    from outsider.lazy import number\n    return number\n",
-    "defense.py": "from outsider import helper\n\n"
-    "def defense(observation, *, generator):\n    return helper.same(observation)\n",
-    "edit.py": "from . import relative\n\ndef edit(model, public, *, generator):\n    return relative.same(model)\n",
-    "equip.py": "def equip(*args, **options):\n    from .folder.tool import none\n    return none\n",
+    "attack.py": "def attack(model, observation, *, generator):\n    from outsider.lazy import same\n    return same\n",
+    "defense.py": "from outsider import helper\n\ndef defense(observation, *, generator):\n    return helper\n",
+    "edit.py": "from . import relative\n\ndef edit(model, public, *, generator):\n    return relative\n",
+    "equip.py": "def equip(*args, **options):\n    from .folder.tool import same\n    return same\n",
     "judge.py": "def judge(images, *, generator, cache):\n    import outsider.compiled\n    return outsider.compiled\n",
     "control.py": "def control(protocol, block, *, cache):\n    return None\n",
     "schedule.py": "def schedule(step, steps):\n    return 1.0\n",
     "measure.py": "def measure(protocol, block, *, cache):\n    return None\n",
-    "lazy.py": "number = 1\n",
+    "lazy.py": SAME,
     "helper.py": "from .deeper import same\n",
-    "deeper.py": "def same(value):\n    return value\n",
-    "relative.py": "def same(value):\n    return value\n",
-    "folder/tool.py": "none = {}\n",  # a folder without __init__.py
+    "deeper.py": SAME,
+    "relative.py": SAME,
+    "folder/tool.py": SAME,  # a folder without __init__.py
     "unrelated.py": "raise RuntimeError('nothing imports this')\n",
 }
 COMPILED = "compiled.abi3.so"
