@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.baseline.stored import store
 from tests.harness.plugin.inner_project import Inner
 
 
@@ -18,7 +19,5 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A file of stored baselines with the one entry op/b1."""
-    from tests.harness.baseline.stored import store
-
     store(tmp_path / "batch_size.json")
     return tmp_path / "batch_size.json"
