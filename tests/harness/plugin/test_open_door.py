@@ -184,6 +184,9 @@ def test_a_run_without_the_attack_has_another_folder_and_other_blocks(door: Inne
     assert result.parseoutcomes()["deselected"] == 8
     own = found(door, "reduced-unversioned")["op.batch"]
     assert (own["expected"], own["cached"]) == ("supported", 0)
+    assert own["pictures"] == ["images/op.batch-levels.png", "images/op.batch.png"]
+    for picture in own["pictures"]:  # drawn by gia.experiment
+        assert (door.path / ".gia" / "runs" / "reduced-unversioned" / picture).stat().st_size > 500
     assert set(blocks) < set(stored(door))
     assert found(door)["op.batch"]["expected"] is None
 
