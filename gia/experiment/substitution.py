@@ -9,6 +9,9 @@ from gia import attacks
 from gia.experiment.controls import beats_blind_guess, shares_gradients
 from gia.experiment.protocol import Protocol
 
+#: Keys that are drawn for the protocol's own attack.
+_OWN = ("attacker.settings.", "attacker.equip")
+
 
 def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Protocol], Protocol | str]:
     """A function that puts an attack in the place of a protocol's own, or says in a sentence why it cannot.
@@ -42,6 +45,7 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Protocol
                 "attacker.settings": dict(settings),
                 "attacker.equip": None,
                 "scoring.control": control,
+                "vary": {key: values for key, values in protocol.vary.items() if not key.startswith(_OWN)},
             }
         )
 

@@ -48,7 +48,7 @@ class BaselineNonFinite(BaselineError):
 
 
 class RebaselineRefused(BaselineError):
-    """--rebaseline was given where it must not replace anything."""
+    """--gia-rebaseline was given where it must not replace anything."""
 
 
 class Baselines:
@@ -93,9 +93,11 @@ class Baselines:
         checks: int | None = None,
     ) -> None:
         if rebaseline and (bool(os.environ.get("CI")) if ci is None else ci):
-            raise RebaselineRefused("--rebaseline: expected outside CI, where its owner sees the numbers, got CI")
+            raise RebaselineRefused("--gia-rebaseline: expected outside CI, where its owner sees the numbers, got CI")
         if rebaseline and not (reason or "").strip():
-            raise RebaselineRefused('--rebaseline: expected with --reason "why the numbers moved", got no reason')
+            raise RebaselineRefused(
+                '--gia-rebaseline: expected with --gia-reason "why the numbers moved", got no reason'
+            )
         for name, known in quantities.items():
             if not 0 <= known.platform_spread <= known.tolerance < math.inf:
                 raise ValueError(

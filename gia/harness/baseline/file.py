@@ -24,7 +24,7 @@ import numpy as np
 from gia.numerics import digest_of, replacing
 
 FORMAT = 1
-COMMAND = 'pytest --rebaseline --reason "why it moved"'
+COMMAND = 'pytest --gia-rebaseline --gia-reason "why it moved"'
 _FIELDS = {"commit", "deciding", "digest", "dtype", "machine", "metrics", "protocol", "reason"}
 _METRIC_FIELDS = {"better", "platform_spread", "seed_spread", "tolerance", "unit", "values"}
 

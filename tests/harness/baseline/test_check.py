@@ -33,7 +33,7 @@ def test_a_missing_entry_fails_and_leaves_its_values_beside_the_file(file: Path)
     """A new entry that passes without a baseline would never get one."""
     baseline = baseline_of(file, machine=HERE)
     for entry in ("op/b2", "op/b4"):
-        with pytest.raises(BaselineMissing, match=r"values are in batch_size\.obtained\.json.*--rebaseline"):
+        with pytest.raises(BaselineMissing, match=r"values are in batch_size\.obtained\.json.*--gia-rebaseline"):
             check(baseline, entry=entry)
     obtained = baseline_file.load(file.with_name("batch_size.obtained.json"))
     assert sorted(obtained) == ["op/b2", "op/b4"]
@@ -203,7 +203,7 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
     """Other blocks or seeds, or a number that is stored under another name, would make every stored sample stale."""
     blocks = []
 
-    def measure(level: Level, block: Block) -> Result:
+    def measure(level: Level, block: Block, *, cache: Path | None) -> Result:
         blocks.append(block)
         values = {"psnr": 20.0 + block.index, "ssim": 0.5, "held_out_accuracy": 0.9}
         return Result(values, {"gradient_evaluations": 7, "unmatched": 1})
@@ -226,7 +226,7 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
 
 def test_a_level_that_varies_or_lacks_a_value_is_refused(tmp_path: Path) -> None:
     """Six seeds of different settings are no sample, and a metric that is undefined has no number to store."""
-    baseline = opened(tmp_path, measure=lambda level, block: Result({"psnr": None}, {})).open("toy")
+    baseline = opened(tmp_path, measure=lambda level, block, cache: Result({"psnr": None}, {})).open("toy")
     with pytest.raises(ValueError, match=r"level: expected nothing that varies in a baseline, got \['width'\]"):
         baseline.check_level("op/b1", Level(vary={"width": [1, 2]}))
     with pytest.raises(ValueError, match="level: expected 'psnr' to be defined for 6 seeds, got 0"):

@@ -56,7 +56,7 @@ def test_on_the_same_machine_every_metric_is_compared(file: Path) -> None:
 def test_an_improvement_fails_and_says_update_the_baseline(file: Path) -> None:
     """A stored number that is too low lets the next regression pass unseen."""
     with pytest.raises(
-        BaselineBetter, match=r"update the baseline: pytest --rebaseline --reason .* 24\.6167 -> 27\.6167"
+        BaselineBetter, match=r"update the baseline: pytest --gia-rebaseline --gia-reason .* 24\.6167 -> 27\.6167"
     ):
         check(baseline_of(file, machine=HERE), shifted(3.0))
 

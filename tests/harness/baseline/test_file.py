@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gia.harness.baseline import file as baseline_file
 from gia.harness.baseline.compare import prediction_interval
 from gia.harness.baseline.file import BaselineCorrupt
+from gia.numerics import digest_of
 from tests.harness.baseline.stored import HERE, PSNR, QUANTITIES, Quantity, baseline_of, opened, store
 
 
@@ -25,7 +25,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool 
     change(entry)
     if forge:
         body = {field: value for field, value in entry.items() if field != "digest"}
-        entry["digest"] = baseline_file._digest("op/b1", body)
+        entry["digest"] = digest_of(["op/b1", body])
     file.write_text(json.dumps(content))
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.harness.inner_project import Inner
 
 from gia.harness.timing import goals
 from gia.harness.timing.goals import Timings
 from gia.harness.timing.plot import costs
 from gia.harness.timing.ratio import Ratio, TimingFailed, TimingInconclusive
+from tests.harness.plugin.inner_project import Inner
 
 pytest_plugins = ["pytester"]
 

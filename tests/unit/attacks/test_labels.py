@@ -196,7 +196,11 @@ def test_the_last_layer_is_known_by_what_it_does():
     for end in (nn.ReLU(), nn.LogSoftmax(1), nn.Linear(5, 5, bias=False).requires_grad_(False)):
         model = Disguised(end)
         observation = gia.share_gradient(model, images, labels)
-        message = "whose output is the logits" if not isinstance(end, nn.Linear) else "expected 'end.weight'"
+        message = (
+            "expected a linear classifier that yields the logits"
+            if not isinstance(end, nn.Linear)
+            else "expected 'end.weight'"
+        )
         with pytest.raises(ValueError, match=message):
             restore(model, observation, rule="counts")
 

@@ -241,15 +241,20 @@ def test_fished_models_are_found_without_their_names():
             assert {"zeroed_rows", "outlier_biases"} <= found(model)
 
 
-def test_static_checks_of_a_resnet18_take_a_tenth_of_a_second():
+def test_static_checks_of_a_resnet18_cost_less_than_the_gradient_of_one_image():
     """If it fails, validation costs so much that clients leave it out. The fastest of five, in processor time."""
     model = build("resnet18", num_classes=100, image_size=32, generator=seeded())
-    seconds = []
-    for _ in range(5):
-        began = time.process_time()
-        validate_model(model)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) <= 0.1
+    image, label = torch.rand((1, 3, 32, 32), generator=seeded()), torch.tensor([0])
+
+    def fastest(work):
+        seconds = []
+        for _ in range(5):
+            began = time.process_time()
+            work()
+            seconds.append(time.process_time() - began)
+        return min(seconds)
+
+    assert fastest(lambda: validate_model(model)) <= fastest(lambda: share_gradient(model, image, label))
 
 
 @pytest.mark.timing
