@@ -13,5 +13,5 @@ from gia.harness.timing.against_base import checked_out
 @pytest.fixture(scope="session")
 def base(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A checkout of `--base REF`, for as long as the session lasts."""
-    with checked_out(request.config.rootpath, request.config.option.base) as tree:
+    with checked_out(request.config.rootpath, request.config.option.gia_base) as tree:
         yield tree

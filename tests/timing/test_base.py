@@ -59,10 +59,10 @@ def test_a_planted_slowdown_is_told_from_a_clean_repeat(
     The base with the slowdown planted into its source, and once more as it is, over the base; `--repeats 10` for ten.
     """
     option, repository = request.config.option, request.config.rootpath
-    with checked_out(repository, option.base) as slow:
+    with checked_out(repository, option.gia_base) as slow:
         with open(slow / "gia" / "attacks" / "matching" / "__init__.py", "a", encoding="utf-8") as file:
             file.write(PLANTED)
-        for repeat in range(1, option.repeats + 1):
+        for repeat in range(1, option.gia_repeats + 1):
             name = "core / small, 1"
             timings.against("clean repeat", f"{repeat}", head_over_base(base, base, FILE, name, turns=9))
             with pytest.raises(TimingFailed, match="head over base"):

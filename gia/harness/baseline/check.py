@@ -95,9 +95,7 @@ class Baselines:
         if rebaseline and (bool(os.environ.get("CI")) if ci is None else ci):
             raise RebaselineRefused("--gia-rebaseline: expected outside CI, where its owner sees the numbers, got CI")
         if rebaseline and not (reason or "").strip():
-            raise RebaselineRefused(
-                '--gia-rebaseline: expected with --gia-reason "why the numbers moved", got no reason'
-            )
+            raise RebaselineRefused('--gia-rebaseline: expected --gia-reason "why the numbers moved", got no reason')
         for name, known in quantities.items():
             if not 0 <= known.platform_spread <= known.tolerance < math.inf:
                 raise ValueError(

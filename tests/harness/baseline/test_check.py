@@ -78,7 +78,7 @@ def test_an_entry_is_checked_once_a_run(file: Path) -> None:
 @pytest.mark.parametrize("reason", [None, "", "  "])
 def test_rebaseline_needs_a_reason(file: Path, reason: str | None) -> None:
     """A number that moved without a reason cannot be reviewed."""
-    with pytest.raises(RebaselineRefused, match="--reason"):
+    with pytest.raises(RebaselineRefused, match="--gia-reason"):
         baseline_of(file, rebaseline=True, reason=reason, ci=False)
 
 

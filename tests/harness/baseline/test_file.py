@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gia.harness.baseline import file as baseline_file
 from gia.harness.baseline.compare import prediction_interval
 from gia.harness.baseline.file import BaselineCorrupt
 from gia.numerics import digest_of

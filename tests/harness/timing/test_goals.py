@@ -201,7 +201,7 @@ def test_compared(base, timings):
 
 @pytest.fixture
 def base(request):
-    return request.config.option.base
+    return request.config.option.gia_base
 
 def test_other():
     pass
@@ -227,7 +227,7 @@ def test_with_a_base_only_what_compares_with_it_is_timed(inner: Inner) -> None:
     inner.write(tests=TIMED)
     for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a@b commit -qm a"):
         subprocess.run(["git", *command.split()], cwd=inner.path, check=True)
-    result = inner.run("--base=HEAD", "--run-dir=out")
+    result = inner.run("--gia-base=HEAD", "--gia-run-dir=out")
     result.assert_outcomes(passed=2, deselected=2)
     result.stdout.fnmatch_lines(["*this working tree over HEAD*", "*same*"])
     read = json.loads((inner.path / "out" / "base.json").read_text())
@@ -239,8 +239,8 @@ def test_with_a_base_only_what_compares_with_it_is_timed(inner: Inner) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--base=nowhere", "*--base: ref: expected a commit, branch or tag of *, got 'nowhere'*"),
-        ("--repeats=0", "*--repeats: expected at least 1, got 0*"),
+        ("--gia-base=nowhere", "*--gia-base: ref: expected a commit, branch or tag of *, got 'nowhere'*"),
+        ("--gia-repeats=0", "*--gia-repeats: expected at least 1, got 0*"),
     ],
 )
 def test_a_wrong_option_of_the_comparison_stops_the_run(inner: Inner, option: str, message: str) -> None:

@@ -197,9 +197,7 @@ def test_the_last_layer_is_known_by_what_it_does():
         model = Disguised(end)
         observation = gia.share_gradient(model, images, labels)
         message = (
-            "expected a linear classifier that yields the logits"
-            if not isinstance(end, nn.Linear)
-            else "expected 'end.weight'"
+            "a linear classifier that yields the logits" if not isinstance(end, nn.Linear) else "expected 'end.weight'"
         )
         with pytest.raises(ValueError, match=message):
             restore(model, observation, rule="counts")
