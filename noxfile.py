@@ -135,7 +135,7 @@ def bench(session: nox.Session) -> None:
     ],
 )
 def matrix(session: nox.Session, torch: str) -> None:
-    """Run the test suite against one torch release, in an environment of its own."""
+    """Run the test suite against one torch release, in a separate environment."""
     session.install(f"torch=={torch}", f"torchvision=={TORCH[torch]}")
     session.install("--editable", ".[all]", "--group", "test")
     for flags, requirement in carriers():

@@ -204,7 +204,7 @@ def _classifier(model: nn.Module, observation: Observation) -> _Classifier:
     like = next(iter(observation.gradients.values()))
     gray = torch.linspace(0, 1, 17, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1)
     images = gray.expand(-1, *observation.image_shape).contiguous()
-    logits_of(victim, images)  # an error of its own where the model does not take these images
+    logits_of(victim, images)  # raises a clear error where the model does not take these images
     name = classifier(victim, images, bias=False)
     features: list[Tensor] = []
     hook = victim.get_submodule(name).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))

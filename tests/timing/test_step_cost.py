@@ -1,6 +1,6 @@
 """What one step of gradient matching costs: in training steps, in forward passes, beside a peer's closure, in memory.
 
-The goals are per trial and step, each trial with private images of its own. A training step is forward and backward to
+The goals are per trial and step, each trial has other private images. A training step is forward and backward to
 the weights for the B images of one trial. The floor is seven forward passes of all images, 1 + 2 + 4: forward, backward
 to the weights, and the backward of that to the images alone. Where a goal lies beyond what seven forward passes allow
 on the machine at hand, the step is held to those.

@@ -48,7 +48,7 @@ CASES: Mapping[str, Case] = {
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A case with its tensors: every trial has private images, and so a target, of its own.
+    """A case with its tensors: every trial has other private images, and so another target.
 
     Attributes:
         images, starts: (R, B, 3, 32, 32); they are drawn, and need not be real to be timed.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gia.harness.blocks.block import Block, Scalar
 
-#: Every field is stated: Hypothesis takes what is left out from the loaded profile, its own `ci` where CI is set.
+#: Every field is stated: Hypothesis takes a missing one from the loaded profile, which is `ci` where CI is set.
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "claims": {
         "max_examples": 400,

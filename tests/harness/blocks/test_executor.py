@@ -114,7 +114,7 @@ def test_a_finished_block_is_not_computed_again(store: Store) -> None:
 
 
 def test_a_crash_in_a_worker_surfaces_with_its_traceback_and_loses_no_finished_block(pool: Pool, store: Store) -> None:
-    """A crash would be a verdict, or a message without a place; the blocks beside it would be computed twice."""
+    """A crash would be a verdict, or a message without a place; the other blocks would be computed twice."""
     with pytest.raises(WorkerError) as caught:
         run_blocks(an_experiment(), BLOCKS[:2], store, crashing, workers=pool)
     for part in ("block 1 of toy", "ZeroDivisionError: planted in block 1", "in crashing"):

@@ -17,7 +17,7 @@ from gia.models import cached_net
 
 
 def generator(seed=0):
-    """A generator of its own."""
+    """A new generator with a fixed seed."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -165,7 +165,7 @@ def test_frozen_parameters_stay(net):
 
 
 def test_a_second_fit_comes_from_the_cache_unchanged(net, tmp_path):
-    """If this fails, victims are trained anew each time, or a cached one differs from the trained one."""
+    """If this fails, victims are trained again each time, or a cached one differs from the trained one."""
     source, again = generator(1), generator(1)
     victim = models.standardize(net, mean=0.4, std=0.2)
     first = run(victim, cache=tmp_path, checkpoints=(1,), generator=source)

@@ -19,7 +19,7 @@ SMALL = {"num_classes": 10, "image_size": 32, "width": 8}
 
 
 def generator(seed=0):
-    """A generator of its own."""
+    """A new generator with a fixed seed."""
     return torch.Generator().manual_seed(seed)
 
 

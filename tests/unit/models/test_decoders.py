@@ -80,7 +80,7 @@ def test_a_decoder_has_the_form_that_attacks_expect():
 
 
 def test_a_finished_decoder_comes_from_the_cache_unchanged(tmp_path):
-    """If it fails, decoders are trained anew at each level, or the next draw depends on the cache."""
+    """If it fails, decoders are trained again at each level, or the next draw depends on the cache."""
     epochs, source, again = [], seeded(), seeded()
     settings = {"cache": tmp_path, "progress": lambda *seen: epochs.append(seen)}
     first = quick(**settings, generator=source, epochs=2)

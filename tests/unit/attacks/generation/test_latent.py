@@ -38,7 +38,7 @@ class Small(nn.Module):
         return (self.norm(latents) @ self.weight).sigmoid().view(-1, 1, SIDE, SIDE)
 
     def conditional(self, latents, labels):
-        # A class is a brightness, so that an image tells which label it was made with.
+        # A class is a brightness, so the label of an image can be read from it.
         brightness = labels / CLASSES + 0 * self.norm(latents).sum(1)
         return brightness.view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE)
 

@@ -18,7 +18,7 @@ def victim(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
 
 
 def normalized(dtype: torch.dtype) -> nn.Module:
-    """A victim with batch statistics of its own, a frozen parameter and RReLU."""
+    """A victim with batch statistics, a frozen parameter and RReLU."""
     generator = torch.Generator().manual_seed(1)
     net = nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.RReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(108, 10)

@@ -28,7 +28,7 @@ def network(**settings: object) -> nn.Module:
 
 
 def shared(model: nn.Module, trials: int, batch: int = 2, *, training: bool = False) -> list[Observation]:
-    """What so many clients share."""
+    """What this many clients share."""
     generator = torch.Generator().manual_seed(2)
     like = next(model.parameters()).dtype
     return [

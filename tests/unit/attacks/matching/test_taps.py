@@ -155,7 +155,7 @@ def victims(draw: st.DrawFn) -> nn.Module:
     net = nn.Sequential(*body, Head(channels, draw(st.integers(1, 2))))
     try:
         net(torch.zeros(1, 3, SIDE, SIDE))
-    except (RuntimeError, ValueError):  # a kernel larger than what is left of the image, one pixel for batch statistics
+    except (RuntimeError, ValueError):  # a kernel larger than the remaining image, one pixel for batch statistics
         reject()
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     with torch.no_grad():

@@ -144,7 +144,7 @@ def test_langevin_moves_as_its_rule_and_then_adds_what_the_generators_give():
 
 
 def test_each_trial_has_its_own_noise():
-    """If it fails, the noise of a trial depends on what runs beside it."""
+    """If it fails, the noise of a trial depends on the other trials."""
     together, alone = start(), [x[1:].clone() for x in start()]
     for variables, generators in ((together, seeded(3, 4)), (alone, seeded(4))):
         step = Langevin(still, 0.5, generators)(variables)
