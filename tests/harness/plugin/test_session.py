@@ -260,7 +260,7 @@ def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.M
     [
         (["--gia-workers=-1"], False, "*--gia-workers: expected 0 or more, got -1*"),
         (["--gia-reason=why"], False, "*--gia-reason: expected together with --gia-rebaseline*"),
-        (["--gia-rebaseline"], False, "*rebaseline: expected with *reason*"),
+        (["--gia-rebaseline"], False, "*--gia-rebaseline: expected --gia-reason*"),
         (["--gia-rebaseline", "--gia-reason=why"], True, "*rebaseline: expected outside CI*"),
         (["--gia-rebaseline", "--gia-attack=flat"], False, "*--gia-rebaseline: expected without --gia-attack*"),
         (["--gia-scale=huge"], False, "*--gia-scale: expected one of *'reduced', 'paper'*, got 'huge'*"),
