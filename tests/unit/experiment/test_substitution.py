@@ -82,13 +82,14 @@ def test_what_was_set_or_made_for_the_own_attack_is_dropped_and_all_else_stays()
             "attacker.seed": 3,
             "batch.size": 2,
             "victim.width": 16,
-            "vary": {"victim.width": (8, 16)},
+            "vary": {"victim.width": (8, 16), "attacker.settings.total_variation": (0.0, 0.1)},
         }
     )
     settings = {"steps": 7}
     substituted = substitution("dlg", settings)(own)
     assert isinstance(substituted, Protocol)
     changes = {"attacker.attack": "dlg", "attacker.settings": {"steps": 7}, "attacker.equip": None}
+    changes["vary"] = {"victim.width": (8, 16)}
     assert substituted == own.with_(changes)
     assert substituted.attacker.settings is not settings
     assert own.attacker.equip is equipment, "the row's protocol stays as it was"
