@@ -7,7 +7,7 @@ The harness is given this module by its option `claims_experiment`, and uses `me
 `METRICS`.
 """
 
-from gia.experiment.drawing import draw
+from gia.experiment.drawing import draw, draw_reach
 from gia.experiment.exchange import Exchange
 from gia.experiment.measurement import Control, Measurement
 from gia.experiment.measuring import measure, prepared
@@ -42,6 +42,7 @@ __all__ = [
     "Scoring",
     "Victim",
     "draw",
+    "draw_reach",
     "measure",
     "placebo",
     "prepared",

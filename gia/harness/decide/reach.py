@@ -35,22 +35,31 @@ class Draw:
     effect: float | None
 
 
-def label(effect: float | None, margin: float, *, room: bool) -> str:
+def label(kind: str, effect: float | None, margin: float, *, room: bool) -> str:
     """What one drawn setting shows of a claim.
 
+    A trend or a pair holds from the margin on, and is reversed from minus the margin on. A claim that there is an
+    effect holds where its size reaches the margin; a claim that there is none holds below it, and is reversed above.
+
     Args:
-        effect: signed so that the claim is positive; None where the control failed.
+        kind: of the claim.
+        effect: signed so that a trend or a pair is positive where it is as claimed; None where the control failed.
         margin: of the claim.
         room: whether any level has something to lose.
 
-    >>> [label(effect, 0.5, room=True) for effect in (0.5, -0.5, 0.4)], label(2.0, 0.5, room=False)
+    >>> [label("trend", effect, 0.5, room=True) for effect in (0.5, -0.5, 0.4)], label("trend", 2.0, 0.5, room=False)
     (['holds', 'reversed', 'no effect'], 'dead')
+    >>> label("affected", -0.5, 0.5, room=True), label("equivalence", -0.5, 0.5, room=True)
+    ('holds', 'reversed')
     """
     if effect is None:
         return "void"
     if not room:
         return "dead"
-    return "holds" if effect >= margin else "reversed" if effect <= -margin else "no effect"
+    if kind == "equivalence":
+        return "holds" if abs(effect) < margin else "reversed"
+    size = abs(effect) if kind == "affected" else effect
+    return "holds" if size >= margin else "reversed" if size <= -margin else "no effect"
 
 
 def shares(draws: Sequence[Draw]) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ KINDS = ("trend", "paired", "affected", "equivalence")
 def draws(claim: Claim, verdict: Verdict, tables: Sequence[Table]) -> list[Draw]:
     """What each drawn setting shows of the claim.
 
-    A pair or trend of several comparisons holds where all do; an effect or none is judged by the largest.
+    Of several comparisons a pair shows its smallest effect, and a claim of an effect or of none the largest.
 
     Raises ValueError where the verdict was not decided on the blocks of all tables.
     """
@@ -36,7 +36,7 @@ def draws(claim: Claim, verdict: Verdict, tables: Sequence[Table]) -> list[Draw]
             effect = float(min(each) if claim.kind in ("trend", "paired") else max(each, key=abs))
         room = not claim.leak or _largest(claim, results) >= needed
         setting = {name: value for result in results for name, value in result.block.setting.items()}
-        name = label(effect, claim.margin, room=room)
+        name = label(claim.kind, effect, claim.margin, room=room)
         found.append(Draw(results[0].block.index, setting, name, effect))
     return found
 

@@ -82,6 +82,7 @@ def row(
         "paper_says": claim.paper_says,
         "recorded": None if recorded is None else {name: recorded.get(name) for name in ("outcome", "commit")},
         "disagrees": "",
+        "notice": "",
         "by_construction": claim.by_construction,
         "history": history,
         "reach": None if reach is None else dict(reach["shares"]),
@@ -132,13 +133,13 @@ def standing(row: Row) -> list[str]:
     """What a verdict stands beside: its record, its reach, its history, and why it holds by construction.
 
     >>> holds = {"holds": {"count": 18, "share": 0.75, "interval": [0.45, 0.93], "of_live": 0.9}}
-    >>> beside = {"disagrees": "", "recorded": {"outcome": "supported", "commit": "ab12"}, "reach": holds}
+    >>> beside = {"disagrees": "", "notice": "", "recorded": {"outcome": "supported", "commit": "ab12"}, "reach": holds}
     >>> standing({**beside, "history": "protocol 2", "by_construction": None, "outcome": "supported", "why": ""})
     ['record: supported (ab12)', 'reach: holds 75 % [45, 93] of all settings, 90 % of live ones', 'history: protocol 2']
     """
     lines = []
-    if row["disagrees"]:
-        lines.append(f"disagrees: {row['disagrees']}")
+    if row["disagrees"] or row["notice"]:
+        lines += [text for text in (row["disagrees"], row["notice"]) if text]
     elif row["recorded"] is not None:
         lines.append(f"record: {row['recorded']['outcome']} ({row['recorded']['commit']})")
     if row["reach"] is not None:
@@ -265,15 +266,20 @@ def other_metrics(row: Row) -> list[str]:
         numbers = (f"{name} {_per_level(values)}" for name, values in medians.items())
         if medians:
             lines.append(f"shown, {table['experiment']} at {'/'.join(table['levels'])}: {', '.join(numbers)}")
-        lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
+        if table["void"]:
+            lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
+            lines.append(f"conditional on \"the path works\"; void of drawn: {_void_shares(table['void_shares'])}")
+        if any(ends := table["controls"].values()):
+            named = ", ".join(f"{count} {name}" for name, count in table["controls"].items())
+            lines.append(f"searches of the controls, {sum(ends)} in all: {named}")
     return lines
 
 
 def remarks(run: Run) -> list[str]:
-    """What a reader must know about the whole run: coverage, the cost of second looks, and notices; one line each."""
-    added = {row["id"]: sum(table["second_look_seconds"] for table in row["tables"]) for row in run.rows}
+    """What a reader must know about the whole run: coverage, the cost of further looks, and notices; one line each."""
+    added = {row["id"]: sum(sum(table["seconds_per_look"][1:]) for table in row["tables"]) for row in run.rows}
     costs = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in added.items() if seconds)
-    looks = [f"second looks added, in seconds of computing: {costs}"] if costs else []
+    looks = [f"further looks added, in seconds of computing: {costs}"] if costs else []
     return [coverage(run), *looks, *run.notices]
 
 
@@ -289,6 +295,14 @@ def coverage(run: Run) -> str:
         groups.setdefault(prefix, []).append(rest)
     listed = (prefix if rest == [""] else f"{prefix}.{{{','.join(rest)}}}" for prefix, rest in groups.items())
     return f"not covered (no test yet): {len(run.not_covered)} rows: " + " ".join(listed)
+
+
+def _void_shares(shares: Mapping[str, Mapping[str, Sequence[int]]]) -> str:
+    each = (
+        f"{factor} {', '.join(f'{value} {void}/{drawn}' for value, (void, drawn) in values.items() if void)}"
+        for factor, values in shares.items()
+    )
+    return "; ".join(each) or "nothing is drawn"
 
 
 def _per_level(values: Sequence[float | None]) -> str:
