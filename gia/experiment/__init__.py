@@ -3,8 +3,8 @@
 A `Protocol` says what is set, `Round` is what that comes to in one block, `Exchange` what the clients of some images
 share and what an attack makes of it, and `measure` the only path from a protocol and a block to a `Measurement`.
 
-The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `draw` and
-`METRICS`.
+The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `placebo`,
+`PLACEBOS`, `draw`, `draw_reach` and `METRICS`.
 """
 
 from gia.experiment.drawing import draw, draw_reach

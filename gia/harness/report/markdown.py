@@ -34,7 +34,7 @@ paper's experiment: its numbers are shown next to ours.
     ]
     if run.rows:
         header = ("claim", "verdict", "effect [interval]", "margin", "blocks", "the paper", f"at {run.scale} scale")
-        table = [_line(header), _line(["---"] * len(header))]
+        table = [table_line(header), table_line(["---"] * len(header))]
         for row in run.rows:
             mark = "**" if row["disagrees"] else ""
             cells = (
@@ -46,7 +46,7 @@ paper's experiment: its numbers are shown next to ours.
                 f"{row['paper']} ({row['source']})",
                 "; ".join((row["measured"], *standing(row), *other_metrics(row))),
             )
-            table.append(_line(cells))
+            table.append(table_line(cells))
         parts += ["\n".join(table), SIGNS]
     if run.without_verdict:
         parts.append("\n".join(f"- **no verdict** on `{name}`: {why}" for name, why in run.without_verdict.items()))
@@ -60,5 +60,10 @@ paper's experiment: its numbers are shown next to ours.
     return "\n\n".join(parts) + "\n"
 
 
-def _line(texts: Iterable[str]) -> str:
+def table_line(texts: Iterable[str]) -> str:
+    """One line of a table; what would break it is escaped.
+
+    >>> table_line(["a | b", "c"])
+    '| a \\\\| b | c |'
+    """
     return "| " + " | ".join(" ".join(text.replace("|", "\\|").split()) for text in texts) + " |"
