@@ -137,14 +137,6 @@ def measure(level: Level, block: Any, *, cache: Path | None = None) -> Result:
     return Result({"psnr": 20 + 0.1 * noise - level.slope * math.log2(level.size)})
 
 
-def first_six_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
-    """No effect that two looks could see."""
-    if block.index >= 6:
-        return measure(level, block)
-    sign = 1 if block.index % 2 else -1
-    return Result({"psnr": 20 + 3 * sign * math.log2(level.size)})
-
-
 def always_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
     """No effect that any look could see: half of the blocks go one way, half the other."""
     with open("computed.txt", "a", encoding="utf-8") as log:

@@ -589,11 +589,11 @@ class Claims:
             self._budget = 1
         if not self._has_budget:
             return verdict
-        detail = {**verdict.detail, "at_four_times_the_budget": again.effect}
         if budget_dependent(self.claim(verdict.id), verdict, again):
-            reason = f"{BUDGET_DEPENDENT}: {again.effect} {verdict.unit} at four times the budget"
-            return replace(verdict, outcome="inconclusive", detail={**detail, "reason": reason})
-        return replace(verdict, detail=detail)
+            number = "no path works" if again.effect is None else f"{again.effect:+.3g} {verdict.unit}"
+            reason = f"{BUDGET_DEPENDENT}: {number} at {BUDGET} times the budget"
+            return replace(verdict, outcome="inconclusive", detail={**verdict.detail, "reason": reason})
+        return verdict
 
     def _with_budget(self, level: Any) -> Any:
         """The level at the budget of this moment; itself where its attack has none."""

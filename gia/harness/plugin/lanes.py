@@ -46,7 +46,9 @@ class Lane:
     def suffix(self) -> str:
         """What the folder of the run has behind its name."""
         parts = [self.name] if self.name != LANES[0] else []
-        return "".join(f"-{part}" for part in (*parts, *([f"placebo-{self.placebo}"] if self.placebo else [])))
+        parts += [f"placebo-{self.placebo}"] if self.placebo else []
+        parts += ["announced"] if self.opening else []
+        return "".join(f"-{part}" for part in parts)
 
     def of_blocks(self, experiment: str, frozen: str | None) -> str:
         """The lane in the seed of a block; that of a confirm run holds a salt, which nobody knew before `frozen`.

@@ -185,7 +185,7 @@ def summary(rows: Sequence[Row]) -> str:
     outcomes = [row["outcome"] for row in evidence]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in OUTCOMES)
     named = families(evidence)
-    text = f"{len(evidence)} verdicts in {len(named)} {'family' if len(named) == 1 else 'families'}: {counts}"
+    text = f"{_count(evidence, 'verdict', 'verdicts')} in {_count(named, 'family', 'families')}: {counts}"
     if given:
         each = ", ".join(f"{given.count(name)} {name}" for name in OUTCOMES if name in given)
         text += f"; and {len(given)} by construction: {each}"
@@ -295,6 +295,10 @@ def coverage(run: Run) -> str:
         groups.setdefault(prefix, []).append(rest)
     listed = (prefix if rest == [""] else f"{prefix}.{{{','.join(rest)}}}" for prefix, rest in groups.items())
     return f"not covered (no test yet): {len(run.not_covered)} rows: " + " ".join(listed)
+
+
+def _count(things: Sequence[Any], one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
 
 
 def _void_shares(shares: Mapping[str, Mapping[str, Sequence[int]]]) -> str:

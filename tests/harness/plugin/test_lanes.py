@@ -169,13 +169,14 @@ def test_under_ci_a_placebo_run_keeps_the_networks_of_the_claims_run(
     monkeypatch.setenv("CI", "true")
     inner.write(row("toy.trend"), tests=trend("toy.trend"))
     inner.run()
-    store = inner.folder / "blocks"
+    folder = inner.folder
+    store = folder / "blocks"
     (store / "nets").mkdir(exist_ok=True)
     (store / "nets" / "victim.safetensors").touch()
     inner.run("--gia-placebo=noise")
     assert (store / "nets" / "victim.safetensors").exists()
     assert len(list(store.glob("*.json"))) == 16
-    assert not (inner.folder.with_name(f"{inner.folder.name}-placebo-noise") / "blocks").exists()
+    assert not (folder.with_name(f"{folder.name}-placebo-noise") / "blocks").exists()
 
 
 def test_a_confirm_run_is_announced_first_then_run_once(inner: Inner) -> None:
