@@ -44,6 +44,7 @@ class Level:
     Args:
         void: blocks before this one fail the control `fails_at_first`.
         parts: callables that take part, by what they are for.
+        data: digest of the data that a real level would read; none are read here.
     """
 
     size: int = 1
@@ -56,6 +57,7 @@ class Level:
     device: str = "cpu"
     dtype: str = "float32"
     root: str | None = None
+    data: str = ""
 
     def at(self, key: str) -> Any:
         """A field; None for another key."""
@@ -75,6 +77,7 @@ class Level:
             return f"{qualname} {getattr(value, '__dict__', '')}"
 
         fields = {**asdict(replace(self, parts={})), "parts": dict(self.parts)}
+        del fields["data"]  # a content, and no setting
         plain: dict[str, Any] = json.loads(json.dumps(fields, default=name))
         return plain
 
@@ -89,8 +92,8 @@ class Level:
             yield self.control
 
     def inputs(self) -> dict[str, str]:
-        """Planted numbers come from no data."""
-        return {}
+        """The data, where there are any."""
+        return {"planted": self.data} if self.data else {}
 
     def with_budget(self, factor: int) -> Level | None:
         """A planted attack has no budget."""
