@@ -22,7 +22,7 @@ REPEATABLE = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "COMPATIBLE",
+    "MKL_CBWR": "AVX2,STRICT",
     "PYTHONHASHSEED": "0",
 }
 
@@ -150,8 +150,8 @@ def fingerprint() -> str:
     """Twelve hex digits that are equal on two machines if floating point agrees bit for bit in the kernels of attacks.
 
     Stored samples are compared seed by seed only where the fingerprints are equal. The digest covers one fixed
-    convolution, matrix product and transcendental function in float32 and float64 with their gradients, and
-    `environment()` without the Python version.
+    convolution, matrix product and transcendental function in float32 and float64 with their gradients, products of odd
+    shapes whose operands begin at any address, and `environment()` without the versions of Python and torchvision.
 
     Returns:
         Twelve lower-case hex digits.
@@ -162,7 +162,7 @@ def fingerprint() -> str:
     """
     digest = hashlib.sha256()
     facts = environment()
-    del facts["python"]
+    del facts["python"], facts["torchvision"]
     digest.update(repr(sorted(facts.items())).encode())
     for dtype in (torch.float32, torch.float64):
         for tensor in _sample_computation(dtype):
@@ -181,4 +181,18 @@ def _sample_computation(dtype: torch.dtype) -> list[Tensor]:
     hidden = torch.sigmoid(F.conv2d(images, kernel, stride=2, padding=2))
     loss = F.cross_entropy(hidden.flatten(1) @ matrix, torch.tensor([0, 1]))
     gradients = torch.autograd.grad(loss, [images, kernel, matrix])
-    return [loss.detach(), *(gradient.contiguous() for gradient in gradients)]
+    return [loss.detach(), *(gradient.contiguous() for gradient in gradients), *_odd_products(dtype)]
+
+
+def _odd_products(dtype: torch.dtype) -> list[Tensor]:
+    """Products of odd shapes with operands at unaligned addresses: where MKL's kernels differ most."""
+    draw = np.random.default_rng(2503_11514)
+    products = []
+    for rows, inner, columns in ((7, 129, 33), (3, 77, 5), (31, 1023, 65)):
+        for shift in (0, 1, 3):
+            left, right = (
+                torch.from_numpy(draw.standard_normal(shift + height * width)).to(dtype)[shift:].view(height, width)
+                for height, width in ((rows, inner), (columns, inner))
+            )
+            products += [left @ right.T, torch.mv(left, right[0])]
+    return products

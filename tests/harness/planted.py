@@ -45,6 +45,7 @@ class Level:
         void: blocks before this one fail the control `fails_at_first`.
         parts: callables that take part, by what they are for.
         budget: steps of its attack; None has no budget.
+        data: digest of the data that a real level would read; none are read here.
     """
 
     size: int = 1
@@ -58,6 +59,7 @@ class Level:
     dtype: str = "float32"
     root: str | None = None
     budget: int | None = None
+    data: str = ""
 
     def at(self, key: str) -> Any:
         """A field; None for another key."""
@@ -77,6 +79,7 @@ class Level:
             return f"{qualname} {getattr(value, '__dict__', '')}"
 
         fields = {**asdict(replace(self, parts={})), "parts": dict(self.parts)}
+        del fields["data"]  # a content, and no setting
         plain: dict[str, Any] = json.loads(json.dumps(fields, default=name))
         return plain
 
@@ -99,8 +102,8 @@ class Level:
             yield self.control
 
     def inputs(self) -> dict[str, str]:
-        """Planted numbers come from no data."""
-        return {}
+        """The data, where there are any."""
+        return {"planted": self.data} if self.data else {}
 
     def with_budget(self, factor: int) -> Level | None:
         """A planted attack has no budget."""

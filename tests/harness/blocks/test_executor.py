@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,6 +58,23 @@ def dying(level: Level, block: Block, *, cache: Path | None) -> Result:
 def fails_on_odd_blocks(level: Level, block: Block, *, cache: Path | None) -> planted.Control:
     """A control that half of the blocks fail."""
     return planted.Control(block.index % 2 == 0, "planted")
+
+
+#: What was called in this process, in order.
+called: list[tuple[str, int]] = []
+
+
+def noted_control(level: Level, block: Block, *, cache: Path | None) -> planted.Control:
+    """A control that every level but size 2 passes in block 1; it notes its call."""
+    called.append(("control", level.size))
+    return planted.Control((level.size, block.index) != (2, 1), f"size {level.size}", {"found": 0.5, "truth": 0.0})
+
+
+def noted_attack(level: Level, block: Block, *, cache: Path | None) -> Result:
+    """A measure that notes its call, and how many controls of this block are on the disk by then."""
+    called.append(("attack", level.size))
+    logs = [json.loads(path.read_text()) for path in (cache or Path()).parent.glob("controls/*.json")]
+    return Result(values={"logged": float(sum(len(log) for log in logs))})
 
 
 def an_experiment(base: Level | None = None) -> Experiment:
@@ -133,18 +151,70 @@ def test_a_crash_in_this_process_keeps_its_own_type(store: Store) -> None:
     """With --workers 0 a debugger would stop in the harness, not where the error is."""
     with pytest.raises(ZeroDivisionError):
         run_blocks(an_experiment(), BLOCKS, store, crashing, workers=0)
-    assert [path.suffix for path in sorted(store.folder.iterdir())] == [".json", ".npz"]
+    assert sorted(path.suffix for path in store.folder.iterdir() if path.is_file()) == [".json", ".npz"]
 
 
 def test_a_block_whose_control_fails_is_void_and_not_attacked(store: Store) -> None:
-    """A dead network would enter the statistic and support every claim that says worse."""
+    """A broken path would enter the statistic and support every claim that says worse."""
     base = Level(control=fails_on_odd_blocks)
     results = run_blocks(an_experiment(base), BLOCKS, store, seen, workers=0)
     assert [r.valid for r in results] == [True, False, True, False]
     assert [bool(r.levels) for r in results] == [True, False, True, False]
     again = run_blocks(an_experiment(base), BLOCKS, store, seen, workers=0)
     assert [r.valid for r in again] == [True, False, True, False]
-    assert again[1].control == Control(False, "planted")
+    assert again[1].controls == {"1": Control(False, "planted")}
+
+
+def three_sizes() -> Experiment:
+    """Sizes 1, 2 and 3 with the control that notes its calls."""
+    return Experiment("toy", {size: Level(size=size, control=noted_control) for size in (1, 2, 3)})
+
+
+def test_every_level_is_controlled_and_logged_before_any_is_attacked(store: Store) -> None:
+    """Only the first level would be controlled, so that a broken second one says "worse"; or an attack could be seen to
+    do badly before its block is declared void."""
+    called.clear()
+    (result,) = run_blocks(three_sizes(), BLOCKS[:1], store, noted_attack, workers=0)
+    assert called == [(what, size) for what in ("control", "attack") for size in (1, 2, 3)]
+    assert result.valid
+    assert {label: control.reason for label, control in result.controls.items()} == {s: f"size {s}" for s in "123"}
+    assert result.controls["2"].values == {"found": 0.5, "truth": 0.0}
+    assert [values["logged"] for values in result.levels.values()] == [3, 3, 3]
+
+
+def test_controls_are_logged_by_workers_too(pool: Pool, store: Store) -> None:
+    """Only a debugger's run would show that a block was void before it was attacked."""
+    (result,) = run_blocks(three_sizes(), BLOCKS[:1], store, noted_attack, workers=pool)
+    assert [values["logged"] for values in result.levels.values()] == [3, 3, 3]
+
+
+def test_the_first_control_that_fails_ends_the_block(store: Store) -> None:
+    """A void block would cost as much as a valid one."""
+    called.clear()
+    (result,) = run_blocks(three_sizes(), BLOCKS[1:2], store, noted_attack, workers=0)
+    assert called == [("control", 1), ("control", 2)]
+    assert not result.valid
+    assert [control.passed for control in result.controls.values()] == [True, False]
+    assert result.levels == {}
+
+
+def test_void_blocks_are_measured_where_this_is_asked_for_and_stay_void(store: Store) -> None:
+    """Placebos and reach would see the valid blocks only; or what they measured would be served to a verdict."""
+    called.clear()
+    (result,) = run_blocks(three_sizes(), BLOCKS[1:2], store, noted_attack, workers=0, void_too=True)
+    assert called == [(what, size) for what in ("control", "attack") for size in (1, 2, 3)]
+    assert not result.valid
+    assert [control.passed for control in result.controls.values()] == [True, False, True]
+    assert sorted(result.levels) == ["1", "2", "3"]
+    (ordinary,) = run_blocks(three_sizes(), BLOCKS[1:2], store, noted_attack, workers=0)
+    assert ordinary.levels == {}
+
+
+def test_a_level_without_a_control_is_taken_as_it_is(store: Store) -> None:
+    """Levels that nothing attacks could not be compared."""
+    (result,) = run_blocks(an_experiment(), BLOCKS[:1], store, seen, workers=0)
+    assert result.valid
+    assert result.controls == {}
 
 
 def double(level: Level, block: Block, *, by: int, cache: Path | None) -> Result:

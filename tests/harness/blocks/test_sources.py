@@ -1,20 +1,23 @@
-"""The key of a block covers the source of every callable that takes part, and of what these import."""
+"""The key of a block covers the source of every callable that takes part and of what these import, and no other."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gia.harness.blocks.sources import sources_of
+import gia
+from gia.harness.blocks.sources import closure_of
 
 SAME = "def same(value):\n    return value\n"
 
@@ -25,49 +28,85 @@ PACKAGE = {
     "defense.py": "from outsider import helper\n\ndef defense(observation, *, generator):\n    return helper\n",
     "edit.py": "from . import relative\n\ndef edit(model, public, *, generator):\n    return relative\n",
     "equip.py": "def equip(*args, **options):\n    from .folder.tool import same\n    return same\n",
-    "judge.py": "def judge(images, *, generator, cache):\n    import outsider.compiled\n    return outsider.compiled\n",
+    "judge.py": "TABLE = 'table.toml'\n\ndef judge(images, *, generator, cache):\n"
+    "    import outsider.compiled\n    return outsider.compiled\n",
     "control.py": "def control(protocol, block, *, cache):\n    return None\n",
-    "schedule.py": "def schedule(step, steps):\n    return 1.0\n",
+    "schedule.py": "import outsider.late\n\ndef schedule(step, steps):\n    return outsider.late.same(1.0)\n",
     "measure.py": "def measure(protocol, block, *, cache):\n    return None\n",
     "lazy.py": SAME,
     "helper.py": "from .deeper import same\n",
     "deeper.py": SAME,
     "relative.py": SAME,
     "folder/tool.py": SAME,  # a folder without __init__.py
+    "table.toml": "limit = 1\n",
+    "late/__init__.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n"
+    "    from outsider.late.heavy import same\n    from outsider.late.unused import other\n\n"
+    "def __getattr__(name):\n    raise RuntimeError('nothing is called here')\n",
+    "late/heavy.py": SAME,
+    "late/unused.py": SAME,
     "unrelated.py": "raise RuntimeError('nothing imports this')\n",
 }
+OUTSIDE = {"late/unused.py", "unrelated.py"}
 COMPILED = "compiled.abi3.so"
 
-#: Answers each line, a folder with the package, with the key of a block. A child is forked for each, which has torch
-#: and gia from its parent, and imports the package for the first time.
+#: Files of gia -> what they are to a block that runs gia's own attack by gia's own measure.
+INSIDE = {
+    "attacks/optimization/dlg.py": "the attack",
+    "attacks/objectives.py": "what attacks import",
+    "experiment/exchange.py": "what the measure imports",
+    "experiment/__init__.py": "the package that names the measure",
+    "data/bundled.py": "what a function imports that stands in the file of a package",
+    "models/large.py": "what is imported inside a function",
+    "federated/limits.toml": "a table that a module reads",
+    "harness/blocks/executor.py": "what runs a block",
+    "numerics/digests.py": "what draws its random numbers",
+}
+
+#: Files of gia that no block depends on.
+REPORTS = (
+    "pictures.py",
+    "data/listing.py",
+    "experiment/drawing.py",
+    "harness/baseline/compare.py",
+    "harness/decide/verdicts.py",
+    "harness/plugin/run.py",
+    "harness/report/rows.py",
+)
+
+#: Answers each line, a folder with the package or a dot for gia alone, with the key of a block. A child is forked for
+#: each, which has torch and gia from its parent, and reads every source file for the first time.
 SERVER = """
 import json, os, sys
 from functools import partial
 from pathlib import Path
 
-from gia.experiment import Attacker, Batch, Client, Protocol, Scoring, Victim
+from gia.experiment import Attacker, Batch, Client, Protocol, Scoring, Victim, measure as gias
+from gia.harness.blocks import store
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
-from gia.harness.blocks.store import Store
 
 def key(folder):
-    sys.path.insert(0, folder)
-    from outsider import control, defense, edit, equip, schedule, judge as judging
-    from outsider.measure import measure
     protocol = Protocol(
-        victim=Victim(name="mlp", edit=edit.edit),
-        batch=Batch(data="digits", image_size=8),
-        attacker=Attacker(
-            attack="outsider.attack:attack", equip=equip.equip, settings={"schedules": {"lr": [schedule.schedule]}}
-        ),
-        client=Client(defenses=(defense.defense,)),
-        scoring=Scoring(judge=judging.judge, control=control.control),
+        victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
     )
-    return Store(Path(folder)).key(Experiment("toy", {"only": protocol}), Block("toy", 0, {}), measure)
+    measure = gias
+    if folder != ".":
+        sys.path.insert(0, folder)
+        from outsider import control, defense, edit, equip, schedule, judge as judging
+        from outsider.measure import measure
+        attacker = Attacker(
+            attack="outsider.attack:attack", equip=equip.equip, settings={"schedules": {"lr": [schedule.schedule]}}
+        )
+        protocol = Protocol(
+            victim=Victim(name="mlp", edit=edit.edit),
+            batch=Batch(data="digits", image_size=8),
+            attacker=attacker,
+            client=Client(defenses=(defense.defense,)),
+            scoring=Scoring(judge=judging.judge, control=control.control),
+        )
+    return store.Store(Path(folder)).key(Experiment("toy", {"only": protocol}), Block("toy", 0, {}), measure)
 
-Store(Path()).key(Experiment("toy", {"only": Protocol(
-    victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg"))}),
-    Block("toy", 0, {}), Store.load)
+store._arithmetic()
 print("ready", flush=True)
 for line in sys.stdin:
     if os.fork() == 0:
@@ -77,14 +116,26 @@ for line in sys.stdin:
         sys.exit("the child failed")
 """
 
-Ask = Callable[[Path], dict[str, Any]]
+Ask = Callable[[Path | str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def key_in_a_fresh_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def copy_of_gia(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's folder, a copy that a test may edit."""
+    return Path(
+        shutil.copytree(
+            Path(gia.__file__).parent,
+            tmp_path_factory.mktemp("copy") / "gia",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def key_in_a_fresh_process(tmp_path_factory: pytest.TempPathFactory, copy_of_gia: Path) -> Iterator[Ask]:
     """A function of a folder with the package: the key that a process gets which has not seen the package before."""
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(copy_of_gia.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
     with (
         log.open("w") as errors,
@@ -95,6 +146,7 @@ def key_in_a_fresh_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator
             stderr=errors,
             text=True,
             env=environment,
+            cwd=copy_of_gia.parent,
         ) as server,
     ):
         assert server.stdin is not None
@@ -102,7 +154,7 @@ def key_in_a_fresh_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         requests, answers = server.stdin, server.stdout
         assert answers.readline() == "ready\n", log.read_text()
 
-        def ask(folder: Path) -> dict[str, Any]:
+        def ask(folder: Path | str) -> dict[str, Any]:
             print(folder, file=requests, flush=True)
             answer = answers.readline()
             assert answer, log.read_text()
@@ -129,7 +181,7 @@ def key_before(key_in_a_fresh_process: Ask, tmp_path_factory: pytest.TempPathFac
     return key_in_a_fresh_process(write_package(tmp_path_factory.mktemp("before")))
 
 
-@pytest.mark.parametrize("edited", sorted({*PACKAGE, COMPILED} - {"unrelated.py"}))
+@pytest.mark.parametrize("edited", sorted({*PACKAGE, COMPILED} - OUTSIDE))
 def test_an_edit_of_a_file_that_takes_part_is_another_key(
     key_before: Mapping[str, Any], key_in_a_fresh_process: Ask, tmp_path: Path, edited: str
 ) -> None:
@@ -137,20 +189,70 @@ def test_an_edit_of_a_file_that_takes_part_is_another_key(
 
     The parts are attack, defense, edit, equip, judge, control, a callable in settings and the measure. The others are
     imported by these: in a function, by `from package import`, by a relative import, from a folder without an
-    `__init__.py`, through another helper, and as a compiled module.
+    `__init__.py`, through another helper, as a compiled module, and as a name that a package loads at its first use. A
+    table is named by the module that reads it.
     """
     key = key_in_a_fresh_process(write_package(tmp_path, edited))
     assert {name for name in key if key[name] != key_before[name]} == {"sources"}
     changed = {name for name, digest in key["sources"].items() if digest != key_before["sources"].get(name)}
     module = ".".join(["outsider", *edited.split(".")[0].split("/")]).removesuffix(".__init__")
-    assert changed == {module}
+    assert changed == {"outsider.judge:table.toml" if edited == "table.toml" else module}
 
 
+@pytest.mark.parametrize("edited", sorted(OUTSIDE))
 def test_an_edit_of_a_file_that_nothing_imports_leaves_the_key(
-    key_before: Mapping[str, Any], key_in_a_fresh_process: Ask, tmp_path: Path
+    key_before: Mapping[str, Any], key_in_a_fresh_process: Ask, tmp_path: Path, edited: str
 ) -> None:
     """Every edit of a user's package would cost all blocks."""
-    assert key_in_a_fresh_process(write_package(tmp_path, "unrelated.py")) == key_before
+    assert key_in_a_fresh_process(write_package(tmp_path, edited)) == key_before
+
+
+@pytest.fixture(scope="module")
+def key_of_gia(key_in_a_fresh_process: Ask) -> Mapping[str, Any]:
+    """The key of a block that runs gia's own code alone."""
+    return key_in_a_fresh_process(".")
+
+
+@contextmanager
+def edited_in(folder: Path, files: Iterable[str]) -> Iterator[None]:
+    """Another line at the end of some files."""
+    before = {folder / file: (folder / file).read_text() for file in files}
+    for path, source in before.items():
+        path.write_text(source + "# edited\n")
+    yield
+    for path, source in before.items():
+        path.write_text(source)
+
+
+@pytest.mark.parametrize("edited", INSIDE)
+def test_an_edit_of_gia_s_own_code_that_takes_part_is_another_key(
+    key_of_gia: Mapping[str, Any], key_in_a_fresh_process: Ask, copy_of_gia: Path, edited: str
+) -> None:
+    """A block would be served for another attack, measure, data set, net or executor than the one that is there."""
+    with edited_in(copy_of_gia, [edited]):
+        key = key_in_a_fresh_process(".")
+    assert {name for name in key if key[name] != key_of_gia[name]} == {"sources"}
+    (changed,) = (name for name, digest in key["sources"].items() if digest != key_of_gia["sources"].get(name))
+    path = f"{changed.partition(':')[0].removeprefix('gia.').replace('.', '/')}"
+    assert edited in (f"{path}.py", f"{path}/__init__.py", f"{path.rpartition('/')[0]}/{changed.rpartition(':')[2]}")
+
+
+def test_an_edit_of_a_report_a_verdict_or_a_picture_leaves_the_key(
+    key_of_gia: Mapping[str, Any], key_in_a_fresh_process: Ask, copy_of_gia: Path
+) -> None:
+    """Days of blocks would be computed again for a word in a report."""
+    with edited_in(copy_of_gia, REPORTS):
+        assert key_in_a_fresh_process(".") == key_of_gia
+
+
+def test_the_distributions_in_a_key_are_those_that_its_source_imports(
+    key_of_gia: Mapping[str, Any], key_before: Mapping[str, Any]
+) -> None:
+    """A new pytest would cost every block, or another torch or image library none."""
+    assert {"torch", "numpy", "pillow", "lpips", "h5py", "safetensors"} <= set(key_of_gia["distributions"])
+    assert set(key_before["distributions"]) == {"numpy", "torch"}
+    for key in (key_of_gia, key_before):
+        assert not {"pytest", "hypothesis", "matplotlib", "nox", "ruff", "gia"} & set(key["distributions"])
 
 
 def test_a_decorated_function_brings_the_file_of_its_decorator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,18 +266,21 @@ def test_a_decorated_function_brings_the_file_of_its_decorator(tmp_path: Path, m
     import gia_decorated  # type: ignore[import-not-found]
     import gia_decorator  # type: ignore[import-not-found]
 
-    assert set(sources_of([gia_decorator.logged(gia_decorated.attack)])) == {"gia_decorated", "gia_decorator"}
+    closure = closure_of([gia_decorator.logged(gia_decorated.attack)])
+    assert set(closure.modules) == {"gia_decorated", "gia_decorator"}
 
 
 def test_functions_that_are_held_by_a_partial_or_a_list_take_part() -> None:
     """A defense that is an argument of another one would be edited without a new key."""
-    assert __name__ in sources_of([functools.partial(max, [write_package])])
-    assert __name__ in sources_of([functools.partial(max, key=write_package)])
+    assert __name__ in closure_of([functools.partial(max, [write_package])]).modules
+    assert __name__ in closure_of([functools.partial(max, key=write_package)]).modules
 
 
-def test_what_counts_by_its_version_has_no_source_in_the_key() -> None:
+def test_a_library_counts_as_a_distribution_and_has_no_source_in_the_key() -> None:
     """Torch would be read file by file for each block, or its compiled functions would be an error."""
-    assert sources_of([torch.clamp, functools.partial(torch.nn.functional.relu, inplace=False), max]) == {}
+    closure = closure_of([torch.clamp, functools.partial(torch.nn.functional.relu, inplace=False), max])
+    assert closure.modules == {}
+    assert list(closure.distributions) == ["torch"]
 
 
 def test_a_callable_without_a_file_is_refused() -> None:
@@ -185,4 +290,4 @@ def test_a_callable_without_a_file_is_refused() -> None:
     with pytest.raises(
         ValueError, match="callables: expected functions of a module that has a file, got one of 'typed'"
     ):
-        sources_of([space["attack"]])
+        closure_of([space["attack"]])

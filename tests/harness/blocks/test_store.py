@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
+import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from gia import numerics
 from gia.harness.blocks import sources
 from gia.harness.blocks import store as store_module
 from gia.harness.blocks.block import Block
@@ -31,7 +36,7 @@ def an_experiment(**changes: Any) -> Experiment:
 RESULT = BlockResult(
     block=BLOCK,
     levels={"1": {"psnr": 0.1 + 0.2, "lpips": None}, "2": {"psnr": 18.0, "lpips": None}},
-    control=Control(True, "PSNR 20 dB against 12 dB blind", {"psnr": 20.0}),
+    controls={"1": Control(True, "the search ends lower", {"found": 0.1, "truth": 0.0}), "2": Control(True, "it does")},
     valid=True,
     seconds=1.5,
     counts={"1": {"gradient_evaluations": 40}, "2": {}},
@@ -75,6 +80,7 @@ def test_a_stored_block_comes_back_equal_and_marked_in_a_later_run(store: Store)
         {"control": crashing},
         {"vary": {"width": (8, 16)}},
         {"parts": {"edit": crashing}},
+        {"data": "0f"},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -84,11 +90,13 @@ def test_any_changed_setting_is_another_key(store: Store, changes: dict[str, Any
 
 
 def test_another_block_measure_or_order_of_levels_is_another_key(store: Store) -> None:
-    """Blocks would be mixed up, or B's control would stand for A's."""
+    """Blocks would be mixed up, or a block that is void served as one that was measured."""
     experiment = an_experiment()
     key = store.key(experiment, BLOCK, measure)
     turned = Experiment(experiment.id, dict(reversed(experiment.levels.items())))
     assert key != store.key(experiment, replace(BLOCK, index=4), measure)
+    assert key != store.key(experiment, replace(BLOCK, lane="pilot"), measure)
+    assert key != store.key(experiment, BLOCK, measure, void_too=True)
     assert key != store.key(experiment, replace(BLOCK, setting={"victim.width": 32}), measure)
     assert key != store.key(experiment, BLOCK, crashing)
     assert key != store.key(turned, BLOCK, measure)
@@ -112,50 +120,86 @@ def test_a_part_with_settings_is_keyed_by_its_settings_and_its_source(store: Sto
     assert __name__ in keys[0]["sources"]
 
 
-def test_the_key_covers_every_source_file_and_table_of_gia(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    """A changed attack would be served from the cache of the old one."""
-    seen: list[Path] = []
-    monkeypatch.setattr(sources, "file_digest", lambda path: seen.append(path) or "0" * 16)
-    sources.source_of_gia.cache_clear()
+def test_data_of_other_content_under_the_same_name_are_another_key(store: Store) -> None:
+    """Images that were replaced in their folder would be answered with the results of the old ones."""
+    keys = [store.key(an_experiment(data=digest), BLOCK, measure) for digest in ("0f", "0f", "10")]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0]["inputs"] == {"planted": "0f"}
+
+
+def test_the_arithmetic_and_the_device_are_in_the_key(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of another torch, another MKL or another processor would be taken for this one's."""
+    with numerics.reproducible(threads=1):
+        fingerprint = numerics.fingerprint()
     key = store.key(an_experiment(), BLOCK, measure)
-    sources.source_of_gia.cache_clear()
-    root = Path(sources.__file__).parents[2]
-    assert {*root.rglob("*.py"), *root.rglob("*.toml")} <= set(seen)
-    monkeypatch.undo()
-    assert store.key(an_experiment(), BLOCK, measure)["gia"] != key["gia"]
-
-
-def test_a_package_that_is_installed_is_in_the_key_and_one_that_another_brings_for_itself_is_not(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Blocks would be computed again because something imported setuptools, as torch 2.6 sometimes does; or taken from
-    the store with another numpy."""
-
-    def machine() -> dict[str, str]:
-        store_module._machine.cache_clear()  # asked once in a process
-        return dict(store.key(an_experiment(), BLOCK, measure)["machine"])
-
-    keys = [machine()]
-    for folder in ("setuptools/_vendor", "site-packages"):
-        facts = tmp_path / folder / "toy-1.0.dist-info" / "METADATA"
-        facts.parent.mkdir(parents=True)
-        facts.write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-        monkeypatch.syspath_prepend(tmp_path / folder)
-        keys.append(machine())
-    before, vendored, installed = keys
-    assert vendored == before
-    assert installed != before
-    monkeypatch.undo()
-    assert machine() == before
-
-
-def test_the_key_names_torch_device_threads_arithmetic_and_packages(store: Store) -> None:
-    """Numbers of another torch, machine or image package would be taken for this one's."""
-    key = store.key(an_experiment(), BLOCK, measure)
-    assert key["machine"]["torch"] == torch.__version__
-    assert key["machine"]["threads"] == "1"
-    assert {"capability", "fingerprint", "packages"} <= set(key["machine"])
+    assert key["arithmetic"] == fingerprint
     assert key["devices"] == {"cpu": "cpu"}
+    store_module._arithmetic.cache_clear()  # asked once in a process
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert store.key(an_experiment(), BLOCK, measure)["arithmetic"] != fingerprint
+    store_module._arithmetic.cache_clear()
+
+
+@pytest.fixture
+def python(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """For tests that change what is installed: nothing of it stays in the memory of this process."""
+
+    def forget() -> None:
+        for function in (*vars(sources).values(), *vars(store_module).values()):
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+
+    forget()
+    yield monkeypatch
+    monkeypatch.undo()
+    forget()
+
+
+def installed(folder: Path, name: str, content: str = "0") -> None:
+    """A package with one module, as pip leaves it."""
+    facts = folder / f"{name}-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (folder / f"{name}.py").write_text(f"CONTENT = {content!r}\n")
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    digest = sha256((folder / f"{name}.py").read_bytes()).hexdigest()
+    (facts / "RECORD").write_text(f"{name}.py,sha256={digest},20\n../../bin/{name},sha256={folder},1\n")
+
+
+def test_a_package_that_nothing_imports_is_recorded_beside_the_result_and_not_in_the_key(
+    store: Store, tmp_path: Path, python: pytest.MonkeyPatch
+) -> None:
+    """Every block would be computed again because a package for reports was installed; or nobody could look up what was
+    there when it was computed."""
+    before = store.key(an_experiment(), BLOCK, measure)
+    installed(tmp_path / "site-packages", "toy")
+    installed(tmp_path / "setuptools" / "_vendor", "vendored")
+    python.syspath_prepend(tmp_path / "site-packages")
+    python.syspath_prepend(tmp_path / "setuptools" / "_vendor")
+    for function in (sources._records, sources.packages, sources._closure, sources._distributions_of):
+        function.cache_clear()
+    assert store.key(an_experiment(), BLOCK, measure) == before
+    store.save(before, RESULT, {})
+    (entry,) = store.folder.glob("*.json")
+    recorded = json.loads(entry.read_text())["recorded"]
+    assert "toy==1.0" in recorded["packages"]
+    assert f"torch=={importlib.metadata.version('torch')}" in recorded["packages"]
+    assert not [package for package in recorded["packages"] if package.startswith("vendored")]
+    assert recorded["environment"]["python"] == platform.python_version()
+
+
+def test_a_distribution_counts_by_the_files_that_it_installed(tmp_path: Path, python: pytest.MonkeyPatch) -> None:
+    """A rebuilt package of the same version would be taken for the old one, or the same one in another environment for
+    another."""
+    found = []
+    for folder, content in (("a", "0"), ("b", "0"), ("c", "1")):
+        installed(tmp_path / folder, "toy", content)
+        with python.context() as patch:
+            patch.syspath_prepend(tmp_path / folder)
+            sources._records.cache_clear()
+            sources._distributions_of.cache_clear()
+            found.append(dict(sources._distributions_of("toy")))
+    assert found[0] == found[1] != found[2]
+    assert found[0]["toy"].startswith("1.0 ")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "edited", "moved", "pictures", "no pictures"])

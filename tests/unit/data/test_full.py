@@ -2,6 +2,8 @@
 
 import pickle
 import re
+from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from PIL import Image
 from torchvision import datasets
 
 from gia import data
+from gia.data import assets, contents
+from gia.data.contents import content_digest
+from gia.data.full import full_digest
 
 
 def noise(count, size, seed=0):
@@ -126,3 +131,40 @@ def test_a_set_without_splits_refuses_one(celeba):
     """If this fails, split='train' of CelebA silently gives all images."""
     with pytest.raises(ValueError, match="split: expected None for celeba"):
         data.load("celeba", root=celeba, split="train")
+
+
+def test_the_digest_of_a_full_set_is_that_of_the_images_and_labels_that_are_taken(cifar, celeba, imagenet):
+    """If this fails, results of replaced images are served from a store, or an unread file costs every result."""
+    digests = {name: full_digest(name, cifar) for name in ("cifar10", "cifar100", "celeba", "imagenet")}
+    assert len(set(digests.values())) == 4
+    expected = sha256()
+    for index, pixels in enumerate(noise(12, 32, seed=len("test_batch"))):
+        expected.update(f"{index % 6} {32 * 32 * 3}\n".encode() + pixels.tobytes())
+    assert digests["cifar10"] == expected.hexdigest()
+    folder = imagenet / "imagenet" / "val" / "n01440764"
+    (folder / "ILSVRC2012_val_1.JPEG").write_bytes(b"the second image of its class is not taken")
+    assert full_digest("imagenet", imagenet) == digests["imagenet"]
+    (folder / "ILSVRC2012_val_0.JPEG").write_bytes(b"another image")
+    assert full_digest("imagenet", imagenet) != digests["imagenet"]
+    Image.new("RGB", (178, 218), (1, 2, 3)).save(celeba / "celeba" / "img_align_celeba" / "000003.jpg")  # the 1001st
+    assert full_digest("celeba", celeba) == digests["celeba"]
+    Image.new("RGB", (178, 218), (1, 2, 3)).save(celeba / "celeba" / "img_align_celeba" / "000001.jpg")
+    assert full_digest("celeba", celeba) != digests["celeba"]
+
+
+def test_a_content_digest_is_found_by_name_and_names_what_is_missing(cifar):
+    """If this fails, a key holds no content, or a missing data set surfaces deep inside a run."""
+    assert content_digest("cifar10", root=cifar) == full_digest("cifar10", cifar)
+    assert content_digest("faces", root=cifar) == content_digest("faces") == assets.ASSETS["faces"].digest
+    with pytest.raises(ValueError, match=r"root: expected the folder that holds cifar-10-batches-py for cifar10"):
+        content_digest("cifar10")
+    with pytest.raises(ValueError, match=r"name: expected one of .*, got 'cifar'"):
+        content_digest("cifar")
+
+
+def test_changed_files_of_a_package_have_no_digest(monkeypatch):
+    """If this fails, a block that was computed on the pinned images is served for changed ones."""
+    monkeypatch.setitem(vars(assets), "ASSETS", {"faces": replace(assets.ASSETS["faces"], digest="0" * 64)})
+    contents._bundled_digest.cache_clear()
+    with pytest.raises(assets.AssetError, match="faces: expected sha256 0000"):
+        content_digest("faces")

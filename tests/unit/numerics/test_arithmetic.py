@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from gia.numerics import digest_of, environment, file_digest, fingerprint, generator_of, reproducible
+from gia.numerics import REPEATABLE, digest_of, environment, file_digest, fingerprint, generator_of, reproducible
 from tests.contracts.snapshots import global_state
 
 PRECISIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
@@ -148,7 +150,52 @@ def test_a_fingerprint_changes_with_what_arithmetic_depends_on(monkeypatch):
     monkeypatch.undo()
     assert fingerprint() == digits
     monkeypatch.setattr("platform.python_version", lambda: "0.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
     assert fingerprint() == digits
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert fingerprint() != digits
+
+
+SAMPLES = """
+import hashlib, torch
+from gia.numerics import arithmetic
+torch.set_num_threads(1)
+for dtype in (torch.float32, torch.float64):
+    for tensor in arithmetic._sample_computation(dtype)[4:]:
+        print(hashlib.sha256(tensor.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_other_kernels_of_mkl_give_other_samples():
+    """If it fails, the fingerprint sees another MKL setting by its name only, and passes over a machine whose products
+    differ although its variables are the same."""
+    if not torch.backends.mkl.is_available():
+        pytest.skip("this torch multiplies without MKL")
+    found = []
+    for setting in (REPEATABLE["MKL_CBWR"], "COMPATIBLE", None):
+        environment = {**{name: value for name, value in os.environ.items() if name != "MKL_CBWR"}, **REPEATABLE}
+        if setting is None:
+            del environment["MKL_CBWR"]
+        else:
+            environment["MKL_CBWR"] = setting
+        command = [sys.executable, "-c", SAMPLES]
+        found.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(set(found)) == 3
+
+
+def test_a_product_does_not_depend_on_where_its_operands_begin():
+    """If it fails, one seed gives two results in one process, since an allocator decides where a tensor lies."""
+    if os.environ.get("MKL_CBWR") != REPEATABLE["MKL_CBWR"]:
+        pytest.skip("arithmetic is not pinned here; nox -s tests does it")
+    for dtype in (torch.float32, torch.float64):
+        left, right = (torch.randn(shape, dtype=torch.float64).to(dtype) for shape in ((13, 511), (257, 511)))
+        for shift in range(1, 9):
+            moved = [
+                torch.cat([torch.zeros(shift, dtype=dtype), matrix.flatten()])[shift:].view_as(matrix)
+                for matrix in (left, right)
+            ]
+            assert torch.equal(moved[0] @ moved[1].T, left @ right.T)
+            assert torch.equal(torch.mv(moved[1], moved[0][0]), torch.mv(right, left[0]))
 
 
 def test_the_environment_holds_versions_threads_and_variables():
