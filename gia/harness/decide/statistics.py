@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ COVERAGE = 0.99
 
 #: Valid blocks of the three looks -> the rank of the order statistics that bound the median, from each end. A claim is
 #: decided on no other number of blocks. All looks together err with .493 % on one side and .985 % on two (`power`).
+#: Further tries of a row have other ranks (`ranks`).
 RANKS = {8: 1, 16: 2, 32: 8}
 
 
@@ -121,11 +124,47 @@ def coverage_of_rank(count: int, rank: int) -> float:
     return 1 - math.ldexp(outside, -count)
 
 
-def median_interval(values: ArrayLike) -> MedianInterval:
+@functools.cache
+def ranks(tries: int = 1) -> Mapping[int, int]:
+    """Valid blocks -> rank at the `tries`-th try of a row: the looks together err with at most .01/tries on two sides.
+
+    The first try has `RANKS`. Later ones cannot decide on 8 blocks, whose interval alone errs with .0078; at 32 blocks
+    they have the largest rank that keeps to the error.
+
+    Args:
+        tries: how often the row was run on new blocks after a change, this run included; 1 to 19.
+
+    Raises:
+        ValueError: if tries is not 1 to 19.
+
+    >>> dict(ranks(2)), dict(ranks(5))
+    ({16: 2, 32: 8}, {16: 2, 32: 7})
+    """
+    if not 1 <= tries <= 19:
+        raise ValueError(f"tries: expected 1 to 19, got {tries!r}")
+    if tries == 1:
+        return RANKS
+    candidates = ({16: RANKS[16], 32: rank} for rank in range(RANKS[32], 0, -1))
+    return next(looks for looks in candidates if 2 * _support(0.5, looks) <= 0.01 / tries)
+
+
+def _support(below: float, looks: Mapping[int, int]) -> float:
+    """The probability that one of the looks supports, where a block lies below the margin with probability `below`."""
+    law, seen, supported = np.ones(1), 0, 0.0  # law[k] is the probability that k blocks lie below and no look decided
+    for count, rank in looks.items():
+        law = np.convolve(law, stats.binom.pmf(np.arange(count - seen + 1), count - seen, below))
+        supported += float(law[:rank].sum())
+        law[:rank] = law[count - rank + 1 :] = 0.0
+        seen = count
+    return supported
+
+
+def median_interval(values: ArrayLike, *, tries: int = 1) -> MedianInterval:
     """The median over the first axis with its symmetric order-statistic interval.
 
     Args:
-        values: (blocks, ...), finite, 8, 16 or 32 blocks. Further axes are further tables.
+        values: (blocks, ...), finite, with a number of blocks that has a rank. Further axes are further tables.
+        tries: as in `ranks`.
 
     Raises:
         ValueError: for another number of blocks.
@@ -136,9 +175,9 @@ def median_interval(values: ArrayLike) -> MedianInterval:
     """
     ordered = np.sort(np.asarray(values, dtype=float), axis=0)
     count = len(ordered)
-    if count not in RANKS:
-        raise ValueError(f"values: expected 8, 16 or 32 blocks, got {count}")
-    rank = RANKS[count]
+    if count not in ranks(tries):
+        raise ValueError(f"values: expected a number of blocks in {list(ranks(tries))}, got {count}")
+    rank = ranks(tries)[count]
     middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return MedianInterval(ordered[rank - 1], middle, ordered[count - rank], coverage_of_rank(count, rank))
 
@@ -325,13 +364,7 @@ def power(effect: float, *, noise_sd: float, margin: float = 0.0, looks: int = 3
     if not (noise_sd > 0 and margin >= 0 and looks in (1, 2, 3)):
         raise ValueError(f"noise_sd, margin, looks: expected > 0, >= 0 and 1 to 3, got {noise_sd}, {margin}, {looks}")
     below = float(noise.cdf((margin - effect) / noise_sd))
-    law, seen, supported = np.ones(1), 0, 0.0  # law[k] is the probability that k blocks lie below and no look decided
-    for count, rank in list(RANKS.items())[:looks]:
-        law = np.convolve(law, stats.binom.pmf(np.arange(count - seen + 1), count - seen, below))
-        supported += float(law[:rank].sum())
-        law[:rank] = law[count - rank + 1 :] = 0.0
-        seen = count
-    return supported
+    return _support(below, dict(list(RANKS.items())[:looks]))
 
 
 def detectable_effect(

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from gia.harness.decide.register import Claim
 from gia.harness.decide.statistics import (
     COVERAGE,
-    RANKS,
     Alternative,
     Array,
     Bounds,
@@ -27,6 +26,7 @@ from gia.harness.decide.statistics import (
     decide_trend,
     median_interval,
     page_p,
+    ranks,
     slopes,
     steepest_slope,
     steps,
@@ -112,6 +112,7 @@ def trend(
     room: ArrayLike | None = None,
     void: int = 0,
     look: Look = 1,
+    tries: int = 1,
 ) -> Verdict:
     """An ordered factor moves the metric: decided by the slopes of the blocks, and no step may reverse.
 
@@ -123,6 +124,8 @@ def trend(
             possible slope is twice the margin, the verdict is inconclusive; None asks for none.
         void: number of blocks left out because a control failed.
         look: 1, 2 or 3.
+        tries: how often the row was run on new blocks after a change, this run included; intervals widen with it
+            (`gia.harness.decide.statistics.ranks`).
 
     Raises:
         ValueError: if the claim is of another kind, shapes disagree, the levels do not rise or a value is not finite.
@@ -139,7 +142,7 @@ def trend(
     effects, each = claim.sign * slopes(x, table), claim.sign * steps(x, table)
     p = page_p(table, decreasing=claim.sign < 0)
     test = (wilcoxon_p(effects, alternative="greater"), "Wilcoxon") if p is None else (p, "Page")
-    step = median_interval(each) if len(table) in RANKS else None
+    step = median_interval(each, tries=tries) if len(table) in ranks(tries) else None
 
     def decide(slope: MedianInterval, margin: float) -> Outcomes:
         assert step is not None  # where the slope has an interval
@@ -147,11 +150,18 @@ def trend(
 
     found = _room(room, (len(x),), max, 2 * _margin(claim) / steepest_slope(x))
     places = {"levels": x.tolist()}
-    return _conclude(claim, effects[:, None], decide, table, test, void, look, room=found, step=step, **places)
+    return _conclude(claim, effects[:, None], decide, table, test, (void, look, tries), room=found, step=step, **places)
 
 
 def paired(
-    claim: Claim, a: ArrayLike, b: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1
+    claim: Claim,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    room: ArrayLike | None = None,
+    void: int = 0,
+    look: Look = 1,
+    tries: int = 1,
 ) -> Verdict:
     """The metric differs from condition A to B in the claim's direction: decided by the differences of the blocks.
 
@@ -162,7 +172,7 @@ def paired(
         b: of the same shape, the metric under the other condition, on the same data.
         room: (2,), the medians of what can be lost under A and B, or (comparisons,), the lesser of both sides'. The
             larger of the two, or every comparison's, must reach twice the margin; None asks for no room.
-        void, look: as in `trend`.
+        void, look, tries: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, the shapes differ or a value is not finite.
@@ -179,11 +189,18 @@ def paired(
     effects = claim.sign * (table[:, comparisons:] - table[:, :comparisons])
     test = (max(wilcoxon_p(column, alternative="greater") for column in effects.T), "Wilcoxon")
     found = _room(room, (comparisons if several else 2,), min if several else max, 2 * _margin(claim))
-    return _conclude(claim, effects, decide_paired, table, test, void, look, room=found)
+    return _conclude(claim, effects, decide_paired, table, test, (void, look, tries), room=found)
 
 
 def affected(
-    claim: Claim, a: ArrayLike, b: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1
+    claim: Claim,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    room: ArrayLike | None = None,
+    void: int = 0,
+    look: Look = 1,
+    tries: int = 1,
 ) -> Verdict:
     """The condition changes the metric in either direction: decided by the differences b - a of the blocks.
 
@@ -200,11 +217,11 @@ def affected(
     effects = table[:, 1] - table[:, 0]
     test = (wilcoxon_p(effects, alternative="two-sided"), "Wilcoxon")
     found = _room(room, (2,), max, 2 * _margin(claim))
-    return _conclude(claim, effects[:, None], decide_affected, table, test, void, look, room=found)
+    return _conclude(claim, effects[:, None], decide_affected, table, test, (void, look, tries), room=found)
 
 
 def equivalence(
-    claim: Claim, values: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1
+    claim: Claim, values: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1, tries: int = 1
 ) -> Verdict:
     """The factor has no effect: every level minus the first has an interval inside the margin.
 
@@ -216,7 +233,7 @@ def equivalence(
         claim: of kind "equivalence".
         values: (blocks, levels), the metric of the valid blocks, at least two levels.
         room: (levels,), the medians of what can be lost; one must reach twice the margin. None asks for no room.
-        void, look: as in `trend`.
+        void, look, tries: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, the shape is wrong or a value is not finite.
@@ -233,7 +250,7 @@ def equivalence(
     tests: tuple[tuple[float, Alternative], ...] = ((margin, "greater"), (-margin, "less"))
     p = max(wilcoxon_p(column + shift, alternative=tail) for column in effects.T for shift, tail in tests)
     found = _room(room, table.shape[1:], max, 2 * margin)
-    return _conclude(claim, effects, decide_equivalence, table, (p, "Wilcoxon"), void, look, room=found)
+    return _conclude(claim, effects, decide_equivalence, table, (p, "Wilcoxon"), (void, look, tries), room=found)
 
 
 def count(
@@ -246,6 +263,7 @@ def count(
     room: ArrayLike | None = None,
     void: int = 0,
     look: Look = 1,
+    tries: int = 1,
 ) -> Verdict:
     """A number differs from the claimed one by at most the margin.
 
@@ -261,7 +279,7 @@ def count(
             may then exceed 1 %.
         alternative: "less" bounds the rate of boolean trials only from above.
         room: (levels,), the medians of what can be lost; one must reach twice the margin. None asks for no room.
-        void, look: as in `trend`.
+        void, look, tries: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, no number is claimed, the shapes disagree or a value is not finite.
@@ -287,7 +305,7 @@ def count(
     decide = partial(decide_count, claimed=target)
     found = _room(room, table.shape[1:], max, 2 * _margin(claim))
     detail = {"interval": interval, "centre": target, "claimed": target.tolist()}
-    return _conclude(claim, table, decide, shown, (None, ""), void, look, room=found, **detail)
+    return _conclude(claim, table, decide, shown, (None, ""), (void, look, tries), room=found, **detail)
 
 
 def _conclude(
@@ -296,8 +314,7 @@ def _conclude(
     decide: Callable[[MedianInterval, float], Outcomes],
     table: Array,
     test: tuple[float | None, str],
-    void: int,
-    look: Look,
+    run: tuple[int, Look, int],
     *,
     room: tuple[float, float] | None,
     step: MedianInterval | None = None,
@@ -306,15 +323,16 @@ def _conclude(
     **detail: Any,
 ) -> Verdict:
     """The verdict on `effects` (blocks, comparisons): their interval, the outcome, and the comparison that it shows."""
+    void, look, tries = run
     blocks, comparisons = effects.shape
     test = test if blocks else (None, "")
     medians = np.median(table, axis=0).tolist() if blocks else []
-    detail |= {"medians": medians}
+    detail |= {"medians": medians, "tries": tries}
     if interval is None:
         detail |= {"effects": effects.tolist()}
-        interval = median_interval(effects) if blocks in RANKS else None
+        interval = median_interval(effects, tries=tries) if blocks in ranks(tries) else None
     if interval is None:
-        reason = f"{blocks} valid blocks, and {void} void: expected 8, 16 or 32 valid ones"
+        reason = f"{blocks} valid blocks, and {void} void: expected a number in {list(ranks(tries))}"
         effect = float(np.median(effects[:, 0])) if blocks else None
         detail["reason"] = reason
         return Verdict(claim.id, "inconclusive", effect, claim.unit, None, blocks, void, look, *test, reason, detail)

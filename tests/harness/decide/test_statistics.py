@@ -18,6 +18,7 @@ from gia.harness.decide.statistics import (
     median_interval,
     page_p,
     power,
+    ranks,
     slopes,
     steepest_slope,
     steps,
@@ -90,6 +91,37 @@ def test_the_looks_together_err_as_rarely_as_the_design_says():
     assert power(1.0, noise_sd=0.5, margin=1.0, looks=1) == pytest.approx(1 / 256, rel=1e-12)
 
 
+@pytest.mark.parametrize("tries", range(2, 20))
+def test_the_k_th_try_of_a_row_errs_with_a_k_th_of_the_first(tries):
+    """If this fails, a row that is run again until it is supported is at some time. truth.md, rule 9: .01/k.
+
+    Enumerated over the signs of 16 blocks and the law of the 16 that follow; the largest rank at the third look.
+    """
+    looks = dict(ranks(tries))
+    assert looks.pop(16) == 2
+
+    def error(rank):
+        above = np.arange(17)
+        law = stats.binom.pmf(above, 16, 0.5)
+        undecided = (above >= 2) & (above <= 14)
+        late = stats.binom.cdf(rank - 1 - above, 16, 0.5)  # fewer than `rank` of 32
+        return 2 * (law[:2].sum() + (law * undecided * late).sum())
+
+    assert list(looks) == [32]
+    assert error(looks[32]) <= 0.01 / tries
+    assert looks[32] == 8 or error(looks[32] + 1) > 0.01 / tries
+
+
+def test_later_tries_have_no_interval_over_eight_blocks():
+    """If this fails, the first look of a second try decides with an error of .78 %."""
+    with pytest.raises(ValueError, match=r"values: expected a number of blocks in \[16, 32\], got 8"):
+        median_interval(np.arange(8.0), tries=2)
+    assert median_interval(np.arange(32.0), tries=5).low == 6  # the seventh smallest
+    for tries in (0, 20):
+        with pytest.raises(ValueError, match=f"tries: expected 1 to 19, got {tries}"):
+            ranks(tries)
+
+
 @pytest.mark.parametrize("blocks", [8, 16])
 def test_the_interval_covers_the_median_as_often_as_it_says(blocks):
     """If this fails, "99 %" is only a word. Every pattern of blocks above and below a median of 0 is equally likely."""
@@ -111,7 +143,7 @@ def test_the_median_of_an_even_number_is_the_middle_of_the_two():
 @pytest.mark.parametrize("blocks", [0, 7, 9, 15, 31, 33])
 def test_other_numbers_of_blocks_give_no_interval(blocks):
     """If this fails, a look at another number of blocks errs more often than the three that are stated."""
-    with pytest.raises(ValueError, match=f"values: expected 8, 16 or 32 blocks, got {blocks}"):
+    with pytest.raises(ValueError, match=rf"values: expected a number of blocks in \[8, 16, 32\], got {blocks}"):
         median_interval(np.arange(float(blocks)))
 
 
