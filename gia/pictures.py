@@ -1,4 +1,4 @@
-"""Pictures of an experiment as PNG files: images in labelled rows, a metric over levels, ROC curves, effects by setting.
+"""Pictures of an experiment as PNG files: rows of images, a metric over levels, ROC curves, effects by setting.
 
 `grid` needs Pillow alone. The others draw with matplotlib, which the extra `harness` installs.
 """

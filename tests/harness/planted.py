@@ -87,10 +87,6 @@ class Level:
         """Of `described()`."""
         return digest_of(self.described())
 
-    def inputs(self) -> Mapping[str, str]:
-        """No data set takes part."""
-        return {}
-
     def with_budget(self, factor: int) -> Level | None:
         """This level with a multiple of its steps."""
         return None if self.budget is None else replace(self, budget=factor * self.budget)
@@ -104,10 +100,6 @@ class Level:
     def inputs(self) -> dict[str, str]:
         """The data, where there are any."""
         return {"planted": self.data} if self.data else {}
-
-    def with_budget(self, factor: int) -> Level | None:
-        """A planted attack has no budget."""
-        return None
 
 
 class Quantity(NamedTuple):
@@ -184,9 +176,7 @@ PLACEBOS = ("blind", "noise", "saboteur")
 def placebo(name: str) -> Callable[[Level, int], Level]:
     """The level's attack becomes the placebo; the saboteur's is the truth at the first level."""
     sabotage = ("truth", "noise")
-    return lambda level, position: replace(
-        level, attack=sabotage[min(position, 1)] if name == "saboteur" else name
-    )
+    return lambda level, position: replace(level, attack=sabotage[min(position, 1)] if name == "saboteur" else name)
 
 
 def draw_reach(folder: Path, id: str, draws: Sequence[Mapping[str, Any]], **options: Any) -> list[Path]:

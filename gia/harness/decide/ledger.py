@@ -27,10 +27,9 @@ from typing import Any
 from gia.harness.decide.register import OUTCOMES
 from gia.numerics import digest_of, replacing
 
-#: past: before there was a ledger. rules: how verdicts are reached changed. changed: a protocol, margin, metric or space
-#: changed. opened: a confirm run was announced. confirmed: its result.
+#: past: before there was a ledger. rules: the rules changed. changed: a protocol, margin, metric or space changed.
+#: opened: a confirm run was announced. confirmed: its result.
 KINDS = ("past", "rules", "changed", "opened", "confirmed")
-
 
 
 class LedgerError(ValueError):
@@ -95,8 +94,8 @@ class Ledger:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     ledger = Ledger(Path(folder) / "ledger.toml", Path(folder) / "ledger.json")
-    ...     ledger.append(Entry("2026-11-22", ("op.size",), "past", "aab395e", "", "", "inconclusive", "first run"))
-    ...     ledger.append(Entry("2026-11-24", ("op.size",), "past", "6bf82d4", "", "inconclusive", "supported", "steps"))
+    ...     ledger.append(Entry("2026-11-22", ("op.size",), "past", "aab395e", "", "", "inconclusive", "first"))
+    ...     ledger.append(Entry("2026-11-24", ("op.size",), "past", "6bf82d4", "", "inconclusive", "refuted", "net"))
     ...     ledger.history("op.size")
     'protocol 2; earlier inconclusive'
     """
@@ -154,11 +153,16 @@ class Ledger:
         return len(self.of(id, "opened"))
 
     def history(self, id: str) -> str:
-        """Which protocol of the row this is, and its earlier outcomes; empty for a row that never changed."""
-        entries = self.of(id)
-        number = 1 + sum(entry.changes for entry in entries)
+        """Which protocol of the row this is, and its earlier outcomes; empty for a row that never changed.
+
+        What "op.size" went through is part of the history of "op.size/2".
+        """
+        first, _, last = id.partition("/")
+        versions = {first, *(f"{first}/{number}" for number in range(2, int(last or 1) + 1))}
+        entries = [entry for entry in self.entries if versions & set(entry.rows)]
+        number = len(versions) + sum(entry.changes for entry in entries)
         outcomes = [text for entry in entries for text in (entry.before, entry.after) if text in OUTCOMES]
-        if entries and entries[-1].after in OUTCOMES:
+        if entries and id in entries[-1].rows and entries[-1].after in OUTCOMES:
             outcomes.pop()  # today's
         distinct = [text for i, text in enumerate(outcomes) if i == 0 or outcomes[i - 1] != text]
         parts = [f"protocol {number}"] if number > 1 else []

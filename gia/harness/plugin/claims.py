@@ -197,7 +197,9 @@ class Claims:
                 self._without_attack()
         return Table(experiment, run(drawn))
 
-    def look(self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]) -> tuple[Verdict, Measured]:
+    def look(
+        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+    ) -> tuple[Verdict, Measured]:
         """The verdict after as many looks as this run may take, and what it was decided on.
 
         In the lane "confirm" a verdict must also hold at four times each attack's budget.
@@ -225,15 +227,14 @@ class Claims:
         confirm = self._context.confirm
         if confirm is None:
             return looks.look(measured, decide, looks=lane.looks)
-        # The k-th run of a row may err in .01/k of cases: without the first look it is .0021, the second alone .0001.
-        tries = self._context.records.ledger.tries(self._context.current()[0][0])
-
-        def strict(seen: Measured, look: Look) -> Verdict:
-            verdict = decide(seen, look)
-            return replace(verdict, outcome="inconclusive") if look == 1 and tries > 1 else verdict
-
-        verdict, seen = looks.look(measured, strict, looks=lane.looks if tries < 5 else 2)
+        verdict, seen = looks.look(measured, decide, looks=lane.looks)
+        if verdict.detail.get("tries", 1) != self.tries(verdict.id):
+            raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
         return self._checked_budget(verdict, measured, decide), seen
+
+    def tries(self, id: str) -> int:
+        """Which confirm run of a row this is, which widens its intervals; 1 in other lanes."""
+        return 1 if self._context.confirm is None else max(1, self._context.records.ledger.tries(id))
 
     def spread(self, id: str, function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
         """A module-level function of each item, over the session's workers; `gia.harness.blocks.workers.spread`."""
@@ -289,7 +290,7 @@ class Claims:
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
             room = _room(claim, table, len(places))
-            return verdicts.trend(claim, places, values, room=room, void=table.void, look=look)
+            return verdicts.trend(claim, places, values, room=room, void=table.void, look=look, tries=self.tries(id))
 
         return self._decide(id, "trend", self._blocks(id, protocol, levels, change, measure), decide, value, reported)
 
@@ -318,7 +319,9 @@ class Claims:
         """As `paired`, on a table that is made of others: `blocks` takes their number."""
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.paired(claim, *_two(values), room=_room(claim, table, 2), void=table.void, look=look)
+            return verdicts.paired(
+                claim, *_two(values), room=_room(claim, table, 2), void=table.void, look=look, tries=self.tries(id)
+            )
 
         return self._decide(id, "paired", blocks, decide, value, reported)
 
@@ -336,7 +339,9 @@ class Claims:
         """Whether the second level differs from the first, in either direction; further levels are shown."""
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.affected(claim, *_two(values), room=_room(claim, table, 2), void=table.void, look=look)
+            return verdicts.affected(
+                claim, *_two(values), room=_room(claim, table, 2), void=table.void, look=look, tries=self.tries(id)
+            )
 
         return self._decide(
             id, "affected", self._blocks(id, protocol, levels, change, measure), decide, value, reported
@@ -359,7 +364,9 @@ class Claims:
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
             judged = values.shape[1] - shown
             room = _room(claim, table, judged)
-            return verdicts.equivalence(claim, values[:, :judged], room=room, void=table.void, look=look)
+            return verdicts.equivalence(
+                claim, values[:, :judged], room=room, void=table.void, look=look, tries=self.tries(id)
+            )
 
         blocks = self._blocks(id, protocol, levels, change, measure)
         return self._decide(id, "equivalence", blocks, decide, value, reported)
@@ -379,7 +386,9 @@ class Claims:
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
             room = _room(claim, table, values.shape[1])
-            return verdicts.count(claim, values, claimed=claimed, room=room, void=table.void, look=look)
+            return verdicts.count(
+                claim, values, claimed=claimed, room=room, void=table.void, look=look, tries=self.tries(id)
+            )
 
         return self._decide(id, "count", self._blocks(id, protocol, levels, change, measure), decide, value, None)
 
@@ -621,7 +630,7 @@ class Claims:
             for id in context.current()[0]:
                 claim = self.claim(id)
                 none = Verdict(id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", "no attack", {})
-                row = rows.row(claim, none, scale=self.scale, seconds=0.0, **context.facts)
+                row = {**rows.row(claim, none, scale=self.scale, seconds=0.0), **context.facts}
                 self.rows.append({**row, "placebo": context.lane.placebo, "leak": None, "leak_decides": claim.leak})
             self.write()
             pytest.skip("not applicable: this row calls no attack")
@@ -640,7 +649,19 @@ class Claims:
         return new
 
 
-_PROPERTIES = ("id", "outcome", "paper_says", "effect", "unit", "interval", "margin", "blocks", "void", "cached", "scale")
+_PROPERTIES = (
+    "id",
+    "outcome",
+    "paper_says",
+    "effect",
+    "unit",
+    "interval",
+    "margin",
+    "blocks",
+    "void",
+    "cached",
+    "scale",
+)
 
 #: What changes no claim that is announced: sources and words.
 _WORDS = {"source", "paper", "paper_says", "by_construction", "reported"}
@@ -664,7 +685,7 @@ def _largest(tables: Sequence[Table], metric: str) -> float | None:
     for table in tables:
         for label in table.levels:
             levels = (result.levels.get(label, {}) for result in table.results)
-            values = [level[metric] for level in levels if level.get(metric) is not None]
+            values = [value for level in levels if (value := level.get(metric)) is not None]
             medians += [float(np.median(values))] if values else []
     return max(medians, default=None)
 
@@ -673,7 +694,9 @@ def _tables(measured: Any) -> list[Table]:
     """The tables in what a claim is decided on."""
     if isinstance(measured, Table):
         return [measured]
-    return [table for each in (measured.values() if isinstance(measured, Mapping) else measured) for table in _tables(each)]
+    return [
+        table for each in (measured.values() if isinstance(measured, Mapping) else measured) for table in _tables(each)
+    ]
 
 
 def _two(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -145,9 +145,7 @@ class ClaimRun:
         scale = "" if self.scale == self.register.scales[0] else self.scale
         folder = self.selection.folder
         try:
-            return Records(
-                self.config.rootpath / "baselines", folder / "ledger.toml", scale=scale, commit=self.commit
-            )
+            return Records(self.config.rootpath / "baselines", folder / "ledger.toml", scale=scale, commit=self.commit)
         except LedgerError as error:
             raise pytest.UsageError(str(error)) from error
 

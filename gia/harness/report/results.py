@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gia.harness.decide.ledger import Ledger
-from gia.harness.decide.register import OUTCOMES, Claim, Register, load_register
 from gia.harness.decide.reach import SHOWN_BELOW
+from gia.harness.decide.register import OUTCOMES, Claim, Register, load_register
 from gia.harness.report.markdown import table_line
 from gia.harness.report.rows import effect, reach
 
@@ -44,8 +44,8 @@ def results(register: Register, ledger: Ledger, *, confirm: Records, claims: Rec
         "do not edit. [method.md](method.md) explains how a verdict is reached.",
         f"{len(register)} rows. Confirmed: {counts}, without the {len(given)} that hold by construction. "
         f"{waiting} {'is' if waiting == 1 else 'are'} {NOT_CONFIRMED}.",
-        '"Supported" means: in the median setting of the space that the row draws from, where the path works. Reach says '
-        "in which share of all drawn settings the claim holds.",
+        '"Supported" means: in the median setting of the space that the row draws from, where the path works. Reach '
+        "says in which share of all drawn settings the claim holds.",
     ]
     if others:
         intro.append(f"Measured at {register.scales[0]} scale. At {others} scale every row was never run.")
@@ -53,7 +53,8 @@ def results(register: Register, ledger: Ledger, *, confirm: Records, claims: Rec
     table = [table_line(header), table_line(["---"] * len(header))]
     for id, claim in register.items():
         cells = (
-            f"`{id}` {claim.statement}" + (f" *By construction: {claim.by_construction}*" if claim.by_construction else ""),
+            f"`{id}` {claim.statement}"
+            + (f" *By construction: {claim.by_construction}*" if claim.by_construction else ""),
             _verdict(claim, confirm.get(id)) or NOT_CONFIRMED,
             _verdict(claim, claims.get(id)) or "never run",
             claim.paper_says,

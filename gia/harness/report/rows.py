@@ -159,7 +159,7 @@ def reach(shares: Mapping[str, Mapping[str, Any]]) -> str:
     >>> reach({"dead": {"count": 24, "share": 1.0, "interval": [0.8, 1.0], "of_live": None}, "holds": {"count": 0}})
     'dead 100 % [80, 100] of all settings'
     """
-    parts = []
+    parts: list[str] = []
     for name, found in shares.items():
         if found["count"]:
             low, high = (100 * end for end in found["interval"])
@@ -268,7 +268,7 @@ def other_metrics(row: Row) -> list[str]:
             lines.append(f"shown, {table['experiment']} at {'/'.join(table['levels'])}: {', '.join(numbers)}")
         if table["void"]:
             lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
-            lines.append(f"conditional on \"the path works\"; void of drawn: {_void_shares(table['void_shares'])}")
+            lines.append(f'conditional on "the path works"; void of drawn: {_void_shares(table["void_shares"])}')
         if any(ends := table["controls"].values()):
             named = ", ".join(f"{count} {name}" for name, count in table["controls"].items())
             lines.append(f"searches of the controls, {sum(ends)} in all: {named}")

@@ -106,6 +106,7 @@ def test_a_history_counts_protocols_and_names_outcomes_before_the_last(tmp_path:
     ledger.append(entry("opened", commit="f" * 40), entry("confirmed", after="refuted"), entry("opened"))
     assert ledger.history("op.size") == "protocol 3; earlier inconclusive, supported, refuted; confirm run 2"
     assert ledger.history("op.depth") == ""
+    assert ledger.history("op.size/2") == "protocol 4; earlier inconclusive, supported, refuted"
 
 
 def test_a_change_of_a_row_ends_its_announcement(tmp_path: Path) -> None:

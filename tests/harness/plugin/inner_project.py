@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gia.harness.blocks import sources
 from gia.numerics import reproducible
 from tests.harness import planted
 
@@ -91,7 +92,10 @@ class Inner:
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run the claims in this process, without worker processes."""
+        """Run the claims in this process, without worker processes; sources are read anew, as in another process."""
+        for function in vars(sources).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
         return self.pytester.runpytest_inprocess("claims", "--gia-workers=0", *options, no_reraise_ctrlc=True)
 
     def commit(self) -> str:

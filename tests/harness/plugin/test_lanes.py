@@ -298,7 +298,11 @@ def test_a(claims):
     level = Level(vary={"activation": ("relu", "silu"), "width": (1, 2, 3)}, control=fails_at_first, void=2)
     claims.trend("toy.a", level, levels=(1, 2, 4), change=batch, x=math.log2, measure=by_activation)
 """
-    other = "\n@pytest.mark.claim('toy.n')\ndef test_n(claims):\n    claims.count('toy.n', Level(), levels=(1,), change=batch, claimed=20)\n"
+    other = """
+@pytest.mark.claim("toy.n")
+def test_n(claims):
+    claims.count("toy.n", Level(), levels=(1,), change=batch, claimed=20)
+"""
     inner.write(row("toy.a"), row("toy.n", "count"), tests=tests + other)
     result = inner.run("--gia-lane=reach")
     result.assert_outcomes(passed=1, skipped=1)
@@ -328,4 +332,3 @@ def test_a_ledger_that_was_edited_stops_the_run(inner: Inner) -> None:
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*ledger.toml: entry 1*got an edited or moved one*"])
-

@@ -27,7 +27,9 @@ def test_without_a_record_no_outcome_fails_whatever_the_paper_says(
 
 def test_this_lane_takes_one_look(inner: Inner) -> None:
     """Looking until it is green would make every null hypothesis significant."""
-    inner.write(row("toy.late"), row("toy.early"), tests=trend("toy.late", measure="one_undecided") + trend("toy.early"))
+    inner.write(
+        row("toy.late"), row("toy.early"), tests=trend("toy.late", measure="one_undecided") + trend("toy.early")
+    )
     inner.run().assert_outcomes(passed=2)
     found = {id: (v["outcome"], v["look"], v["blocks"], v["cached"]) for id, v in inner.verdicts.items()}
     assert found == {"toy.early": ("supported", 1, 8, 0), "toy.late": ("inconclusive", 1, 8, 0)}
@@ -51,7 +53,7 @@ def test_void(claims):
     (table,) = verdict["tables"]
     assert table["void"] == {"0": "planted", "1": "planted", "2": "planted"}
     assert table["medians"]["psnr"] == pytest.approx([20.05, 18.05], abs=0.05)
-    result.stdout.fnmatch_lines(["*8 blocks, 3 void*", "*conditional on \"the path works\"*"])
+    result.stdout.fnmatch_lines(["*8 blocks, 3 void*", '*conditional on "the path works"*'])
 
 
 def test_only_void_blocks_decide_nothing(inner: Inner) -> None:
@@ -158,9 +160,7 @@ def test_count(claims):
 
 def test_a_crash_inside_a_claim_is_a_failure_without_a_verdict(inner: Inner) -> None:
     """A bug would count as evidence."""
-    inner.write(
-        row("toy.crash"), row("toy.fine"), tests=trend("toy.crash", measure="crashing") + trend("toy.fine")
-    )
+    inner.write(row("toy.crash"), row("toy.fine"), tests=trend("toy.crash", measure="crashing") + trend("toy.fine"))
     result = inner.run()
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(

@@ -40,7 +40,9 @@ def line_of(id: str, tmp_path: Path, **records: Any) -> str:
 def test_a_row_shows_its_confirmed_verdict_first_look_reach_and_history(tmp_path: Path) -> None:
     """The published table would say less than what is known."""
     first = {**RECORD, "outcome": "inconclusive", "interval": [-0.5, 2.5], "blocks": 8}
-    text = line_of("op.size", tmp_path, confirm={"op.size": RECORD}, claims={"op.size": first}, reached={"op.size": REACH})
+    text = line_of(
+        "op.size", tmp_path, confirm={"op.size": RECORD}, claims={"op.size": first}, reached={"op.size": REACH}
+    )
     assert "| **supported** +2 [+1.5, +2.5] dB (margin 0.5), 16 blocks | **inconclusive** +2 [-0.5, +2.5]" in text
     assert "holds 75 % [46, 93] of all settings, 90 % of live ones" in text
     assert "victim.activation moves it most (relu +2, silu +0.1 dB, p = 0.001)" in text

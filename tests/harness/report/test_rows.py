@@ -170,7 +170,13 @@ def test_metrics_that_do_not_decide_void_blocks_and_further_looks_are_shown() ->
 
 def test_further_levels_of_a_pair_show_the_metric_that_decides() -> None:
     """The numbers that tell why a pair differs would be in no report."""
-    table = {"experiment": "toy", "medians": {"psnr": [20.0, 12.5, 15.0]}, "void": {}, "controls": {}, "seconds_per_look": [0.0]}
+    table = {
+        "experiment": "toy",
+        "medians": {"psnr": [20.0, 12.5, 15.0]},
+        "void": {},
+        "controls": {},
+        "seconds_per_look": [0.0],
+    }
     row = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none", "weak"]}])
     assert "psnr 20/12.5/15" in terminal(a_run(row))
     pair = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none"], "medians": {"psnr": [20.0, 12.5]}}])
