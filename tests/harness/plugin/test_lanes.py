@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from gia.harness.plugin.lanes import Lane
 from tests.harness.plugin.inner_project import Inner, row, trend
 
 pytest_plugins = ["pytester"]
@@ -209,8 +211,16 @@ def test_a_confirm_run_is_announced_first_then_run_once(inner: Inner) -> None:
     inner.run(CONFIRM).assert_outcomes(skipped=2)
 
 
-def test_the_blocks_of_a_confirm_run_depend_on_the_frozen_commit(inner: Inner) -> None:
+def test_the_salt_of_confirm_blocks_is_that_of_the_frozen_commit_and_the_claim() -> None:
     """Whoever knows the blocks could choose a setting for them."""
+    expected = hashlib.sha256(f"{'a' * 40} op.size".encode()).hexdigest()
+    assert Lane("confirm").of_blocks("op.size", "a" * 40) == f"confirm:{expected}"
+    with pytest.raises(ValueError, match="frozen: expected the commit"):
+        Lane("confirm").of_blocks("op.size", None)
+
+
+def test_another_confirm_run_of_a_row_is_another_try(inner: Inner) -> None:
+    """A row could be run again until it fits."""
     inner.write(row("toy.a"), tests=trend("toy.a"))
     announce(inner)
     inner.run(CONFIRM)
@@ -321,6 +331,24 @@ def test_n(claims):
     assert len(inner.computed) == before  # all of them are in the store
     result = inner.run()
     result.stdout.fnmatch_lines(["*reach: holds *of all settings*"])
+
+
+def test_a_setting_without_room_at_any_level_is_dead_whatever_its_effect(inner: Inner) -> None:
+    """Settings where nothing leaks would count as settings where the factor has no effect."""
+    tests = """
+def by_activation(level, block, *, cache=None):
+    alive = block.setting["activation"] == "relu"
+    return Result({"leak": 6.0 + math.log2(level.size) if alive else 0.0})
+
+@pytest.mark.claim("toy.a")
+def test_a(claims):
+    level = Level(vary={"activation": ("relu", "silu")})
+    claims.trend("toy.a", level, levels=(1, 2, 4), change=batch, x=math.log2, measure=by_activation)
+"""
+    inner.write(row("toy.a", metric="leak"), tests=tests)
+    inner.run("--gia-lane=reach").assert_outcomes(passed=1)
+    for draw in inner.records("reach")["toy.a"]["draws"]:
+        assert draw["label"] == {"relu": "reversed", "silu": "dead"}[draw["setting"]["activation"]]
 
 
 def test_a_ledger_that_was_edited_stops_the_run(inner: Inner) -> None:
