@@ -44,7 +44,7 @@ class Level:
     Args:
         void: blocks before this one fail the control `fails_at_first`.
         parts: callables that take part, by what they are for.
-        budget: steps of its attack; None has no budget.
+        data: digest of the data that a real level would read; none are read here.
     """
 
     size: int = 1
@@ -57,7 +57,7 @@ class Level:
     device: str = "cpu"
     dtype: str = "float32"
     root: str | None = None
-    budget: int | None = None
+    data: str = ""
 
     def at(self, key: str) -> Any:
         """A field; None for another key."""
@@ -77,6 +77,7 @@ class Level:
             return f"{qualname} {getattr(value, '__dict__', '')}"
 
         fields = {**asdict(replace(self, parts={})), "parts": dict(self.parts)}
+        del fields["data"]  # a content, and no setting
         plain: dict[str, Any] = json.loads(json.dumps(fields, default=name))
         return plain
 
@@ -84,19 +85,19 @@ class Level:
         """Of `described()`."""
         return digest_of(self.described())
 
-    def inputs(self) -> Mapping[str, str]:
-        """No data set takes part."""
-        return {}
-
-    def with_budget(self, factor: int) -> Level | None:
-        """This level with a multiple of its steps."""
-        return None if self.budget is None else replace(self, budget=factor * self.budget)
-
     def callables(self) -> Iterator[Callable[..., object]]:
         """The parts and the control."""
         yield from self.parts.values()
         if self.control is not None:
             yield self.control
+
+    def inputs(self) -> dict[str, str]:
+        """The data, where there are any."""
+        return {"planted": self.data} if self.data else {}
+
+    def with_budget(self, factor: int) -> Level | None:
+        """A planted attack has no budget."""
+        return None
 
 
 class Quantity(NamedTuple):
