@@ -44,7 +44,6 @@ class Level:
     Args:
         void: blocks before this one fail the control `fails_at_first`.
         parts: callables that take part, by what they are for.
-        budget: steps of its attack; None has no budget.
         data: digest of the data that a real level would read; none are read here.
     """
 
@@ -58,7 +57,6 @@ class Level:
     device: str = "cpu"
     dtype: str = "float32"
     root: str | None = None
-    budget: int | None = None
     data: str = ""
 
     def at(self, key: str) -> Any:
@@ -87,10 +85,6 @@ class Level:
         """Of `described()`."""
         return digest_of(self.described())
 
-    def with_budget(self, factor: int) -> Level | None:
-        """This level with a multiple of its steps."""
-        return None if self.budget is None else replace(self, budget=factor * self.budget)
-
     def callables(self) -> Iterator[Callable[..., object]]:
         """The parts and the control."""
         yield from self.parts.values()
@@ -100,6 +94,10 @@ class Level:
     def inputs(self) -> dict[str, str]:
         """The data, where there are any."""
         return {"planted": self.data} if self.data else {}
+
+    def with_budget(self, factor: int) -> Level | None:
+        """A planted attack has no budget."""
+        return None
 
 
 class Quantity(NamedTuple):
