@@ -1,4 +1,4 @@
-"""Every test of this repository draws its examples by the profile "unit", which `gia.harness.decide.profiles` states."""
+"""Every test of this repository draws its examples by the profile "unit" of `gia.harness.decide.profiles`."""
 
 from __future__ import annotations
 

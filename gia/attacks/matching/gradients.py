@@ -119,7 +119,7 @@ _IMAGES = 16
 def _by_convolution(matrix: Tensor) -> bool:
     """Whether oneDNN multiplies a matrix (n, k) faster than MKL.
 
-    With MKL_CBWR=AVX2,STRICT it takes MKL 2.8 to 4.5 times as long for 4 and 8 columns, and about as long for 64 and more.
+    With MKL_CBWR=AVX2,STRICT MKL takes 2.8 to 4.5 times as long for 4 and 8 columns, and as long for 64 and more.
     """
     large = len(matrix) % _IMAGES == 0 and matrix.numel() >= 2**16
     return large and matrix.dtype == torch.float32 and matrix.device.type == "cpu"

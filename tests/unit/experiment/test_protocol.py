@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from gia.attacks import Reconstruction, inverting_gradients
+from gia.data.assets import ASSETS
 from gia.experiment import (
     Attacker,
     Batch,
@@ -449,3 +450,21 @@ def test_an_attack_is_taken_as_a_name_as_a_function_and_by_its_import_path(
     assert own[0].values != outside[0].values
     with pytest.raises(ValueError, match=r"attack: .*did you mean 'outside_attack:stranger'"):
         measured("outside_attack:strange")
+
+
+def test_inputs_are_all_data_that_a_block_may_draw_and_the_weights_of_its_metrics() -> None:
+    """A stored block would be served although the images behind it, or the net of a metric, were replaced."""
+    protocol = PROTOCOL.with_({"batch.data": "digits", "scoring.metrics": ("psnr", "lpips_vgg")})
+    digits, vgg = ASSETS["digits"].digest, ASSETS["lpips-vgg"].digest
+    assert protocol.inputs() == {"digits": digits, "lpips-vgg": vgg}
+    public = protocol.with_({"attacker.public": "faces"})
+    assert set(public.inputs()) == {"digits", "faces", "lpips-vgg"}
+    drawn = replace(public, vary={"batch.data": ("photos", "digits"), "attacker.public": (None, "cifar10-samples")})
+    assert set(drawn.inputs()) == {"photos", "digits", "cifar10-samples", "lpips-vgg"}
+
+
+def test_inputs_of_a_full_set_are_read_from_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folders of the user with other images would share their results."""
+    monkeypatch.setattr("gia.experiment.protocol.content_digest", lambda name, root: f"{name} in {root}")
+    protocol = PROTOCOL.with_({"batch.data": "cifar10", "scoring.metrics": ()}).placed(device="cpu", root="there")
+    assert protocol.inputs() == {"cifar10": "cifar10 in there"}
