@@ -249,10 +249,12 @@ def test_control_images_are_not_private(spy: Spy, monkeypatch: pytest.MonkeyPatc
 
 def test_a_search_is_controlled_on_few_whole_batches(spy: Spy) -> None:
     """A control would be run on a batch of another size than the attack, or cost as much as the largest level."""
-    sizes = {}
+    sizes: dict[int, list[int]] = {}
+    sized = {"batch.images": 6, "batch.pattern": "any", "batch.pattern_batch": None, "scoring.control_images": 4}
     for size in (1, 2, 3):
-        path_works(ALIVE.with_({"batch.size": size, "batch.images": 6, "scoring.control_images": 4}), BLOCK)
-        sizes[size] = [each.batch_size for each in spy.calls[-2 if size > 1 else -3]["observations"]]
+        path_works(ALIVE.with_({**sized, "batch.size": size}), BLOCK)
+        attacked = [call for call in spy.calls if call["settings"]["steps"]]  # the others are starts
+        sizes[size] = [each.batch_size for each in attacked[-1]["observations"]]
     assert sizes == {1: [1, 1], 2: [2], 3: [3]}
     larger = PROTOCOL.with_({"batch.size": 4, "scoring.control_images": 2, "victim.edit": unchanged})
     measure(larger, BLOCK)
