@@ -92,7 +92,7 @@ def _many(
         steps=steps,
         update=update,
         converged=converged,
-        least=LEAST * (population if optimizer == "cma" else 1),
+        least=20 * population if optimizer == "cma" else LEAST,
         constraint=clamp if optimizer == "adam" else None,
         callback=callback,
     )

@@ -65,6 +65,7 @@ def _many(
         steps=steps,
         update=LBFGS(lr=lr, history=history),
         converged=converged,
+        least=20,
         callback=callback,
     )
     return pixels.best(found, problem, restarts, known if known is not None else found.variables[1].argmax(-1))
@@ -107,7 +108,7 @@ def dlg(
         steps: outer steps of at most 20 inner ones.
         lr: step size of L-BFGS, > 0.
         history: number of past steps that L-BFGS remembers, >= 1.
-        converged: as in `inverting_gradients`, in outer steps.
+        converged: as in `inverting_gradients`, in outer steps, and first checked after 20 of them.
         objective: the matching term, `SquaredDifferences()` by default.
         restarts: number of starts; the result with the least objective is returned.
         init: start of the images, "uniform" over [0, 1] or "normal"; soft labels start from N(0, 1).

@@ -125,8 +125,9 @@ def inverting_gradients(
         signed: whether Adam takes the sign of the gradient.
         schedule: factor on the step size; x0.1 after 3/8, 5/8 and 7/8 of the steps.
         converged: a share such as 0.01, by which the best matching term must fall over the last fifth of the steps for
-            the search to go on at a constant step size; a decay follows (`gia.attacks.matching.minimize`). `steps` is
-            then the most that a start may take, and `schedule` is not given. None takes all steps.
+            the search to go on at a constant step size; it is first checked after 100 steps, and a decay follows
+            (`gia.attacks.matching.minimize`). `steps` is then the most that a start may take, and `schedule` is not
+            given. None takes all steps.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight, >= 0; 1e-2 for CIFAR and 1e-6 for ImageNet in arXiv 2503.11514.
         restarts: number of starts; the result with the least objective is returned.

@@ -50,6 +50,7 @@ def test_the_defaults_are_the_papers():
         "steps": 20_000,
         "lr": 0.1,
         "schedule": cosine_decay,
+        "converged": None,
         "noise": 0.2,
         "objective": None,
         "total_variation": 1e-4,

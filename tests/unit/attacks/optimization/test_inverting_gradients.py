@@ -40,6 +40,7 @@ def test_the_defaults_are_the_papers():
         "lr": 0.1,
         "signed": True,
         "schedule": step_decay,
+        "converged": None,
         "objective": None,
         "total_variation": 1e-2,
         "restarts": 1,
