@@ -53,7 +53,7 @@ def matching_term(default: Objective) -> Callable[..., float]:
         chosen = problem.labels if labels is None else labels.to(problem.reference.device)[None]
         assert chosen is not None
         if chosen.shape[1:2] != shape[:1]:
-            raise ValueError(f"labels: expected {shape[0]}, one per image, got {chosen.shape[1:]}")
+            raise ValueError(f"labels: expected {shape[0]}, one per image, got {chosen.shape[1]}")
         with torch.enable_grad():
             return float(problem.values(images.detach().to(problem.reference)[None], chosen, mirror=mirror))
 
