@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 import gia
 from gia import attacks
 from gia.attacks import CARDS
-from gia.attacks.matching import Interrupted
+from gia.attacks.matching import Interrupted, loop
+from gia.attacks.matching.convergence import Trials
 from gia.attacks.trials import LEAVES
 from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
 from tests.contracts.fresh import edited, equipped
@@ -223,6 +224,104 @@ def test_trials_together_give_what_they_give_alone(name):
             assert other.gradient_evaluations == one.gradient_evaluations
             assert (other.objective is None) == (one.objective is None)
             assert other.objective is None or other.objective == pytest.approx(one.objective, rel=1e-7, abs=1e-12)
+
+
+@each_search
+def test_a_search_says_whether_it_converged_and_ends_at_its_cap(name):
+    """If it fails, a search exceeds its cap or its count, or one that ended there passes for converged."""
+    model = build(CASES[name], torch.float32)
+    observation = share(CASES[name], model, 0)
+    calls = []
+
+    def counted(logits, labels):
+        calls.append(len(logits))
+        return cross_entropy(logits, labels)
+
+    settings = quick(name) | {"steps": 8, "loss": counted}
+    fixed = ATTACKS[name](model, observation, generator=seeded(), **settings)
+    expected = len(calls)
+    found = ATTACKS[name](model, observation, generator=seeded(), converged=0.01, **settings)
+    assert (fixed.converged, found.converged) == (None, False)
+    assert found.gradient_evaluations == len(calls) - expected
+    assert fixed.gradient_evaluations == expected
+    # The two inner steps of L-BFGS that end early are not equally many in both.
+    assert found.gradient_evaluations == expected == 9 or name in ("dlg", "idlg")
+    with pytest.raises(ValueError, match="converged: expected a share between 0 and 1, or None, got 2"):
+        ATTACKS[name](model, observation, generator=seeded(), converged=2, **settings)
+
+
+class Scripted(Trials):
+    """Each trial's constant phase ends after 1 to 7 steps, according to its start alone."""
+
+    def __init__(self, update, variables, **settings):
+        self.ends = [1 + int(1e4 * float(own.abs().sum())) % 7 for own in variables[0]]
+        super().__init__(update, variables, **settings)
+
+    def go_on(self, done):
+        for group, end in zip(self._groups, self.ends, strict=True):
+            if done == end:
+                group.decay(done, self._steps, converged=True)
+        return super().go_on(done)
+
+
+@each_search
+def test_trials_that_end_at_different_steps_give_what_they_give_alone(name, monkeypatch):
+    """In float64, to 1e-9, as above. If it fails, a trial that goes on alone is taken for another, or one that is
+    finished is still searched."""
+    monkeypatch.setattr(loop, "Trials", Scripted)
+    model = build(CASES[name], torch.float64)
+    observations = [share(CASES[name], model, *CASES[name].batch(*pair)) for pair in ((0, 1), (5, 6), (2, 3))]
+    settings = quick(name) | {"steps": 12, "converged": 0.01}
+    alone = [ATTACKS[name](model, each, generator=seeded(i), **settings) for i, each in enumerate(observations)]
+    together = run_many(name, model, observations, generators=[seeded(i) for i in range(3)], **settings)
+    assert len({one.gradient_evaluations for one in alone}) > 1
+    for one, two in zip(alone, together, strict=True):
+        torch.testing.assert_close(two.images, one.images, rtol=0, atol=1e-9)
+        assert two.gradient_evaluations == one.gradient_evaluations
+        assert two.converged == one.converged
+        assert two.objective == pytest.approx(one.objective, rel=1e-7, abs=1e-12)
+
+
+@each_search
+def test_the_data_term_is_zero_at_the_truth_and_larger_elsewhere(name, dtype):
+    """For a batch and, where it is simulated, for local training. If it fails, images that were found cannot be
+    compared with the private ones: another gradient, objective or mode is compared than the attack's."""
+    case, generator = CASES[name], seeded(3)
+    model = build(case, dtype)
+    isolated = "an image for each" in case.exempt
+    batch = (0,) if isolated else case.batch(0, 1, 2)
+    images, labels = private(dtype, *batch)
+    order = labels.argsort(stable=True)  # in which an observation holds them
+    images, labels = images[order], labels[order]
+    shared = [gia.share_gradient(model, images, labels, reveal=case.reveal)]
+    if "simulated local training" not in case.exempt:
+        local = gia.LocalTraining(epochs=2, batch_size=2, lr=0.1)
+        shared.append(gia.share_update(model, images, labels, local=local, reveal=("labels", "local")))
+    settings = {name: value for name, value in quick(name).items() if name != "steps"}
+    for observation in shared:
+        noisy = images + 0.1 * torch.randn(images.shape, generator=generator).to(dtype)
+        noise = torch.rand(images.shape, generator=generator).to(dtype)
+        at = [attacks.data_term(name, model, observation, each, labels, **settings) for each in (images, noisy, noise)]
+        assert abs(at[0]) <= (1e-14 if dtype == torch.float64 else 1e-6) * max(1, at[2])
+        assert max(at[0], 0) < at[1] < at[2]
+        if observation.labels is not None:
+            assert attacks.data_term(name, model, observation, noisy, **settings) == at[1]
+
+
+@each_search
+def test_the_data_term_of_images_that_were_found_is_the_objective_without_priors(name):
+    """If it fails, the data term is of another scale or of other layers than what the attack minimizes."""
+    case = CASES[name]
+    model = build(case, torch.float64)
+    observation = share(case, model, *case.batch(0, 1))
+    known = inspect.signature(attacks.ATTACKS[name]).parameters
+    none = {key: 0.0 for key in ("total_variation", "l2", "batch_norm", "divergence") if key in known}
+    settings = quick(name) | none
+    found = ATTACKS[name](model, observation, generator=seeded(), **settings)
+    if name in ("dlg", "idlg") and not bool(((found.images > 0) & (found.images < 1)).all()):
+        pytest.skip("its images were clamped after the search")
+    term = attacks.data_term(name, model, observation, found.images, found.labels, **settings)
+    assert term == pytest.approx(found.objective, rel=1e-9)
 
 
 @each_search

@@ -39,9 +39,11 @@ PUBLIC = {
         "Attack",
         "Card",
         "Inverter",
+        "NothingFound",
         "Reconstruction",
         "card_of",
         "ci_net",
+        "data_term",
         "dlg",
         "find",
         "fish",
@@ -100,7 +102,7 @@ SIGNATURES = {
     "Observation.load": ("path", ""),
     "Observation.to": ("self device", ""),
     "LocalTraining": ("epochs batch_size lr momentum", ""),
-    "Reconstruction": ("images labels exact objective gradient_evaluations", ""),
+    "Reconstruction": ("images labels exact objective gradient_evaluations converged", ""),
     "share_gradient": ("model images labels", "reveal loss training"),
     "share_update": ("model images labels", "local reveal order loss training"),
     "federated.Client": ("images labels", "local reveal defenses validate loss training"),
@@ -121,6 +123,7 @@ SIGNATURES = {
     "attacks.Inverter.save": ("self path", ""),
     "attacks.Inverter.load": ("path", ""),
     "attacks.run_many": ("attack model observations", "generators"),
+    "attacks.data_term": ("attack model observation images labels", ""),
     "attacks.find": ("attack", ""),
     "attacks.card_of": ("attack", ""),
     "attacks.registered": ("", ""),
@@ -141,23 +144,26 @@ SIGNATURES = {
 }
 
 ATTACK_SETTINGS = {
-    "ci_net": "steps lr signed schedule objective total_variation decoder loss callback",
-    "dlg": "steps lr history objective restarts init loss callback",
-    "idlg": "steps lr history objective restarts init loss callback",
+    "ci_net": "steps lr signed schedule converged objective total_variation decoder loss callback",
+    "dlg": "steps lr history converged objective restarts init loss callback",
+    "idlg": "steps lr history converged objective restarts init loss callback",
     "gias": (
-        "steps latent_steps latent_lr weight_lr schedule objective total_variation divergence decoder loss callback"
+        "steps latent_steps latent_lr weight_lr schedule converged objective total_variation divergence decoder loss "
+        "callback"
     ),
-    "ggl": "decoder optimizer steps population lr bound objective mirror loss callback",
+    "ggl": "decoder optimizer steps population lr bound converged objective mirror loss callback",
     "gradinversion": (
-        "steps lr schedule noise objective total_variation l2 batch_norm seeds group radius init space box "
+        "steps lr schedule converged noise objective total_variation l2 batch_norm seeds group radius init space box "
         "loss callback"
     ),
-    "inverting_gradients": "steps lr signed schedule objective total_variation restarts init space box loss callback",
+    "inverting_gradients": (
+        "steps lr signed schedule converged objective total_variation restarts init space box loss callback"
+    ),
     "learning_to_invert": "inverter loss",
     "linear_layer": "layer agreement loss",
     "robbing_the_fed": "layer loss",
     "trap_weights": "layer agreement loss",
-    "fishing": "target steps total_variation restarts space loss callback",
+    "fishing": "target steps converged total_variation restarts space loss callback",
 }
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Progress
+from gia.attacks.matching import Progress, matching_term
 from gia.attacks.objectives import Cosine
 from gia.attacks.optimization.inverting_gradients import inverting_gradients
 from gia.attacks.optimization.pixels import Space
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Client, Observation
 from gia.federated.client import Loss
@@ -28,6 +28,7 @@ def _many(
     generators: Sequence[torch.Generator],
     target: int,
     steps: int,
+    converged: float | None,
     total_variation: float,
     restarts: int,
     space: Space,
@@ -35,22 +36,13 @@ def _many(
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
-    name = classifier(model)
-    layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
-    attacked, label = _unsaturated(model, name, target)
-    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
-        raise ValueError(
-            f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
-        )
-    isolated = [
-        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
-        for o in observations
-    ]
+    attacked, label, layers, isolated = _isolated(model, observations, target)
     results = inverting_gradients.many(
         attacked,
         isolated,
         generators=generators,
         steps=steps,
+        converged=converged,
         objective=Cosine(layers=layers),
         total_variation=total_variation,
         restarts=restarts,
@@ -61,6 +53,39 @@ def _many(
     return results if label == target else [replace(each, labels=None) for each in results]
 
 
+def _term(
+    model: nn.Module,
+    observation: Observation,
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    target: int,
+    loss: Loss,
+    **_: object,
+) -> float:
+    """Of the isolated image. Labels are not read, since the isolated gradient has one of its own."""
+    attacked, _label, layers, (isolated,) = _isolated(model, [observation], target)
+    return matching_term(Cosine(layers=layers))(attacked, isolated, images, None, objective=None, loss=loss)
+
+
+def _isolated(
+    model: nn.Module, observations: Sequence[Observation], target: int
+) -> tuple[nn.Module, int, list[str], list[Observation]]:
+    """What is attacked: a model, the label of the isolated image, the layers that are compared, and observations."""
+    name = classifier(model)
+    layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
+    attacked, label = _unsaturated(model, name, target)
+    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
+        raise NothingFound(
+            f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
+        )
+    isolated = [
+        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
+        for o in observations
+    ]
+    return attacked, label, layers, isolated
+
+
 @attack(
     Card(
         leaf="ANA-parameters",
@@ -69,6 +94,7 @@ def _many(
         source="Wen et al., 2022, Fishing for User Data in Large-Batch Federated Learning via Gradient Magnification",
     ),
     many=_many,
+    term=_term,
 )
 def fishing(
     model: nn.Module,
@@ -77,6 +103,7 @@ def fishing(
     generator: torch.Generator,
     target: int,
     steps: int = 24_000,
+    converged: float | None = None,
     total_variation: float = 1e-2,
     restarts: int = 1,
     space: Space = "pixels",
@@ -94,11 +121,11 @@ def fishing(
             alone, an update as its gradient, and batch normalization by running statistics.
         generator: draws the starts.
         target: class of the isolated image, the one given to `fish_class` or `gia.attacks.fish`.
-        steps, total_variation, restarts, space, loss, callback: as in `inverting_gradients`.
+        steps, converged, total_variation, restarts, space, loss, callback: as in `inverting_gradients`.
 
     Returns one image (1, C, H, W) in [0, 1]; its label is the target after `fish_class`, and None after `fish_feature`.
-    Raises ValueError for a model that is not fished, or fished for another class, and for a gradient that is zero
-    before the classifier.
+    Raises ValueError for a model that is not fished, or fished for another class, and `NothingFound` for a gradient
+    that is zero before the classifier.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)
@@ -117,6 +144,7 @@ def fishing(
         generators=[generator],
         target=target,
         steps=steps,
+        converged=converged,
         total_variation=total_variation,
         restarts=restarts,
         space=space,

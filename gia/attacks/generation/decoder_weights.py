@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
-from gia.attacks.matching import Adam, Matching, Point, Progress, minimize
+from gia.attacks.matching import Adam, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.priors import Prior, TotalVariation
 from gia.attacks.reconstruction import Reconstruction
@@ -18,6 +18,9 @@ from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
 from gia.models import OverParameterized
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = Cosine()
 
 
 def _many(
@@ -29,6 +32,7 @@ def _many(
     lr: float,
     signed: bool,
     schedule: Schedule,
+    converged: float | None,
     objective: Objective | None,
     total_variation: float,
     decoder: nn.Module | None,
@@ -38,7 +42,7 @@ def _many(
     check_trials(model, observations, generators)
     if not lr > 0 or not total_variation >= 0:
         raise ValueError(f"lr and total_variation: expected lr > 0 and a weight >= 0, got {lr} and {total_variation}")
-    problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
+    problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError("labels: expected labels, which ci_net needs, got None; use reveal=('labels',) or set them")
@@ -68,9 +72,10 @@ def _many(
         steps=steps,
         update=Adam(lr, signed=signed),
         schedule=schedule,
+        converged=converged,
         callback=callback,
     )
-    return reconstructions(decoders(found.variables, latents, labels), found.values, problem)
+    return reconstructions(decoders(found.variables, latents, labels), found, problem)
 
 
 @attack(
@@ -81,6 +86,7 @@ def _many(
         source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def ci_net(
     model: nn.Module,
@@ -91,6 +97,7 @@ def ci_net(
     lr: float = 1e-3,
     signed: bool = True,
     schedule: Schedule = constant,
+    converged: float | None = None,
     objective: Objective | None = None,
     total_variation: float = 0.0,
     decoder: nn.Module | None = None,
@@ -112,6 +119,7 @@ def ci_net(
         lr: Adam's step size, > 0.
         signed: whether Adam takes the sign of the gradient.
         schedule: factor on the step size; constant by default.
+        converged: as in `inverting_gradients`.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight of the prior on the images, >= 0.
         decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; the search
@@ -141,6 +149,7 @@ def ci_net(
         lr=lr,
         signed=signed,
         schedule=schedule,
+        converged=converged,
         objective=objective,
         total_variation=total_variation,
         decoder=decoder,

@@ -17,7 +17,18 @@ from gia.attacks.generation.decoding import (
     reconstructions,
     takes_labels,
 )
-from gia.attacks.matching import CMA, Adam, Matching, Mirror, Point, Progress, UpdateRule, minimize
+from gia.attacks.matching import (
+    CMA,
+    LEAST,
+    Adam,
+    Matching,
+    Mirror,
+    Point,
+    Progress,
+    UpdateRule,
+    matching_term,
+    minimize,
+)
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
@@ -26,6 +37,9 @@ from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 
 Optimizer = Literal["cma", "adam"]
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = SquaredDifferences()
 
 
 def _many(
@@ -39,6 +53,7 @@ def _many(
     population: int,
     lr: float,
     bound: float | None,
+    converged: float | None,
     objective: Objective | None,
     mirror: Sequence[Mirror],
     loss: Loss,
@@ -46,7 +61,7 @@ def _many(
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
     _check(optimizer, population, lr, bound, mirror)
-    problem = Matching(model, observations, objective=objective or SquaredDifferences(), loss=loss)
+    problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError("labels: expected labels, which ggl needs, got None; use reveal=('labels',) or set them")
@@ -76,11 +91,13 @@ def _many(
         [start],
         steps=steps,
         update=update,
+        converged=converged,
+        least=20 * population if optimizer == "cma" else LEAST,
         constraint=clamp if optimizer == "adam" else None,
         callback=callback,
     )
     images = decode(found.variables[0]).clamp(0, 1)
-    return reconstructions(images, found.values, problem)
+    return reconstructions(images, found, problem)
 
 
 @attack(
@@ -91,6 +108,7 @@ def _many(
         source="Li et al., 2022, Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def ggl(
     model: nn.Module,
@@ -103,6 +121,7 @@ def ggl(
     population: int = 50,
     lr: float = 0.1,
     bound: float | None = 2.0,
+    converged: float | None = None,
     objective: Objective | None = None,
     mirror: Sequence[Mirror] = (),
     loss: Loss = cross_entropy,
@@ -128,6 +147,8 @@ def ggl(
         lr: step size of "adam", > 0.
         bound: every entry of z stays in [-bound, bound], the region that a decoder has seen in training; None sets no
             bound.
+        converged: as in `inverting_gradients`. "cma" is first checked after 20 generations. It has no step size to
+            decay, and only takes a third more steps.
         objective: the matching term D, `SquaredDifferences()` by default.
         mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They need no
             derivative, and may draw noise, so only "cma" accepts them.
@@ -160,6 +181,7 @@ def ggl(
         population=population,
         lr=lr,
         bound=bound,
+        converged=converged,
         objective=objective,
         mirror=mirror,
         loss=loss,

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import LBFGS, Matching, Point, Progress, minimize
+from gia.attacks.matching import LBFGS, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.optimization.pixels import Pixels, Start
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = SquaredDifferences()
 
 
 def _many(
@@ -25,6 +28,7 @@ def _many(
     steps: int,
     lr: float,
     history: int,
+    converged: float | None,
     objective: Objective | None,
     restarts: int,
     init: Start,
@@ -38,7 +42,7 @@ def _many(
         raise ValueError(f"restarts: expected at least 1, got {restarts}")
     repeated = [observation for observation in observations for _ in range(restarts)]
     streams = [generator for generator in generators for _ in range(restarts)]
-    problem = Matching(model, repeated, objective=objective or SquaredDifferences(), loss=loss)
+    problem = Matching(model, repeated, objective=objective or _OBJECTIVE, loss=loss)
     known = problem.labels
     pixels = Pixels("pixels", model, problem.reference)
     shape = (problem.batch_size, *problem.image_shape)
@@ -55,7 +59,15 @@ def _many(
         values, to_images, to_labels = problem(variables[0], soft, trials=trials)
         return Point(values, [to_images, torch.autograd.grad(soft, logits, to_labels)[0]])
 
-    found = minimize(evaluate, start, steps=steps, update=LBFGS(lr=lr, history=history), callback=callback)
+    found = minimize(
+        evaluate,
+        start,
+        steps=steps,
+        update=LBFGS(lr=lr, history=history),
+        converged=converged,
+        least=20,
+        callback=callback,
+    )
     return pixels.best(found, problem, restarts, known if known is not None else found.variables[1].argmax(-1))
 
 
@@ -67,6 +79,7 @@ def _many(
         source="Zhu et al., 2019, Deep Leakage from Gradients",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def dlg(
     model: nn.Module,
@@ -76,6 +89,7 @@ def dlg(
     steps: int = 300,
     lr: float = 1.0,
     history: int = 100,
+    converged: float | None = None,
     objective: Objective | None = None,
     restarts: int = 1,
     init: Start = "uniform",
@@ -94,6 +108,7 @@ def dlg(
         steps: outer steps of at most 20 inner ones.
         lr: step size of L-BFGS, > 0.
         history: number of past steps that L-BFGS remembers, >= 1.
+        converged: as in `inverting_gradients`, in outer steps, and first checked after 20 of them.
         objective: the matching term, `SquaredDifferences()` by default.
         restarts: number of starts; the result with the least objective is returned.
         init: start of the images, "uniform" over [0, 1] or "normal"; soft labels start from N(0, 1).
@@ -126,6 +141,7 @@ def dlg(
         steps=steps,
         lr=lr,
         history=history,
+        converged=converged,
         objective=objective,
         restarts=restarts,
         init=init,

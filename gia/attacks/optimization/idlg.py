@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.labels import restore
@@ -33,6 +33,14 @@ def _many(
     return dlg.many(model, labelled, generators=generators, **settings)
 
 
+def _term(
+    model: nn.Module, observation: Observation, images: Tensor, labels: Tensor | None, **settings: object
+) -> float:
+    restored = restore(model, observation, rule="sign") if labels is None else observation
+    assert dlg.term is not None
+    return dlg.term(model, restored, images, labels, **settings)
+
+
 @attack(
     Card(
         leaf="OP",
@@ -41,6 +49,7 @@ def _many(
         source="Zhao et al., 2020, iDLG: Improved Deep Leakage from Gradients",
     ),
     many=_many,
+    term=_term,
 )
 def idlg(
     model: nn.Module,
@@ -50,6 +59,7 @@ def idlg(
     steps: int = 300,
     lr: float = 1.0,
     history: int = 100,
+    converged: float | None = None,
     objective: Objective | None = None,
     restarts: int = 1,
     init: Start = "uniform",
@@ -65,7 +75,7 @@ def idlg(
         model: the victim as sent.
         observation: of one image.
         generator: draws the starts.
-        steps, lr, history, objective, restarts, init, loss, callback: as in `dlg`.
+        steps, lr, history, converged, objective, restarts, init, loss, callback: as in `dlg`.
 
     Returns one image (1, C, H, W) in [0, 1] and its restored label (1,). Departs from the paper as `dlg` does. Raises
     ValueError for more than one image, a label that cannot be restored, and a setting out of range.
@@ -87,6 +97,7 @@ def idlg(
         steps=steps,
         lr=lr,
         history=history,
+        converged=converged,
         objective=objective,
         restarts=restarts,
         init=init,

@@ -6,10 +6,12 @@ import sys
 
 import pytest
 import torch
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 import gia
-from gia.attacks import ATTACKS, CARDS, Card, Reconstruction, card_of, find, registered, run_many
-from tests.contracts.cases import CASES, build, share
+from gia.attacks import ATTACKS, CARDS, Card, Reconstruction, card_of, data_term, find, registered, run_many
+from gia.attacks.objectives import SquaredDifferences
+from tests.contracts.cases import CASES, build, private, share
 
 SOURCE = '''
 import torch
@@ -187,3 +189,47 @@ def test_a_result_that_is_no_reconstruction_is_an_error(outside, shared):
     with pytest.raises(ValueError, match="generators: expected 2, one per observation, got 1"):
         run_many(f"{outside}:gray", model, observations, generators=generators[:1])
     assert isinstance(run_many(f"{outside}:gray", model, observations, generators=generators)[0], Reconstruction)
+
+
+def test_the_data_term_of_a_function_from_outside_is_the_cosine_distance(outside, shared):
+    """If it fails, an attack from outside has no control, or one by a measure that depends on the gradient's size."""
+    model, (observation, _), _ = shared
+    images, labels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), private(torch.float32, 0)[1]
+    gradients = torch.autograd.grad(cross_entropy(model(images), labels), list(model.parameters()))
+    mine = torch.cat([g.flatten() for g in gradients])
+    theirs = torch.cat([observation.gradients[name].flatten() for name, _ in model.named_parameters()])
+    expected = float(1 - cosine_similarity(mine, theirs, dim=0))
+    with torch.no_grad():
+        assert data_term("shade", model, observation, images, labels, level=0.25) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(TypeError, match=r"setting: expected one of \['level'\], got 'levle'"):
+        data_term("shade", model, observation, images, labels, levle=0.25)
+
+
+def test_an_objective_that_is_given_decides_the_data_term(shared):
+    """Squared differences are proportional to the scale. If it fails, images are compared by another objective."""
+    model, (observation, _), _ = shared
+    images, labels = private(torch.float32, 1)
+    one, two = (
+        data_term("dlg", model, observation, images, labels, objective=SquaredDifferences(scale)) for scale in (1, 8)
+    )
+    assert two == 8 * one > 0
+
+
+def test_what_has_no_data_term_is_named(shared):
+    """If it fails, an analytic attack gets a number that means nothing, or images of another client are compared."""
+    model, (observation, _), _ = shared
+    images, labels = private(torch.float32, 0)
+    with pytest.raises(
+        ValueError, match="attack: expected one that searches and so has a data term, got 'linear_layer'"
+    ):
+        data_term("linear_layer", model, observation, images, labels)
+    with pytest.raises(ValueError, match=r"images: expected \(1, 3, 8, 8\), as the client's batch, got \(3, 8, 8\)"):
+        data_term("dlg", model, observation, images[0], labels)
+    with pytest.raises(ValueError, match="labels: expected labels, which the observation does not hold, got None"):
+        data_term("dlg", model, observation, images)
+    with pytest.raises(ValueError, match="labels: expected 1, one per image, got 2"):
+        data_term("dlg", model, observation, images, torch.tensor([1, 2]))
+    with pytest.raises(TypeError, match=r"observation: expected a gia\.Observation, got list"):
+        data_term("dlg", model, [observation], images, labels)
+    with pytest.raises(TypeError, match=r"setting: expected one of .*, got 'stepps'; did you mean 'steps'"):
+        data_term("dlg", model, observation, images, labels, stepps=3)

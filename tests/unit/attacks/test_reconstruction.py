@@ -15,10 +15,11 @@ def test_a_reconstruction_is_printed_on_one_line_without_its_pixels():
         exact=torch.arange(20) < 3,
         objective=0.123456,
         gradient_evaluations=7,
+        converged=False,
     )
     assert repr(everything) == (
         "Reconstruction(images=(20, 3, 8, 8) float64, labels=[0, 1, 2, 3, 4, 5, 6, 7, ...], exact=3 of 20, "
-        "objective=0.1235, gradient_evaluations=7)"
+        "objective=0.1235, gradient_evaluations=7, converged=False)"
     )
     least = Reconstruction(images=torch.zeros(1, 3, 8, 8))
     assert repr(least) == "Reconstruction(images=(1, 3, 8, 8) float32, gradient_evaluations=0)"

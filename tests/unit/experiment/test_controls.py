@@ -1,4 +1,4 @@
-"""Controls detect an attack that does nothing and a victim that has learned nothing."""
+"""One control for every attack: whether the path from image to attack works, on a victim and images of its own."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gia.attacks import train_inverter
+from gia.attacks import Card, Reconstruction, train_inverter
 from gia.data import Images
-from gia.experiment import Protocol, exchange, measure
-from gia.experiment.controls import (
-    beats_auxiliary_mean,
-    beats_blind_guess,
-    inverts_its_own_samples,
-    shares_gradients,
-)
-from gia.federated import fit
+from gia.experiment import Fishing, Protocol, Round, controls, exchange, measure, placebo
+from gia.experiment.controls import path_works, shares_gradients
+from gia.federated import LocalTraining, Observation, fit
+from gia.federated.server import imprint
 from gia.harness.blocks.block import Block
 from gia.models import build, train_decoder
-from tests.unit.experiment.toy import BLOCK, FITTING, PROTOCOL, Silent, Spy, silence, unchanged, with_state
+from tests.unit.experiment.toy import BLOCK, FITTING, PROTOCOL, Spy, silence, unchanged, with_state
 
 #: Enough steps for the attack to work.
 ALIVE = PROTOCOL.with_({"attacker.settings.steps": 50})
@@ -32,40 +28,182 @@ ALIVE = PROTOCOL.with_({"attacker.settings.steps": 50})
 def test_the_control_voids_a_block_whose_training_taught_nothing(state: Any, tmp_path: Path) -> None:
     """A "trained" net that is as good as untrained would be evidence of what training does."""
     taught, control = (
-        beats_blind_guess(ALIVE.with_({"fit": replace(FITTING, state=state, accuracy=least)}), BLOCK, cache=tmp_path)
+        path_works(ALIVE.with_({"fit": replace(FITTING, state=state, accuracy=least)}), BLOCK, cache=tmp_path)
         for least in (0.5, 1.0)
     )
-    assert taught.passed, taught.reason
     assert "held-out accuracy 0." in taught.reason
     assert not control.passed
-    assert control.reason.startswith("failed: held-out accuracy 0.")
-    assert control.values["held_out_accuracy"] > 0.5
+    assert control.reason.count("held-out accuracy 0.") == 2
+    assert min(control.values["held_out_accuracy"], control.values["control_held_out_accuracy"]) > 0.5
+    assert len(list(tmp_path.iterdir())) == 2, "the block's victim was trained, and the control's own"
 
 
-def test_the_control_passes_an_attack_that_works() -> None:
+def test_the_control_passes_an_attack_that_works_and_classifies_what_it_finds() -> None:
     """Every block would be void."""
-    control = beats_blind_guess(ALIVE, BLOCK)
+    control = path_works(ALIVE, BLOCK)
     assert control.passed, control.reason
-    assert control.values["psnr"] > control.values["blind_psnr"]
+    assert abs(control.values["truth"]) < 1e-6 < control.values["found"] < control.values["unsearched"] / 10
+
+
+def test_the_control_attacks_a_victim_of_its_own(spy: Spy) -> None:
+    """A control on the attacked victim would select victims."""
+    measure(ALIVE, BLOCK)
+    path_works(ALIVE, BLOCK)
+    own, other = spy.calls[0]["state"], spy.calls[1]["state"]
+    assert own.keys() == other.keys()
+    assert not torch.equal(own["layers.0.weight"], other["layers.0.weight"])
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
-    [({"steps": 0}, "objective"), ({"steps": 10, "lr": 1e-6}, "PSNR")],
-    ids=["no step", "steps that lead nowhere"],
+    "attacker",
+    [
+        {"settings.steps": 0},
+        {"settings.lr": 1e-9},
+        {"placebo": "noise"},
+        {"placebo": "unmoved"},
+        {"placebo": "blind"},
+        {"placebo": "labels"},
+    ],
+    ids=str,
 )
-def test_the_control_fails_an_attack_that_does_nothing(settings: dict[str, Any], why: str) -> None:
+def test_the_control_fails_a_search_that_does_not_find(attacker: dict[str, Any]) -> None:
     """An attack that does nothing "supports" every claim that says worse."""
-    control = beats_blind_guess(PROTOCOL.with_({"attacker.settings": settings}), BLOCK)
+    control = path_works(ALIVE.with_({f"attacker.{key}": value for key, value in attacker.items()}), BLOCK)
     assert not control.passed
-    assert why in control.reason
+    assert control.reason.startswith("failed: data term")
+    assert control.values["found"] >= control.values["unsearched"] > control.values["truth"]
+
+
+def test_the_saboteur_passes_at_the_first_level_and_is_void_at_the_second() -> None:
+    """The truth at one level and noise at the next would support that the next is worse."""
+    first, second = (path_works(placebo("saboteur")(ALIVE, position), BLOCK) for position in range(2))
+    assert first.passed, first.reason
+    assert not second.passed
+
+
+class Closed(nn.Module):
+    """A net whose first layer multiplies images by 0: its gradients are not zero, and are the same for all images."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Of black images."""
+        return self.net(images * 0)
+
+
+def closed(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+    """An edit that closes the first layer."""
+    biased = build("lenet", num_classes=10, image_size=8, channels=1, generator=generator)
+    return Closed(biased)
+
+
+def test_the_control_fails_a_victim_whose_gradient_does_not_show_the_image() -> None:
+    """No image could come back, at this level and at every other, whatever is compared."""
+    control = path_works(ALIVE.with_({"victim.edit": closed}), BLOCK)
+    assert not control.passed
+    assert control.reason.startswith("failed: ideal data term")
+    assert "found" not in control.values, "nothing is searched for"
 
 
 def test_the_control_fails_a_gradient_that_is_zero() -> None:
     """Zero gradients would count as evidence that an attack is weak."""
-    control = beats_blind_guess(PROTOCOL.with_({"victim.edit": silence}), BLOCK)
+    control = path_works(PROTOCOL.with_({"victim.edit": silence}), BLOCK)
     assert not control.passed
     assert "gradient is zero" in control.reason
+
+
+def noisy(observation: Observation, *, generator: torch.Generator) -> Observation:
+    """A defense after which the gradient is a different one."""
+    noise = {k: g + 0.1 * torch.randn(g.shape, generator=generator) for k, g in observation.gradients.items()}
+    return replace(observation, gradients=noise)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client.local": LocalTraining(2, 1, 0.1), "client.reveal": ("labels", "local")},
+        {"client.local": LocalTraining(2, 1, 0.1), "client.reveal": ("labels",)},
+        {"client.defenses": (noisy,)},
+    ],
+    ids=["an unknown order", "an unknown training", "a defense"],
+)
+def test_the_objective_is_asked_to_see_the_image_under_an_ideal_simulation(changes: dict[str, Any]) -> None:
+    """What a client hides would void the block, although a weak attack there is a finding."""
+    control = path_works(ALIVE.with_({"batch.size": 4, "scoring.control_images": 4, **changes}), BLOCK)
+    assert "ideal" not in control.reason.partition("failed: ")[2]
+    assert abs(control.values["ideal_truth"]) < 1e-6
+    assert control.values["truth"] > 1e-4, "the attacker's own term is not zero at the truth"
+
+
+@pytest.mark.parametrize("kind", ["class", "feature"])
+def test_a_fished_target_is_controlled_alone_in_its_batch(kind: Any) -> None:
+    """Images that isolation leaves mixed would void the block, although they are what the row measures."""
+    changes = {
+        "attacker.attack": "fishing",
+        "victim.fish": Fishing(kind=kind, targets=1),
+        "batch.size": 4,
+        "client.local": LocalTraining(2, 1, 0.01) if kind == "class" else None,
+        "scoring.control_images": 4,
+    }
+    control = path_works(ALIVE.with_(changes), BLOCK)
+    assert control.passed, control.reason
+    assert abs(control.values["ideal_truth"]) < 1e-6
+
+
+def stranger(model: nn.Module, observation: Observation, *, generator: torch.Generator) -> Reconstruction:
+    """An attack without a card."""
+    shape = (observation.batch_size, *observation.image_shape)
+    return Reconstruction(images=torch.rand(shape, generator=generator))
+
+
+def test_an_attack_without_a_card_is_controlled_by_the_cosine_of_gradients() -> None:
+    """Noise from outside would be measured as an attack."""
+    control = path_works(PROTOCOL.with_({"attacker.attack": stranger, "attacker.settings": {}}), BLOCK)
+    assert not control.passed
+    assert control.reason.startswith("failed: data term")
+    assert path_works(
+        PROTOCOL.with_({"attacker.attack": stranger, "attacker.settings": {}, "attacker.placebo": "truth"}), BLOCK
+    ).passed
+
+
+def imprinted(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+    """An imprint block in front of the net."""
+    return imprint(model, image_shape=(1, 8, 8), bins=40, generator=generator)
+
+
+def broken(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+    """The same block with one row less than the attack thinks, so that neighbours are strangers."""
+    sent = imprinted(model, public, generator=generator)
+    with torch.no_grad():
+        for name, value in sent.named_parameters():
+            if value.shape[0] == 40 and value.dim() == 2:
+                value.copy_(torch.rand(value.shape, generator=generator))
+                del name
+    return sent
+
+
+ANALYTIC = PROTOCOL.with_(
+    {
+        "attacker": replace(PROTOCOL.attacker, attack="robbing_the_fed", settings={}),
+        "victim.edit": imprinted,
+        "client.reveal": (),
+        "batch.size": 4,
+        "scoring.control_images": 4,
+    }
+)
+
+
+def test_an_analytic_attack_is_controlled_on_its_ideal_input() -> None:
+    """A level at which images collide would be void, or one whose block never worked would be evidence."""
+    alive, noise, truth = (
+        path_works(ANALYTIC.with_({"attacker.placebo": name}), BLOCK) for name in (None, "noise", "truth")
+    )
+    assert alive.passed, alive.reason
+    assert alive.reason.startswith("4 of 4 images exact")
+    assert truth.passed
+    assert not noise.passed
 
 
 def test_the_control_without_an_attack_asks_for_gradients_and_for_a_victim_that_has_learned(tmp_path: Path) -> None:
@@ -86,11 +224,10 @@ def test_control_images_are_not_private(spy: Spy, monkeypatch: pytest.MonkeyPatc
 
     class Watched(exchange.federated.Client):
         def __init__(self, images: Tensor, *rest: Any, **options: Any) -> None:
-            batches.append(images)
+            batches.extend(images)
             super().__init__(images, *rest, **options)
 
     monkeypatch.setattr(exchange.federated, "Client", Watched)
-    monkeypatch.setattr(exchange.attacks, "card_of", lambda attack: None)  # it does not search: no objective to watch
     protocol = PROTOCOL.with_(
         {
             "batch.data": "cifar10-samples",
@@ -101,20 +238,28 @@ def test_control_images_are_not_private(spy: Spy, monkeypatch: pytest.MonkeyPatc
         }
     )
     measure(protocol, BLOCK)
-    private, batches = batches, []
-    beats_blind_guess(protocol, BLOCK)
-    assert (len(private), len(batches)) == (8, 12)
+    private, batches = list(batches), []
+    monkeypatch.setattr(controls, "FEW", 12)
+    path_works(protocol, BLOCK)
+    assert (len(private), len(batches)) == (8, 24), "each control image is shared once, and once ideally"
     assert not any(torch.equal(one, other) for one in private for other in batches)
     with pytest.raises(ValueError, match=r"control_images: expected 1 to 12, .* got 13"):
-        beats_blind_guess(protocol.with_({"scoring.control_images": 13}), BLOCK)
+        path_works(protocol.with_({"scoring.control_images": 13}), BLOCK)
 
 
-def test_only_the_level_whose_control_counts_needs_whole_batches_of_control_images(spy: Spy) -> None:
+def test_a_search_is_controlled_on_few_whole_batches(spy: Spy) -> None:
     """A control would be run on a batch of another size than the attack, or cost as much as the largest level."""
+    sizes: dict[int, list[int]] = {}
+    sized = {"batch.images": 6, "batch.pattern": "any", "batch.pattern_batch": None, "scoring.control_images": 4}
+    for size in (1, 2, 3):
+        path_works(ALIVE.with_({**sized, "batch.size": size}), BLOCK)
+        attacked = [call for call in spy.calls if call["settings"]["steps"]]  # the others are starts
+        sizes[size] = [each.batch_size for each in attacked[-1]["observations"]]
+    assert sizes == {1: [1, 1], 2: [2], 3: [3]}
     larger = PROTOCOL.with_({"batch.size": 4, "scoring.control_images": 2, "victim.edit": unchanged})
     measure(larger, BLOCK)
     with pytest.raises(ValueError, match="control_images: expected whole batches of size=4, got 2"):
-        beats_blind_guess(larger, BLOCK)
+        path_works(larger, BLOCK)
 
 
 def decoder(protocol: Protocol, model: Any, public: Images, *, generator: torch.Generator, cache: Any) -> Any:
@@ -135,46 +280,21 @@ LATENT = PROTOCOL.with_(
         "attacker.equip": decoder,
         "scoring.judge": judge,
         "scoring.metrics": ("label_agreement",),
-        "scoring.control": inverts_its_own_samples,
         "scoring.control_images": 8,
     }
 )
 
 
-def misleading(observation: Any, *, generator: torch.Generator) -> Any:
-    """Noise in place of what a client shares."""
-    noise = {name: torch.randn(g.shape, generator=generator) for name, g in observation.gradients.items()}
-    return replace(observation, gradients=noise)
-
-
-def nothing(images: Images, *, generator: torch.Generator, cache: Any) -> torch.nn.Module:
-    """A judge that sees the same digit everywhere."""
-    return Silent(judge(images, generator=generator, cache=cache))
-
-
-def test_the_control_of_latent_search_asks_for_own_samples_and_a_judge_that_agrees(tmp_path: Path) -> None:
-    """A search that follows nothing, a silent victim or a blind judge would "support" that a factor has no effect."""
-    changes: dict[str, dict[str, Any]] = {
-        "alive": {},
-        "still": {"attacker.settings.lr": 1e-6},
-        "idle": {"attacker.settings.steps": 0},
-        "misled": {"scoring.control_images": 32, "client.defenses": (misleading,)},
-        "blind": {"scoring.judge": nothing},
-        "silent": {"victim.edit": silence},
-    }
-    alive, still, idle, misled, blind, silent = (
-        inverts_its_own_samples(LATENT.with_(change), BLOCK, cache=tmp_path) for change in changes.values()
+@pytest.mark.parametrize("optimizer", ["adam", "cma"])
+def test_a_latent_search_must_beat_unsearched_samples(optimizer: str, tmp_path: Path) -> None:
+    """A sample with the right label would pass for what a search found."""
+    settings = {"optimizer": optimizer, "steps": 40 if optimizer == "adam" else 200, "population": 10}
+    searching = LATENT.with_({"attacker.settings": settings})
+    alive, unmoved = (
+        path_works(searching.with_({"attacker.placebo": name}), BLOCK, cache=tmp_path) for name in (None, "unmoved")
     )
     assert alive.passed, alive.reason
-    assert alive.values["own_psnr"] >= 20
-    assert still.reason.startswith("failed: own samples")
-    assert "label agreement" not in still.reason
-    assert blind.reason.startswith("failed: label agreement")
-    assert "a shared gradient is zero" in silent.reason
-    assert idle.reason.startswith("failed: real images")
-    assert "label agreement" not in idle.reason, "a sample that no gradient has moved shows the class too"
-    assert misled.reason.startswith("failed: real images")
-    assert [control.passed for control in (still, idle, misled, blind, silent)] == [False] * 5
+    assert not unmoved.passed
 
 
 def test_an_attacker_that_blocks_share_is_trained_once(tmp_path: Path) -> None:
@@ -204,24 +324,28 @@ def backwards(protocol: Protocol, model: Any, public: Images, *, generator: torc
     return {"inverter": made}
 
 
-def test_the_control_of_a_learned_inverter_asks_for_more_than_its_mean_image(tmp_path: Path) -> None:
-    """An inverter that has learned nothing would "support" that whatever is done to it does not matter."""
+def test_the_control_of_a_learned_inverter_asks_for_more_than_its_class_means(tmp_path: Path) -> None:
+    """An inverter that has learned nothing but labels would "support" that whatever is done to it does not matter."""
     protocol = PROTOCOL.with_(
         {
             "attacker.attack": "learning_to_invert",
             "attacker.settings": {},
             "attacker.equip": inverter,
+            "client.reveal": (),
             "scoring.control_images": 8,
         }
     )
-    alive, dead, silent = (
-        beats_auxiliary_mean(protocol.with_(change), BLOCK, cache=tmp_path)
-        for change in ({}, {"attacker.equip": backwards}, {"victim.edit": silence})
-    )
+    changes: list[dict[str, Any]] = [
+        {},
+        {"attacker.equip": backwards},
+        {"victim.edit": silence},
+        {"attacker.placebo": "labels"},
+    ]
+    alive, dead, silent, labels = (path_works(protocol.with_(change), BLOCK, cache=tmp_path) for change in changes)
     assert alive.passed, alive.reason
-    assert alive.values["psnr"] > alive.values["mean_psnr"] > 8
-    assert "dB of the auxiliary mean image" in alive.reason
+    assert alive.values["psnr"] >= alive.values["class_mean_psnr"] + 1
+    assert "above" in alive.reason
     assert dead.reason.startswith("failed: PSNR")
+    assert labels.values["psnr"] == pytest.approx(labels.values["class_mean_psnr"])
     assert "a shared gradient is zero" in silent.reason
-    assert not dead.passed
-    assert not silent.passed
+    assert not any(each.passed for each in (dead, silent, labels))

@@ -61,11 +61,11 @@ def test_a_row_without_images_has_the_picture_of_its_levels_alone(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["op.b1-levels.png"]
 
 
-def test_the_median_of_the_blind_guesses_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attack that is no better than a guess would look like one that works."""
+def test_the_median_of_the_placebos_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack that is no better than a placebo would look like one that works."""
     curves: list[dict[str, Any]] = []
     monkeypatch.setattr(pictures, "curves", lambda path, values, **options: curves.append(options))
-    drawn(tmp_path, {}, details=[{"blind": {"psnr": value}} for value in (8.0, 9.0, 14.0)])
-    drawn(tmp_path, {}, details=[{"blind": {"rmse": 1.0}}, {}])
+    drawn(tmp_path, {}, details=[{"placebo": {"psnr": value}} for value in (8.0, 9.0, 14.0)])
+    drawn(tmp_path, {}, details=[{"placebo": {"rmse": 1.0}}, {}])
     assert [options["blind"] for options in curves] == [9.0, None]
     assert curves[0]["levels"] == LEVELS

@@ -115,13 +115,14 @@ def test_the_order_of_local_training_is_new_in_each_epoch_and_stays_with_the_cli
     assert client["generator"].initial_seed() not in call["seeds"]
 
 
-def test_an_image_without_a_reconstruction_scores_as_the_blind_guess(spy: Spy) -> None:
+def test_an_image_without_a_reconstruction_scores_as_its_best_placebo(spy: Spy) -> None:
     """An attack that returns nothing would raise, or be averaged over the images that it chose to return."""
     spy.answer = lambda observation: black(observation)[:0]
     seen = measure(PROTOCOL, BLOCK)
     assert seen.counts["unmatched"] == 4
-    assert seen.values["psnr"] == pytest.approx(seen.details["blind"]["psnr"], abs=1e-9)
-    assert seen.values["rmse"] == pytest.approx(seen.details["blind"]["rmse"], abs=1e-9)
+    assert seen.values["psnr"] == pytest.approx(seen.details["placebo"]["psnr"], abs=1e-9)
+    assert seen.values["rmse"] == pytest.approx(seen.details["placebo"]["rmse"], abs=1e-9)
+    assert seen.values["leak"] == 0
 
 
 def test_values_are_means_over_images_of_gias_metrics(spy: Spy) -> None:
@@ -352,7 +353,7 @@ def test_a_metric_that_is_not_defined_at_this_size_is_none() -> None:
     """A made-up number, or a crash over a metric that only decorates, would stand in the table."""
     seen = measure(PROTOCOL.with_({"scoring.metrics": ("psnr", "ssim", "cw_ssim", "lpips", "lpips_vgg")}), BLOCK)
     assert {name for name, value in seen.values.items() if value is None} == {"ssim", "lpips", "lpips_vgg"}
-    assert set(seen.details["per_image"]) == {"psnr", "cw_ssim"}
+    assert set(seen.details["per_image"]) == {"psnr", "cw_ssim", "leak"}
 
 
 @pytest.mark.parametrize("name", [name for name in metrics.METRICS if not name.startswith("lpips")])

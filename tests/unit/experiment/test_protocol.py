@@ -64,6 +64,8 @@ def test_fishing_that_cannot_be_is_refused_when_it_is_made(changes: dict[str, An
         ({"attacker.disjoint": "people"}, r"disjoint: expected one of \['images', 'labels'\], got 'people'"),
         ({"attacker.seed": 0, "attacker.disjoint": "labels"}, "seed: expected None where labels are disjoint"),
         ({"scoring.metrics": ("label_agreement",)}, "judge: expected a callable that makes a classifier"),
+        ({"attacker.placebo": "saboteur"}, r"placebo: expected one of .* got 'saboteur'"),
+        ({"scoring.metrics": ("agreement_leak",)}, "judge: expected .* for 'agreement_leak', got None"),
         ({"victim.dtype": "float16"}, "dtype: expected one of .* got 'float16'"),
         ({"scoring.metrics": ("psnr", "ssmi")}, "metrics: expected one of .* got 'ssmi'; did you mean 'ssim'"),
         (
@@ -288,6 +290,7 @@ OTHERS: dict[str, Any] = {
     "attacker.public": "digits",
     "attacker.seed": 0,
     "attacker.disjoint": "labels",
+    "attacker.placebo": "noise",
     "client.reveal": (),
     "client.training": True,
     "client.local.epochs": 3,
@@ -306,6 +309,7 @@ OTHERS: dict[str, Any] = {
     "fit.lr": 3.0,
     "fit.members": False,
     "fit.held_out": 0.3,
+    "fit.as_attacked": True,
     "fit.accuracy": 0.3,
     "vary": {"victim.width": (8, 16)},
     "device": "cuda",
@@ -468,3 +472,19 @@ def test_inputs_of_a_full_set_are_read_from_its_root(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("gia.experiment.protocol.content_digest", lambda name, root: f"{name} in {root}")
     protocol = PROTOCOL.with_({"batch.data": "cifar10", "scoring.metrics": ()}).placed(device="cpu", root="there")
     assert protocol.inputs() == {"cifar10": "cifar10 in there"}
+
+
+def test_a_budget_multiplies_the_steps_and_uses_all_of_them() -> None:
+    """A row would be called robust to its budget although the search ended where it had ended before."""
+    assert PROTOCOL.with_budget(4) == PROTOCOL.with_({"attacker.settings.steps": 20})
+    converging = PROTOCOL.with_({"attacker.settings.converged": 0.01, "attacker.settings.steps": 10})
+    fixed = converging.with_budget(0.25)
+    assert fixed is not None
+    assert fixed.attacker.settings == {"steps": 2, "total_variation": 0.0, "converged": None}
+    default = PROTOCOL.with_({"attacker.settings": {}}).with_budget(2)
+    assert default is not None
+    assert default.attacker.settings == {"steps": 48_000}, "twice the default of inverting_gradients"
+    for attack in ("linear_layer", stranger):
+        assert PROTOCOL.with_({"attacker.attack": attack}).with_budget(4) is None
+    with pytest.raises(ValueError, match=r"steps: expected a number in attacker\.settings, got None"):
+        PROTOCOL.with_({"attacker.attack": "ci_net", "attacker.settings": {}}).with_budget(4)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gia.data import Images, load
-from gia.experiment import Round, measure, round
+from gia.experiment import Round, measure, prepared, round
 from gia.harness.blocks.block import Block
 from tests.unit.experiment.toy import BLOCK, FACES, PROTOCOL, Spy, bright, unchanged, with_state
 
@@ -22,6 +24,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.setting: Mapping[str, Any] = {}
+        self.lane = "claims"
         self.purposes: Counter[tuple[str | int, ...]] = Counter()
 
     def generator(self, *purpose: str | int) -> torch.Generator:
@@ -58,8 +61,8 @@ def test_one_measurement_works_out_once_who_is_private_and_builds_the_victim_onc
 def test_a_round_works_out_only_what_is_asked_for(spy: Spy) -> None:
     """An untrained victim without control or public images would cost a training or more data than there are."""
     block = Counting()
-    measure(PROTOCOL.with_({"scoring.control_images": 10**6}), block)
-    assert {purpose[0] for purpose in block.purposes} == {"images", "victim", "order", "start"}
+    prepared(PROTOCOL.with_({"scoring.control_images": 10**6}), block)
+    assert {purpose[0] for purpose in block.purposes} == {"images", "victim", "order"}
 
 
 def test_states_are_stages_of_one_training_and_their_accuracy_is_measured(spy: Spy, tmp_path: Path) -> None:
@@ -128,6 +131,74 @@ def test_a_shared_attacker_holds_the_same_images_in_all_blocks_and_none_that_is_
     assert not torch.isin(torch.cat(attacked), held[0]).any()
     other = Round(shared.with_({"attacker.seed": 1}), BLOCK).remaining
     assert not torch.equal(other.sort().values, held[0].sort().values)
+
+
+@dataclass(frozen=True)
+class InLane:
+    """The toy block in another lane."""
+
+    lane: str
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """Of the toy block."""
+        return BLOCK.generator(*purpose)
+
+
+def test_a_shared_attacker_belongs_to_its_lane() -> None:
+    """Settings that were tried on pilot blocks would be chosen on the attackers of the claims."""
+    shared = PROTOCOL.with_({"attacker.seed": 0})
+    held = {lane: Round(shared, InLane(lane)).remaining for lane in ("claims", "pilot")}
+    assert torch.equal(held["claims"], Round(shared, BLOCK).remaining)
+    assert not torch.equal(held["claims"], held["pilot"])
+
+
+def test_the_round_of_a_control_attacks_the_control_images_on_another_victim() -> None:
+    """The control would attack private images, or choose blocks by their victim."""
+    protocol = PROTOCOL.with_({"scoring.control_images": 4, "vary": {"victim.width": (8, 16)}})
+    whole = Round(protocol, Block("toy", 0, {"victim.width": 8}))
+    other = whole.controlled
+    assert torch.equal(other.private, whole.control)
+    assert not set(other.private.tolist()) & set(whole.private.tolist())
+    assert torch.equal(other.remaining.sort().values, whole.remaining.sort().values)
+    weights = [each.victim.get_parameter("layers.0.weight") for each in (whole, other)]
+    assert [tuple(each.shape) for each in weights] == [(8, 64), (8, 64)]
+    assert not torch.equal(*weights)
+
+
+def shifted(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+    """An edit that is seen in the weights."""
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.get_parameter("layers.0.bias").add_(1.0)
+    return changed
+
+
+@pytest.mark.parametrize("as_attacked", [False, True])
+def test_a_victim_is_edited_before_its_training_or_after_it(
+    as_attacked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that edits a trained net may destroy what it learned, and the net would still be called trained."""
+    starts = []
+
+    def watched(model: Any, *arguments: Any, **options: Any) -> Any:
+        starts.append(copy.deepcopy(model))
+        return fit(model, *arguments, **options)
+
+    fit = round.fit
+    monkeypatch.setattr(round, "fit", watched)
+    protocol = with_state("trained", as_attacked=as_attacked).with_({"victim.edit": shifted})
+    whole = Round(protocol, BLOCK)
+    sent, plain = whole.victim, Round(with_state("untrained"), BLOCK).victim
+    bias = "layers.0.bias"
+    trained_from, untrained = (each.get_parameter(bias) for each in (starts[0], plain))
+    assert torch.allclose(trained_from, untrained + 1.0 * as_attacked)
+    assert torch.equal(sent.get_parameter(bias), whole.fitted.model.get_parameter(bias) + 1.0 * (not as_attacked))
+    for state in ("untrained", "half-trained"):
+        other = Round(protocol.with_({"fit.state": state}), BLOCK)
+        before = plain if state == "untrained" else other.fitted.checkpoints[1]
+        edits_after = state == "untrained" or not as_attacked
+        assert torch.equal(other.victim.get_parameter(bias), before.get_parameter(bias) + 1.0 * edits_after)
 
 
 def test_the_first_hundred_bystanders_are_nearly_the_same_in_all_blocks() -> None:

@@ -142,5 +142,7 @@ def test_neurons_that_saw_nothing_are_not_divided_by():
     assert len(found.images) <= 32
     with torch.no_grad():
         model.layers[0].bias.fill_(-1e3)
-    with pytest.raises(ValueError, match=r"gradients: expected an active neuron of 'layers\.0', got a bias"):
+    with pytest.raises(
+        gia.attacks.NothingFound, match=r"gradients: expected an active neuron of 'layers\.0', got a bias"
+    ):
         attacked(model, images, labels)

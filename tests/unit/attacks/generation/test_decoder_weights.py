@@ -51,6 +51,7 @@ def test_the_defaults_are_the_papers():
         "lr": 1e-3,
         "signed": True,
         "schedule": constant,
+        "converged": None,
         "objective": None,
         "total_variation": 0.0,
         "decoder": None,

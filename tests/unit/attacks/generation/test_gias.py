@@ -49,6 +49,7 @@ def test_the_defaults_are_the_published_ones():
         "latent_lr": 3e-2,
         "weight_lr": 1e-3,
         "schedule": constant,
+        "converged": None,
         "objective": None,
         "total_variation": 1e-6,
         "divergence": 0.1,
@@ -157,3 +158,26 @@ def test_settings_out_of_range_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             gias(model, observation, generator=seeded(), **{"steps": 1, "decoder": small(), **changes})
+
+
+class Still(torch.nn.Module):
+    """A decoder of one gray image, whatever z and its weight."""
+
+    latent_shape = (4,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, latents):
+        return 0.5 + 0 * (latents.sum() + self.weight).expand(len(latents), 3, 8, 8)
+
+
+def test_the_search_over_weights_is_given_a_chance_to_fall():
+    """Nothing falls, so the first check ends the search: after 100 steps and 5/4 of the 40 that move latents, when the
+    last fifth moved weights. If it fails, latents that stand still end a search whose weights were not moved."""
+    model = victim()
+    found = gias(
+        model, share(CASE, model, 0), generator=seeded(), decoder=Still(), steps=900, latent_steps=40, converged=0.01
+    )
+    assert (found.gradient_evaluations, found.converged) == (150 + 50 + 1, True)

@@ -189,6 +189,8 @@ def test_the_clients_defence_is_mirrored_in_order(victim):
     assert ggl(victim, observation, mirror=(signed, halved), **settings).objective == 0
     assert ggl(victim, observation, mirror=(halved, signed), **settings).objective > 0
     assert ggl(victim, observation, **settings).objective > 0
+    settings = {"decoder": Fixed(image), "mirror": (signed, halved)}
+    assert gia.attacks.data_term("ggl", victim, observation, image, **settings) == 0
     assert all(observation.gradients[name].equal(g) for name, g in before.items())
 
 
@@ -269,3 +271,14 @@ def test_bad_settings_are_named(victim, settings, error, message):
     observation = share(victim, own_sample(Small()), 3)
     with pytest.raises(error, match=message):
         ggl(victim, observation, generator=seeded(), **{"decoder": Small(), "steps": 1, **settings})
+
+
+@pytest.mark.parametrize(("optimizer", "first"), [("cma", 20 * 4), ("adam", 100)])
+def test_a_search_is_first_asked_after_generations_of_evolution_or_steps(victim, optimizer, first):
+    """A decoder of one image, so nothing falls and the first check ends the search. If it fails, the first candidates
+    of evolution, of which most are no better than the best, pass for convergence."""
+    image = torch.full((1, 1, SIDE, SIDE), 0.5)
+    observation = share(victim, torch.rand(1, 1, SIDE, SIDE, generator=seeded()), 1)
+    settings = {"optimizer": optimizer, "population": 4, "steps": 900, "converged": 0.01}
+    found = ggl(victim, observation, generator=seeded(), decoder=Fixed(image), **settings)
+    assert (found.gradient_evaluations, found.converged) == (first + -(-first // 3) + 1, True)

@@ -33,6 +33,7 @@ def test_the_defaults_are_the_papers():
         "steps": 300,
         "lr": 1.0,
         "history": 100,
+        "converged": None,
         "objective": None,
         "restarts": 1,
         "init": "uniform",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -50,6 +52,7 @@ def test_the_defaults_are_the_papers():
         "steps": 20_000,
         "lr": 0.1,
         "schedule": cosine_decay,
+        "converged": None,
         "noise": 0.2,
         "objective": None,
         "total_variation": 1e-4,
@@ -193,6 +196,28 @@ def test_groups_together_give_what_they_give_alone():
     for one, two in zip(alone, together, strict=True):
         torch.testing.assert_close(two.images, one.images, rtol=0, atol=1e-9)
         assert two.objective == pytest.approx(one.objective, rel=1e-9)
+
+
+def test_groups_that_end_at_different_steps_give_what_they_give_alone(monkeypatch):
+    """As above for a search that converges. If it fails, a group that is alone at the end follows another one's labels
+    or statistics, or loses a seed."""
+    module = sys.modules[gradinversion.__module__]
+    monkeypatch.setattr(module, "minimize", partial(module.minimize, least=5))
+    model = normalized()
+    observations = [
+        gia.share_gradient(model, *private(torch.float64, *batch), reveal=("labels", "batch_norm"))
+        for batch in ((0, 1), (2, 10), (7, 19))
+    ]
+    settings = {"steps": 30, "seeds": 2, "group": 0.1, "converged": 0.05}
+    alone = [gradinversion(model, each, generator=seeded(i), **settings) for i, each in enumerate(observations)]
+    together = gia.attacks.run_many(
+        "gradinversion", model, observations, generators=[seeded(i) for i in range(3)], **settings
+    )
+    assert len({one.gradient_evaluations for one in alone}) > 1
+    for one, two in zip(alone, together, strict=True):
+        torch.testing.assert_close(two.images, one.images, rtol=0, atol=1e-9)
+        assert two.objective == pytest.approx(one.objective, rel=1e-9)
+        assert (two.gradient_evaluations, two.converged) == (one.gradient_evaluations, one.converged)
 
 
 def test_statistics_are_matched_where_there_are_any_and_demanded_by_a_weight():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from functools import partial
 
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 import gia
+from gia.attacks.matching import Found, Matching, minimize
 from gia.attacks.optimization import inverting_gradients
 from gia.attacks.priors import TotalVariation
 from gia.attacks.schedules import constant, step_decay
 from tests.contracts.cases import CASES, build, private, share
+from tests.contracts.snapshots import same_reconstruction
 
 CASE = CASES["inverting_gradients"]
 
@@ -40,6 +44,7 @@ def test_the_defaults_are_the_papers():
         "lr": 0.1,
         "signed": True,
         "schedule": step_decay,
+        "converged": None,
         "objective": None,
         "total_variation": 1e-2,
         "restarts": 1,
@@ -179,3 +184,59 @@ def test_local_training_is_simulated_where_it_is_known():
 
         inverting_gradients(model, observation, generator=seeded(), steps=0, loss=counted)
     assert calls == {"weak": [2], "strong": [1] * 6}
+
+
+def test_a_search_that_converges_is_the_same_bit_for_bit_beside_others(monkeypatch):
+    """Four observations with two starts each, by double backward in float64. If it fails, a result depends on what else
+    is attacked: the step size of a trial follows another trial, or a finished one is moved or evaluated."""
+    module = sys.modules[inverting_gradients.__module__]
+    monkeypatch.setattr(module, "minimize", partial(minimize, least=10))
+    monkeypatch.setattr(module, "Matching", partial(Matching, engine="plain"))
+    model, settings = victim(), {"steps": 90, "converged": 0.02, "restarts": 2}
+    observations = [share(CASE, model, i) for i in range(4)]
+    together = inverting_gradients.many(model, observations, generators=[seeded(i) for i in range(4)], **settings)
+    alone = [
+        inverting_gradients(model, observation, generator=seeded(i), **settings)
+        for i, observation in enumerate(observations)
+    ]
+    assert all(same_reconstruction(*pair) for pair in zip(together, alone, strict=True))
+    assert len({one.gradient_evaluations for one in alone}) > 1
+    assert any(one.converged for one in alone)
+
+
+def test_the_start_that_is_returned_says_whether_it_converged(monkeypatch):
+    """Of three starts, made up, the last has the least objective. If it fails, another start's word is passed on."""
+    converged = [False, False, True, True, True, False]
+
+    def made_up(evaluate, start, **settings):
+        return Found(torch.tensor([3.0, 2.0, 1.0] * 2), list(start), converged)
+
+    monkeypatch.setattr(sys.modules[inverting_gradients.__module__], "minimize", made_up)
+    model = victim()
+    observations = [share(CASE, model, i) for i in (0, 1)]
+    found = inverting_gradients.many(model, observations, generators=[seeded(0), seeded(1)], restarts=3, converged=0.01)
+    assert [one.converged for one in found] == [True, False]
+
+
+def test_priors_do_not_decide_when_a_search_has_converged(monkeypatch):
+    """With a total variation that outweighs the matching term by far. If it fails, the sum of both decides."""
+    seen = []
+
+    def watched(evaluate, start, **settings):
+        seen.append(evaluate(start, slice(None)))
+        return minimize(evaluate, start, **settings)
+
+    monkeypatch.setattr(sys.modules[inverting_gradients.__module__], "minimize", watched)
+    model = victim()
+    observation = share(CASE, model, 0)
+    for weight in (0.0, 1e3):
+        inverting_gradients(model, observation, generator=seeded(), steps=0, total_variation=weight)
+    assert float(seen[0].data) == float(seen[1].data) == float(seen[0].values)
+    assert float(seen[1].values) > 10 * float(seen[1].data)
+
+
+def test_a_search_that_converges_takes_no_schedule():
+    """If it fails, a schedule is ignored in silence."""
+    model = victim()
+    with pytest.raises(ValueError, match="schedule: expected the default beside converged, which decays by its own"):
+        inverting_gradients(model, share(CASE, model, 0), generator=seeded(), converged=0.01, schedule=constant)
