@@ -8,7 +8,6 @@ that ship are set by all of them. `NEVER_FITTED` are networks of further familie
 from __future__ import annotations
 
 import copy
-import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,11 +51,11 @@ class Family:
 NORMS = ("batch", "group", "layer", "none")
 #: Small, so that hundreds are trained in two minutes.
 FAMILIES = {
-    "mlp": Family((("mlp", (32, 64, 128, 256, 500), {}), ("mlp", (48,), {"hidden": (128, 64)})), NORMS, 300, 52),
-    "convnet": Family((("convnet", (8, 16, 32), {}), ("lenet", (8, 12), {"depth": 5})), NORMS, 40, 52),
-    "alexnet": Family((("alexnet", (4, 8), {"stem": "3x3"}),), NORMS, 15, 44),
-    "resnet": Family((("resnet8", (4, 8), {}), ("resnet10", (4, 8), {}), ("resnet20", (4,), {})), NORMS, 15, 44),
-    "transformer": Family((("transformer", (16, 32), {}),), ("layer",), 15, 44),
+    "mlp": Family((("mlp", (32, 64, 128, 256, 500), {}), ("mlp", (48,), {"hidden": (128, 64)})), NORMS, 150, 52),
+    "convnet": Family((("convnet", (8, 16, 32), {}), ("lenet", (8, 12), {"depth": 5})), NORMS, 40, 48),
+    "alexnet": Family((("alexnet", (4, 8), {"stem": "3x3"}),), NORMS, 15, 42),
+    "resnet": Family((("resnet8", (4, 8), {}), ("resnet10", (4, 8), {}), ("resnet20", (4,), {})), NORMS, 12, 42),
+    "transformer": Family((("transformer", (16, 32), {}),), ("layer",), 20, 42),
 }
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "gelu", "sigmoid", "silu")
 #: Optimizer -> step sizes.
@@ -65,6 +64,8 @@ DECAYS = (0.0, 1e-4, 1e-2, 0.1)
 LENGTHS = ("short", "long")
 DATA = ("faces", "cifar10-samples", "digits", "photos")
 BATCHES = (2, 4, 8, 16, 32, 64)
+#: The first seed. Those below 100 were pilots: what they showed has changed how drift is measured.
+FIRST = 100
 #: Trainings of each family by federated averaging; only these set a limit of drift.
 FEDERATED = 4
 #: Seeds of each network of `NEVER_FITTED`.
@@ -98,9 +99,13 @@ class Trial:
 
 def trials() -> list[Trial]:
     """All, those that set limits first."""
-    central = [Trial(name, seed) for name, family in FAMILIES.items() for seed in range(family.trials)]
-    federated = [Trial(name, seed, federated=True) for name in FAMILIES for seed in range(FEDERATED)]
-    return central + federated + [Trial(name, seed) for name in never_fitted() for seed in range(INITIALIZED)]
+
+    def seeds(count: int) -> range:
+        return range(FIRST, FIRST + count)
+
+    central = [Trial(name, seed) for name, family in FAMILIES.items() for seed in seeds(family.trials)]
+    federated = [Trial(name, seed, federated=True) for name in FAMILIES for seed in seeds(FEDERATED)]
+    return central + federated + [Trial(name, seed) for name in never_fitted() for seed in seeds(INITIALIZED)]
 
 
 def reports(trial: Trial) -> list[ValidationReport]:
@@ -114,17 +119,16 @@ def alarms(found: Iterable[ValidationReport], limits: Mapping[str, float]) -> li
     """The checks, with their values, that these reports fail under other limits than those they were made with."""
     failed = []
     for report in found:
-        failed += [
-            f"{check} {value:.4g}" for check, value in report.values.items() if not value <= limits.get(check, math.inf)
-        ]
+        beyond = {check: value for check, value in report.values.items() if not value <= limits[check]}
+        failed += [f"{check} {value:.4g}" for check, value in beyond.items()]
         failed += [f"{one.check} {one.value:.4g}" for one in report.findings if one.check not in report.values]
     return failed
 
 
 def left_out(seen: Mapping[Trial, Sequence[ValidationReport]]) -> dict[Trial, list[str]]:
-    """The alarms on each trial by limits that were fitted without its family, and that no family of its kind set.
+    """The alarms on each trial by limits that the other families set.
 
-    A family never fitted on is judged by the limits of all the others, which are the ones that ship.
+    A family that sets no limit is judged by those of all others, which are the ones that ship.
     """
     families = dict.fromkeys(trial.family for trial in seen)
     limits = {
