@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import gia
 from gia.data import Images, load_cached
-from gia.federated import Client, LocalTraining, fit_limits
+from gia.federated import Client, LocalTraining, fit_limits, set_mode
 from gia.federated.training import fit
 from gia.federated.validation import ValidationReport, validate_model
 from gia.models import build
@@ -64,8 +65,9 @@ DECAYS = (0.0, 1e-4, 1e-2, 0.1)
 LENGTHS = ("short", "long")
 DATA = ("faces", "cifar10-samples", "digits", "photos")
 BATCHES = (2, 4, 8, 16, 32, 64)
-#: The first seed. Those below 100 were pilots: what they showed has changed how drift is measured.
-FIRST = 100
+#: The first seed. Those below were pilots: what they showed changed how drift is measured, and that a training which
+#: diverges is started again (docs/pilots.md#detect).
+FIRST = 200
 #: Trainings of each family by federated averaging; only these set a limit of drift.
 FEDERATED = 4
 #: Seeds of each network of `NEVER_FITTED`.
@@ -112,7 +114,7 @@ def reports(trial: Trial) -> list[ValidationReport]:
     """The clients' reports on the models that one honest server sends them."""
     if not trial.fitted:
         return [_initialized(trial)]
-    return list((_federated if trial.federated else _central)(trial))
+    return _federated(trial) if trial.federated else list(_central(trial))
 
 
 def alarms(found: Iterable[ValidationReport], limits: Mapping[str, float]) -> list[str]:
@@ -224,25 +226,37 @@ def _central(trial: Trial) -> Iterator[ValidationReport]:
     while True:
         try:
             fitted = fit(model, data, lr=lr, generator=trial.generator("order"), **settings)
-            break
         except ValueError as error:
             if not str(error).startswith("lr: "):
                 raise
-            lr /= 4  # whoever trains honestly starts again when a training diverges
+        else:
+            if not _diverged(model, fitted.model, data, training=True):
+                break
+        lr /= 4
     chosen = torch.randperm(len(data.labels), generator=trial.generator("batch"))[: trial.draw("batch", BATCHES)]
     batch, training = (data.images[chosen], data.labels[chosen]), trial.draw("mode", (False, True))
     for checkpoint in fitted.checkpoints.values():
         yield validate_model(checkpoint, batch=batch, training=training)
 
 
-def _federated(trial: Trial) -> Iterator[ValidationReport]:
+def _federated(trial: Trial) -> list[ValidationReport]:
     """Three clients with thirteen people each average their weights over rounds; one of them checks each round."""
     data = _data("faces", 16, colour=trial.family == "transformer")
-    model = _victim(trial, data)
     momentum = trial.draw("momentum", (0.0, 0.9))
     lr = trial.draw("lr", (0.002, 0.01) if momentum else (0.02, 0.1))
-    local = LocalTraining(trial.draw("epochs", (1, 2)), 10, lr=lr, momentum=momentum)
-    training = trial.draw("mode", (False, True))
+    while True:
+        local = LocalTraining(trial.draw("epochs", (1, 2)), 10, lr=lr, momentum=momentum)
+        found, diverged = _rounds(_victim(trial, data), data, local, training=trial.draw("mode", (False, True)))
+        if not diverged:
+            return found
+        lr /= 4
+
+
+def _rounds(
+    model: nn.Module, data: Images, local: LocalTraining, *, training: bool
+) -> tuple[list[ValidationReport], bool]:
+    """The reports of four rounds, and whether the training diverged."""
+    found: list[ValidationReport] = []
     sent: nn.Module = model
     before: nn.Module | None = None
     for turn in range(4):
@@ -251,12 +265,25 @@ def _federated(trial: Trial) -> Iterator[ValidationReport]:
             own = (data.labels % 3 == client).nonzero()[:40, 0]
             images, labels = data.images[own], data.labels[own]
             if client == turn % 3:
-                yield validate_model(sent, before, batch=(images[:8], labels[:8]), training=training)
+                found.append(validate_model(sent, before, batch=(images[:8], labels[:8]), training=training))
             updates.append(Client(images, labels, local=local, training=training).answer(sent).gradients)
         before, sent = sent, copy.deepcopy(sent)
         with torch.no_grad():
             for key, parameter in sent.named_parameters():
                 parameter.sub_(torch.stack([update[key] for update in updates]).mean(0))
+        if _diverged(model, sent, data, training=training):
+            return found, True
+    return found, False
+
+
+@torch.no_grad()
+def _diverged(before: nn.Module, after: nn.Module, data: Images, *, training: bool) -> bool:
+    """Whether the loss rose by a tenth; whoever trains honestly then starts again with smaller steps."""
+    losses = [
+        float(cross_entropy(set_mode(copy.deepcopy(model), training)(data.images), data.labels))
+        for model in (before, after)
+    ]
+    return not losses[1] <= 1.1 * losses[0]
 
 
 def _data(name: str, size: int, *, colour: bool) -> Images:

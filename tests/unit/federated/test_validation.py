@@ -143,6 +143,15 @@ def test_a_change_since_the_last_round_is_found():
     assert validate_model(scaled, model).values["drift"] == pytest.approx(1e-3 * float(size), rel=1e-3)
 
 
+def test_a_layer_that_starts_at_zero_may_move_as_far_as_others():
+    """Transformers start with a classifier of zeros. By hand: a move of .5 against a quarter of the root of its rows.
+    If it fails, clients refuse their first honest round."""
+    model = changed(victim(), "fc.weight", lambda w: w.zero_())
+    model = changed(model, "fc.bias", lambda b: b.zero_())
+    moved = changed(model, "fc.weight", lambda w: w.fill_(0.5 / math.sqrt(w.numel())))
+    assert validate_model(moved, model).values["drift"] == pytest.approx(0.5 / (0.25 * math.sqrt(CLASSES)), rel=1e-5)
+
+
 def test_another_structure_is_found():
     """If it fails, layers can be added, or the same weights used in other ways."""
     model = victim()
