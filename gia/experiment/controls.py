@@ -56,12 +56,13 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
     round = Round(protocol, block, cache=cache)
     card = attacks.card_of(round.protocol.attacker.attack)
     if card is not None and card.leaf == "GEN-inverter":
-        checks, values = _learned(Exchange(round.controlled, round.control))
+        exchange, of = Exchange(round.controlled, round.control), _learned
     elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
-        checks, values = _exact(Exchange(round.controlled, round.control))
+        exchange, of = _singly(round), _exact
     else:
-        checks, values = _searched(_few(round))
-    return _control(checks, values, {"": round, "control's ": round.controlled})
+        exchange, of = _few(round), _searched
+    checks, values = of(exchange)
+    return _control(checks, values, {"": round, "control's ": exchange.round})
 
 
 def shares_gradients(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
@@ -84,6 +85,14 @@ def _few(round: Round) -> Exchange:
     if round.protocol.victim.fish is None and len(chosen) >= size:
         chosen = chosen[: min(-(-FEW // size), len(chosen) // size) * size]
     return Exchange(round.controlled, chosen)
+
+
+def _singly(round: Round) -> Exchange:
+    """The control images of an analytic attack in batches of one, since each is behind a gradient of its own."""
+    batch = round.protocol.batch
+    changes = {"batch.size": 1, "batch.pattern_batch": batch.pattern_batch or batch.size}
+    alone = Round(round.protocol.with_(changes), round.block, cache=round.cache)
+    return Exchange(alone.controlled, alone.control)
 
 
 def _searched(exchange: Exchange) -> tuple[Checks, Values]:
