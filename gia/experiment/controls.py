@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from gia import attacks, federated, metrics
-from gia.experiment.data_terms import data_term
 from gia.experiment.exchange import Answer, Exchange
 from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
@@ -51,7 +50,8 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
     protocol has a `fit`, whatever its state, the trained victims of the block and of its control must both have reached
-    the accuracy that it states. An attack without a card is controlled as a search by the cosine of gradients.
+    the accuracy that it states. Other attacks without a
+    search are controlled as one by the cosine of gradients.
     """
     round = Round(protocol, block, cache=cache)
     card = attacks.card_of(round.protocol.attacker.attack)
@@ -226,9 +226,9 @@ def _term(exchange: Exchange, answer: Answer, images: Tensor, labels: Tensor, *,
         settings.pop("mirror", None)
     if answer.target is not None:
         settings["target"] = answer.target
-    if attacks.card_of(attack) is None:
+    if not exchange.searches:  # it has no data term of its own
         attack, settings = "inverting_gradients", {}
-    return data_term(attack, answer.model, answer.observation, images, labels, **settings)
+    return attacks.data_term(attack, answer.model, answer.observation, images, labels, **settings)
 
 
 def _control(checks: Checks, values: Values, rounds: Mapping[str, Round]) -> Control:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from gia import attacks, federated, metrics
 from gia.attacks.matching import Interrupted
-from gia.experiment.data_terms import NothingFound
 from gia.experiment.measurement import Measurement
 from gia.experiment.placebos import Guess, Placebos
 from gia.experiment.protocol import CONTEXTUAL, LEAKS, Fishing
@@ -175,7 +174,7 @@ class Exchange:
             try:
                 try:
                     return self._run(answers, start, given, range(len(answers)))
-                except NothingFound:  # which answer is not said, so each is attacked alone
+                except attacks.NothingFound:  # which answer is not said, so each is attacked alone
                     return [self._found(answers, start, given, number) for number in range(len(answers))]
             except Interrupted as stopped:  # half an attack must not be scored, let alone stored
                 raise KeyboardInterrupt from stopped
@@ -321,7 +320,7 @@ class Exchange:
         """What the attack returns for one answer: no image where it finds nothing."""
         try:
             return self._run(answers, start, settings, [number])[0]
-        except NothingFound:
+        except attacks.NothingFound:
             return attacks.Reconstruction(images=answers[number].reference[:0])
 
     def _score(self, name: str, result: Tensor, reference: Tensor) -> list[float] | None:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gia import metrics
-from gia.attacks import train_inverter
+from gia.attacks import NothingFound, train_inverter
 from gia.data import Images
 from gia.experiment import PLACEBOS, Exchange, Fishing, Protocol, Round, measure, placebo
-from gia.experiment.data_terms import NothingFound
 from gia.experiment.placebos import Placebos
 from gia.federated import Observation
 from gia.harness.blocks.block import Block
