@@ -261,9 +261,7 @@ class Exchange:
         if fish.kind == "class":
             sent = fish_class(self.round.victim, target=target)
             only = batch[:1]
-            return Answer(
-                sent, client.answer(sent), only, self._images(only), self.round.data.labels[only], target
-            )
+            return Answer(sent, client.answer(sent), only, self._images(only), self.round.data.labels[only], target)
         sent, observation = attacks.fish(
             self.round.victim,
             client,
@@ -288,9 +286,7 @@ class Exchange:
     def _images(self, chosen: Tensor) -> Tensor:
         return self.round.data.images[chosen].to(self.dtype)
 
-    def _lost(
-        self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any] | None
-    ) -> list[float]:
+    def _lost(self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any] | None) -> list[float]:
         """PSNR of each fished image, had it been alone in its batch, less what it has: what isolation leaves mixed."""
         alone = [
             replace(answer, observation=self._client(answer.chosen, number).answer(answer.model))

@@ -124,7 +124,9 @@ def test_latent_search_is_compared_with_what_its_decoder_makes_without_a_gradien
     made = exchange.equipment["decoder"]
     with torch.no_grad():
         zero = made(torch.zeros(4, *made.latent_shape), labels)
-        many = made(torch.randn(64, *made.latent_shape, generator=torch.Generator().manual_seed(0)), labels[:1].expand(64))
+        many = made(
+            torch.randn(64, *made.latent_shape, generator=torch.Generator().manual_seed(0)), labels[:1].expand(64)
+        )
     assert torch.allclose(guess.kinds["zero latent"], zero, atol=1e-6)
     assert float(metrics.psnr(guess.kinds["mean of samples"][:1], many.mean(0)[None])) > 25, "another draw's mean"
     assert not torch.allclose(guess.kinds["sample"], zero, atol=1e-2)
