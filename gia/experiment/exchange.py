@@ -349,7 +349,8 @@ class Exchange:
         judge = self._judge
         with torch.no_grad():
             seen = judge(images.clamp(0, 1).float()).argmax(1)
-        return (seen == self.round.data.labels[chosen]).double()
+        agrees: Tensor = seen == self.round.data.labels[chosen]
+        return agrees.double()
 
     @cached_property
     def _judge(self) -> nn.Module:

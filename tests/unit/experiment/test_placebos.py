@@ -1,4 +1,4 @@
-"""Placebos: what an attacker can return without the gradient, what the gradient adds, and attackers that return them."""
+"""Placebos: what an attacker returns without the gradient, what the gradient adds, and attackers that return them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_fished_class_and_an_inverter_s_own_labels_are_known(tmp_path: Path) -
 def test_latent_search_is_compared_with_what_its_decoder_makes_without_a_gradient() -> None:
     """The label, which is given to the decoder, would count as leaked."""
     protocol = LEAVES["GEN-z"].with_({"batch.size": 4})
-    round, exchange = of(protocol)
+    _, exchange = of(protocol)
     (guess, _), labels = exchange.guesses, exchange.answers[0].labels
     assert list(guess.kinds)[3:] == ["sample", "zero latent", "mean of samples"]
     made = exchange.equipment["decoder"]
