@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gia.attacks import Reconstruction, train_inverter
 from gia.data import Images
-from gia.experiment import Fishing, Protocol, controls, exchange, measure, placebo
+from gia.experiment import Exchange, Fishing, Protocol, Round, controls, exchange, measure, placebo
 from gia.experiment.controls import path_works, shares_gradients
 from gia.federated import LocalTraining, Observation, fit
 from gia.federated.server import imprint
@@ -72,6 +72,17 @@ def test_the_control_fails_a_search_that_does_not_find(attacker: dict[str, Any])
     assert not control.passed
     assert control.reason.startswith("failed: data term")
     assert control.values["found"] >= control.values["unsearched"] > control.values["truth"]
+
+
+def test_the_search_is_compared_with_its_own_start_and_with_eight_others() -> None:
+    """An attack that stands still would pass where its start happens to be the best."""
+    round = Round(ALIVE, BLOCK)
+    exchange = Exchange(round.controlled, round.control)
+    unmoved = exchange.attacked(exchange.answers, "control start", {"steps": 0})
+    for number, (answer, own) in enumerate(zip(exchange.answers, unmoved, strict=True)):
+        starts = controls._starts(exchange, answer, number)
+        assert torch.equal(starts[0], own.images)
+        assert len(torch.stack(starts).unique(dim=0)) == 9
 
 
 def test_the_saboteur_passes_at_the_first_level_and_is_void_at_the_second() -> None:
