@@ -108,7 +108,7 @@ def curves(
         levels: the labels of the horizontal axis.
         metric: the label of the vertical axis.
         title: the heading of the picture.
-        blind: the score of the blind guess in the same metric, drawn as a dashed line.
+        blind: the score of the best placebo in the same metric, drawn as a dashed line.
         reported: level -> a published number. It is drawn in a panel to the right, since its metric is another one.
             Levels without a number are skipped.
         reported_as: the heading of that panel, which names the metric.
@@ -135,7 +135,7 @@ def curves(
     axes[0].plot(places, values.T, color="0.75", linewidth=1)
     axes[0].plot(places, np.median(values, axis=0), color="C0", marker="o", linewidth=2, label="median of blocks")
     if blind is not None:
-        axes[0].axhline(blind, color="C3", linestyle="--", linewidth=1, label="blind guess")
+        axes[0].axhline(blind, color="C3", linestyle="--", linewidth=1, label="best placebo")
     axes[0].legend(frameon=False)
     axes[0].set(title=title, ylabel=metric)
     if points:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from gia import attacks, federated, metrics
-from gia.experiment.data_terms import data_term
 from gia.experiment.exchange import Answer, Exchange
 from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
@@ -45,13 +44,14 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
     - A search: (a) under the simulation that suits the attack (the client's order of images and its local training are
       known, and it has no defenses) the data term is zero at the truth, and larger at the truth plus noise and at every
       placebo; (b) what the attack finds has a lower data term, as the attacker sees it, than the best placebo and the
-      best of `STARTS` random starts. (c) The values "found" and "truth" are the data terms that the attacker sees there.
+      best of `STARTS` random starts. (c) The values "found" and "truth" are data terms as the attacker sees them.
     - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its own images' class means.
     - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
     protocol has a `fit`, whatever its state, the trained victims of the block and of its control must both have reached
-    the accuracy that it states. An attack without a card is controlled as a search by the cosine of gradients.
+    the accuracy that it states. Other attacks without a
+    search are controlled as one by the cosine of gradients.
     """
     round = Round(protocol, block, cache=cache)
     card = attacks.card_of(round.protocol.attacker.attack)
@@ -117,14 +117,15 @@ def _sees(exchange: Exchange) -> tuple[Checks, Values]:
         for kind, images in {"truth": truth, "noisy truth": noisy, **_placebos(exchange, answer, number)}.items():
             terms.setdefault(kind, []).append(_term(exchange, ideal, images, labels, mirrored=False))
     means = {kind: math.fsum(each) / len(each) for kind, each in terms.items()}
-    truth, least = means.pop("truth"), min(means, key=lambda kind: means[kind])
+    at_truth = means.pop("truth")
+    least = min(means, key=lambda kind: means[kind])
     dtype = exchange.protocol.dtype
     limit = max(ZERO[dtype] * max(means.values()), ROUNDING * torch.finfo(getattr(torch, dtype)).eps)
     checks = {
-        f"ideal data term {truth:.2g} at the truth, at most {limit:.2g} asked": abs(truth) <= limit,
-        f"ideal data term {means[least]:.2g} at the {least}, more than at the truth asked": means[least] > truth,
+        f"ideal data term {at_truth:.2g} at the truth, at most {limit:.2g} asked": abs(at_truth) <= limit,
+        f"ideal data term {means[least]:.2g} at the {least}, more than at the truth asked": means[least] > at_truth,
     }
-    return checks, {"ideal_truth": truth, "ideal_noisy_truth": means["noisy truth"]}
+    return checks, {"ideal_truth": at_truth, "ideal_noisy_truth": means["noisy truth"]}
 
 
 def _follows(exchange: Exchange) -> tuple[Checks, Values]:
@@ -235,9 +236,9 @@ def _term(exchange: Exchange, answer: Answer, images: Tensor, labels: Tensor, *,
         settings.pop("mirror", None)
     if answer.target is not None:
         settings["target"] = answer.target
-    if attacks.card_of(attack) is None:
+    if not exchange.searches:  # it has no data term of its own
         attack, settings = "inverting_gradients", {}
-    return data_term(attack, answer.model, answer.observation, images, labels, **settings)
+    return attacks.data_term(attack, answer.model, answer.observation, images, labels, **settings)
 
 
 def _control(checks: Checks, values: Values, rounds: Mapping[str, Round]) -> Control:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from gia import attacks, federated, metrics
 from gia.attacks.matching import Interrupted
-from gia.experiment.data_terms import NothingFound
 from gia.experiment.measurement import Measurement
 from gia.experiment.placebos import Guess, Placebos
 from gia.experiment.protocol import CONTEXTUAL, LEAKS, Fishing
@@ -175,7 +174,7 @@ class Exchange:
             try:
                 try:
                     return self._run(answers, start, given, range(len(answers)))
-                except NothingFound:  # which answer is not said, so each is attacked alone
+                except attacks.NothingFound:  # which answer is not said, so each is attacked alone
                     return [self._found(answers, start, given, number) for number in range(len(answers))]
             except Interrupted as stopped:  # half an attack must not be scored, let alone stored
                 raise KeyboardInterrupt from stopped
@@ -262,9 +261,7 @@ class Exchange:
         if fish.kind == "class":
             sent = fish_class(self.round.victim, target=target)
             only = batch[:1]
-            return Answer(
-                sent, client.answer(sent), only, self._images(only), self.round.data.labels[only], target
-            )
+            return Answer(sent, client.answer(sent), only, self._images(only), self.round.data.labels[only], target)
         sent, observation = attacks.fish(
             self.round.victim,
             client,
@@ -289,9 +286,7 @@ class Exchange:
     def _images(self, chosen: Tensor) -> Tensor:
         return self.round.data.images[chosen].to(self.dtype)
 
-    def _lost(
-        self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any] | None
-    ) -> list[float]:
+    def _lost(self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any] | None) -> list[float]:
         """PSNR of each fished image, had it been alone in its batch, less what it has: what isolation leaves mixed."""
         alone = [
             replace(answer, observation=self._client(answer.chosen, number).answer(answer.model))
@@ -321,7 +316,7 @@ class Exchange:
         """What the attack returns for one answer: no image where it finds nothing."""
         try:
             return self._run(answers, start, settings, [number])[0]
-        except NothingFound:
+        except attacks.NothingFound:
             return attacks.Reconstruction(images=answers[number].reference[:0])
 
     def _score(self, name: str, result: Tensor, reference: Tensor) -> list[float] | None:
@@ -354,7 +349,8 @@ class Exchange:
         judge = self._judge
         with torch.no_grad():
             seen = judge(images.clamp(0, 1).float()).argmax(1)
-        return (seen == self.round.data.labels[chosen]).double()
+        agrees: Tensor = seen == self.round.data.labels[chosen]
+        return agrees.double()
 
     @cached_property
     def _judge(self) -> nn.Module:

@@ -228,9 +228,9 @@ class Scoring:
         known = sorted({*METRICS, *CONTEXTUAL})
         if unknown := sorted(set(self.metrics) - set(known)):
             raise ValueError(expected_one_of("metrics", unknown[0], known))
-        if judged := sorted({"label_agreement", "agreement_leak"} & set(self.metrics)):
-            if self.judge is None:
-                raise ValueError(f"judge: expected a callable that makes a classifier for {judged[0]!r}, got None")
+        judged = sorted({"label_agreement", "agreement_leak"} & set(self.metrics))
+        if judged and self.judge is None:
+            raise ValueError(f"judge: expected a callable that makes a classifier for {judged[0]!r}, got None")
 
 
 @dataclass(frozen=True, kw_only=True)

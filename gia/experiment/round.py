@@ -113,9 +113,9 @@ class Round:
 
     @cached_property
     def controlled(self) -> Round:
-        """The round of the control: another victim from the same setting, and the control images in the private ones' place.
+        """The round of the control: another victim from the same setting, and the control images as private ones.
 
-        The private images are then the control's, which nobody attacks, so the attacker holds the same images.
+        The private images take the place of the control's, which nobody attacks, so the attacker holds the same images.
         """
         other = Round(self.protocol, Controlling(self.block), cache=self.cache)
         other.__dict__.update(private=self.control, control=self.private, data=self.data)
@@ -153,7 +153,7 @@ class Round:
         return self.data.take(self.remaining)
 
     def attacker_generator(self, purpose: str) -> torch.Generator:
-        """A generator for a net of the attacker or for the judge: the block's, or that of its lane's shared attacker."""
+        """A generator for a net of the attacker or for the judge: the block's, or its lane's for a shared attacker."""
         seed = self.protocol.attacker.seed
         return self.block.generator(purpose) if seed is None else generator_of(lane_of(self.block), seed, purpose)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gia.attacks import Card, Reconstruction, train_inverter
+from gia.attacks import Reconstruction, train_inverter
 from gia.data import Images
-from gia.experiment import Fishing, Protocol, Round, controls, exchange, measure, placebo
+from gia.experiment import Exchange, Fishing, Protocol, Round, controls, exchange, measure, placebo
 from gia.experiment.controls import path_works, shares_gradients
 from gia.federated import LocalTraining, Observation, fit
 from gia.federated.server import imprint
@@ -72,6 +72,17 @@ def test_the_control_fails_a_search_that_does_not_find(attacker: dict[str, Any])
     assert not control.passed
     assert control.reason.startswith("failed: data term")
     assert control.values["found"] >= control.values["unsearched"] > control.values["truth"]
+
+
+def test_the_search_is_compared_with_its_own_start_and_with_eight_others() -> None:
+    """An attack that stands still would pass where its start happens to be the best."""
+    round = Round(ALIVE, BLOCK)
+    exchange = Exchange(round.controlled, round.control)
+    unmoved = exchange.attacked(exchange.answers, "control start", {"steps": 0})
+    for number, (answer, own) in enumerate(zip(exchange.answers, unmoved, strict=True)):
+        starts = controls._starts(exchange, answer, number)
+        assert torch.equal(starts[0], own.images)
+        assert len(torch.stack(starts).unique(dim=0)) == 9
 
 
 def test_the_saboteur_passes_at_the_first_level_and_is_void_at_the_second() -> None:
@@ -137,6 +148,14 @@ def test_the_objective_is_asked_to_see_the_image_under_an_ideal_simulation(chang
     assert control.values["truth"] > 1e-4, "the attacker's own term is not zero at the truth"
 
 
+def test_an_ideal_data_term_that_is_not_zero_at_the_truth_is_a_broken_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client and an attack that compute different gradients would be taken for a weak attack."""
+    monkeypatch.setattr(controls, "_ideal", lambda exchange, answer: answer)  # so the defense is not left out
+    control = path_works(ALIVE.with_({"client.defenses": (noisy,)}), BLOCK)
+    assert not control.passed
+    assert control.values["ideal_truth"] < control.values["ideal_noisy_truth"]
+
+
 @pytest.mark.parametrize("kind", ["class", "feature"])
 def test_a_fished_target_is_controlled_alone_in_its_batch(kind: Any) -> None:
     """Images that isolation leaves mixed would void the block, although they are what the row measures."""
@@ -171,17 +190,6 @@ def test_an_attack_without_a_card_is_controlled_by_the_cosine_of_gradients() -> 
 def imprinted(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
     """An imprint block in front of the net."""
     return imprint(model, image_shape=(1, 8, 8), bins=40, generator=generator)
-
-
-def broken(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
-    """The same block with one row less than the attack thinks, so that neighbours are strangers."""
-    sent = imprinted(model, public, generator=generator)
-    with torch.no_grad():
-        for name, value in sent.named_parameters():
-            if value.shape[0] == 40 and value.dim() == 2:
-                value.copy_(torch.rand(value.shape, generator=generator))
-                del name
-    return sent
 
 
 ANALYTIC = PROTOCOL.with_(

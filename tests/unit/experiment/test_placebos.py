@@ -1,4 +1,4 @@
-"""Placebos: what an attacker can return without the gradient, what the gradient adds, and attackers that return them."""
+"""Placebos: what an attacker returns without the gradient, what the gradient adds, and attackers that return them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gia import metrics
-from gia.attacks import train_inverter
+from gia.attacks import NothingFound, train_inverter
 from gia.data import Images
 from gia.experiment import PLACEBOS, Exchange, Fishing, Protocol, Round, measure, placebo
-from gia.experiment.data_terms import NothingFound
 from gia.experiment.placebos import Placebos
 from gia.federated import Observation
 from gia.harness.blocks.block import Block
@@ -119,13 +118,15 @@ def test_a_fished_class_and_an_inverter_s_own_labels_are_known(tmp_path: Path) -
 def test_latent_search_is_compared_with_what_its_decoder_makes_without_a_gradient() -> None:
     """The label, which is given to the decoder, would count as leaked."""
     protocol = LEAVES["GEN-z"].with_({"batch.size": 4})
-    round, exchange = of(protocol)
+    _, exchange = of(protocol)
     (guess, _), labels = exchange.guesses, exchange.answers[0].labels
     assert list(guess.kinds)[3:] == ["sample", "zero latent", "mean of samples"]
     made = exchange.equipment["decoder"]
     with torch.no_grad():
         zero = made(torch.zeros(4, *made.latent_shape), labels)
-        many = made(torch.randn(64, *made.latent_shape, generator=torch.Generator().manual_seed(0)), labels[:1].expand(64))
+        many = made(
+            torch.randn(64, *made.latent_shape, generator=torch.Generator().manual_seed(0)), labels[:1].expand(64)
+        )
     assert torch.allclose(guess.kinds["zero latent"], zero, atol=1e-6)
     assert float(metrics.psnr(guess.kinds["mean of samples"][:1], many.mean(0)[None])) > 25, "another draw's mean"
     assert not torch.allclose(guess.kinds["sample"], zero, atol=1e-2)

@@ -175,9 +175,7 @@ def shifted(model: nn.Module, public: Images, *, generator: torch.Generator) -> 
 
 
 @pytest.mark.parametrize("as_attacked", [False, True])
-def test_a_victim_is_edited_before_its_training_or_after_it(
-    as_attacked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_victim_is_edited_before_its_training_or_after_it(as_attacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that edits a trained net may destroy what it learned, and the net would still be called trained."""
     starts = []
 
