@@ -367,12 +367,13 @@ def test_an_honest_perceptron_that_is_trained_with_weight_decay_passes():
 def test_d_snr_is_noted_and_found_only_by_a_limit_of_one_s_own():
     """79 is what class fishing reaches in SEER's code. If it fails, honest clients with small batches refuse accurate
     models, or who sets a limit is not heard."""
-    sent = changed(victim(), "fc.bias", lambda b: b.copy_(1e3 * (torch.arange(CLASSES) == LABELS[0]) - 1e3))
-    report = validate_model(sent, batch=BATCH)
+    sure = changed(victim(), "fc.bias", lambda b: b[1].fill_(30.0))
+    batch = IMAGES, (torch.arange(len(IMAGES)) > 0).long()  # it is right about all but the first image
+    report = validate_model(sure, batch=batch)
     assert report.values["dsnr"] > 79
     assert "dsnr" not in {finding.check for finding in report.findings}
     assert "(advisory)" in str(report)
-    own = validate_model(sent, batch=BATCH, limits={"dsnr": 79.0})
+    own = validate_model(sure, batch=batch, limits={"dsnr": 79.0})
     assert "dsnr" in {finding.check for finding in own.findings}
     assert "(advisory)" not in str(own)
     assert fit_limits([report])["dsnr"] == math.inf
