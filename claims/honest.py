@@ -343,9 +343,9 @@ def main() -> None:
     path = Path(gia.__file__).parent / "federated" / "limits.toml"
     nets = sorted({net for family in FAMILIES.values() for net, *_ in family.nets})
     lines = [
-        "# Written by `python -m claims.honest`: twice the value that one honest model in 300 exceeds, half as far from",
-        "# 1 for similar_rows; inf for a check that is advisory. False alarms are counted by limits that were fitted",
-        "# without the family of the model (claims/honest.py).",
+        "# Written by `python -m claims.honest`: twice the value that one honest model in 300 exceeds, half as far",
+        "# from 1 for similar_rows; inf for a check that is advisory. False alarms are counted by limits that were",
+        "# fitted without the family of the model (claims/honest.py).",
         "",
         "[limits]",
         *(f"{check} = {float(f'{value:.4g}')}" for check, value in sorted(limits.items())),
