@@ -343,9 +343,9 @@ def main() -> None:
     path = Path(gia.__file__).parent / "federated" / "limits.toml"
     nets = sorted({net for family in FAMILIES.values() for net, *_ in family.nets})
     lines = [
-        "# Written by `python -m claims.honest`: twice the largest value of honest models, half as far from 1 for",
-        "# similar_rows; inf for a check that is advisory. False alarms are counted by limits that were fitted without",
-        "# the family of the model (claims/honest.py).",
+        "# Written by `python -m claims.honest`: twice the value that one honest model in 300 exceeds, half as far",
+        "# from 1 for similar_rows; inf for a check that is advisory. False alarms are counted by limits that were",
+        "# fitted without the family of the model (claims/honest.py).",
         "",
         "[limits]",
         *(f"{check} = {float(f'{value:.4g}')}" for check, value in sorted(limits.items())),
@@ -360,6 +360,7 @@ def main() -> None:
         f"optimizers = {list(OPTIMIZERS)}".replace("'", '"'),
         f"weight_decays = {list(DECAYS)}",
         f"epochs = {{ short = 2, {', '.join(f'{name} = {family.long}' for name, family in FAMILIES.items())} }}",
+        f"first_seed = {FIRST}",
         f"seeds = {{ {', '.join(f'{name} = {family.trials}' for name, family in FAMILIES.items())} }}",
         f"federated_seeds = {FEDERATED}",
         f"batches = {list(BATCHES)}",

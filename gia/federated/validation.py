@@ -26,6 +26,8 @@ __all__ = ["Finding", "LastAccepted", "Limits", "ValidationReport", "default_lim
 Limits = Mapping[str, float] | str | os.PathLike[str]
 #: Rows shorter than this hold no image; the smallest images of this project have 8 x 8 pixels.
 SHORTEST_IMAGE = 64
+#: How many reports set a limit that one of them may exceed; a training sends about three models, so 1 % of trainings.
+_ONE_IN = 300
 #: Random directions in which long rows are compared.
 _DIRECTIONS = 64
 
@@ -149,8 +151,8 @@ def validate_model(
     | dsnr | max_i g_i / (sum of the others + 1e-6), g_i the norm of image i's gradient (Garov et al., ICLR 2024) |
     | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (Garov et al.) |
 
-    A limit is twice the largest value of honest models; for cosines it is half as far from 1 as the largest value.
-    These models are small; `limits.toml` lists their families, optimizers, weight decays and lengths of training. The
+    A limit is twice the value that one honest model in 300 exceeds; for cosines it is half as far from 1. These models
+    are small; `limits.toml` lists their families, optimizers, weight decays and lengths of training. The
     claim `detect.false_alarms` counts alarms on each family by limits that the others set: about one honest training in
     a hundred is flagged. Two public networks that set no limit pass, cifar10-cnn and efficientnet-lite0. ImageNet's
     AlexNet and VGG-16, which have no normalization and biases above 30, would not pass: for such models pass limits
@@ -271,8 +273,8 @@ class LastAccepted:
 def fit_limits(reports: Iterable[ValidationReport]) -> dict[str, float]:
     """Limits from reports on honest models; `limits.toml` was made in this way.
 
-    A limit is twice the largest value; for cosines it is half as far from 1 as the largest value. Advisory checks get
-    infinity.
+    A limit is twice the value that one report in 300 exceeds, or the largest of fewer; for cosines it is half as far
+    from 1. Otherwise a single training that collapsed would set it. Advisory checks get infinity.
 
     Args:
         reports: of models that you trust, at all stages of their training, on batches of the sizes that clients have.
@@ -285,10 +287,11 @@ def fit_limits(reports: Iterable[ValidationReport]) -> dict[str, float]:
     >>> fit_limits([ValidationReport((), values={"drift": 0.25}), ValidationReport((), values={"drift": 0.5})])
     {'drift': 1.0}
     """
-    largest: dict[str, float] = {}
+    measured: dict[str, list[float]] = {}
     for report in reports:
         for check, value in report.values.items():
-            largest[check] = max(value, largest.get(check, 0.0))
+            measured.setdefault(check, []).append(value)
+    largest = {check: sorted(values, reverse=True)[len(values) // _ONE_IN] for check, values in measured.items()}
     limits = {check: 1 - (1 - value) / 2 if check == "similar_rows" else 2 * value for check, value in largest.items()}
     return limits | dict.fromkeys(ADVISORY & set(limits), math.inf)
 

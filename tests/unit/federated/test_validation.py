@@ -272,7 +272,7 @@ def test_fished_models_are_found_without_their_names():
 
     for sent in (fish_class(victim(), target=LABELS[0]), fish_feature(victim(), decoy=1, cutoff=3.0)):
         for model in (sent, renamed(sent)):
-            assert {"zeroed_rows", "outlier_biases"} <= found(model)
+            assert "zeroed_rows" in found(model)
 
 
 def test_static_checks_of_a_resnet18_cost_less_than_the_gradient_of_one_image():
@@ -312,7 +312,7 @@ def test_d_snr_costs_a_training_step_and_a_half(benchmark, name):
 
 
 def test_the_stored_limits_are_those_of_the_declared_trials():
-    """A refit of a few trials stays inside them. If it fails, limits are older than the checks or the families."""
+    """Few of the values of a few trials are above half of them. If it fails, limits are older than the checks."""
     fitted = [trial for trial in trials() if trial.fitted]
     provenance = tomllib.loads((Path(gia.__file__).parent / "federated" / "limits.toml").read_text())["provenance"]
     assert provenance["trials"] == len(fitted)
@@ -353,11 +353,11 @@ def test_an_alarm_of_a_check_without_a_limit_counts():
 def test_an_honest_perceptron_that_is_trained_with_weight_decay_passes():
     """SGD with momentum and a decay of 1e-2, all faces learned: its largest row is 8.4 times the median one, and a
     limit of 5.6 from models without decay refused it. If it fails, clients refuse an ordinary training."""
-    faces = load("faces", image_size=16)
-    faces = faces.take(torch.randperm(400, generator=seeded())[:96])
-    model = build("mlp", num_classes=40, image_size=16, channels=1, width=128, generator=seeded()).eval()
+    faces, g = load("faces", image_size=16), seeded()
+    faces = faces.take(torch.randperm(400, generator=g)[:96])
+    model = build("mlp", num_classes=40, image_size=16, channels=1, width=128, generator=g).eval()
     rule = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-2}
-    trained = fit(model, faces, epochs=60, batch_size=24, held_out=faces, generator=seeded(), **rule)
+    trained = fit(model, faces, epochs=60, batch_size=24, held_out=faces, generator=g, **rule)
     assert trained.accuracy > 0.95
     report = validate_model(trained.model, batch=(faces.images[:8], faces.labels[:8]))
     assert report.values["zeroed_rows"] > 5.6
@@ -367,15 +367,24 @@ def test_an_honest_perceptron_that_is_trained_with_weight_decay_passes():
 def test_d_snr_is_noted_and_found_only_by_a_limit_of_one_s_own():
     """79 is what class fishing reaches in SEER's code. If it fails, honest clients with small batches refuse accurate
     models, or who sets a limit is not heard."""
-    sent = changed(victim(), "fc.bias", lambda b: b.copy_(1e3 * (torch.arange(CLASSES) == LABELS[0]) - 1e3))
-    report = validate_model(sent, batch=BATCH)
+    sure = changed(victim(), "fc.bias", lambda b: b[1].fill_(30.0))
+    batch = IMAGES, (torch.arange(len(IMAGES)) > 0).long()  # it is right about all but the first image
+    report = validate_model(sure, batch=batch)
     assert report.values["dsnr"] > 79
     assert "dsnr" not in {finding.check for finding in report.findings}
     assert "(advisory)" in str(report)
-    own = validate_model(sent, batch=BATCH, limits={"dsnr": 79.0})
+    own = validate_model(sure, batch=batch, limits={"dsnr": 79.0})
     assert "dsnr" in {finding.check for finding in own.findings}
     assert "(advisory)" not in str(own)
     assert fit_limits([report])["dsnr"] == math.inf
+
+
+def test_one_model_in_three_hundred_may_exceed_what_a_limit_is_made_of():
+    """Values 1 to 299, then 1 to 300. If it fails, a single training that collapsed makes every check blind."""
+    made = [ValidationReport((), values={"drift": float(value)}) for value in range(1, 301)]
+    assert fit_limits(made[:-1]) == {"drift": 2 * 299}
+    assert fit_limits(made) == {"drift": 2 * 299}
+    assert fit_limits([*made, *made]) == {"drift": 2 * 299}
 
 
 def test_a_client_s_own_limits_replace_ours_check_by_check(tmp_path):
