@@ -36,7 +36,7 @@ RESIDUAL = narrowed(
     changes={
         "victim.name": "resnet10",
         "victim.fish": Fishing(targets=1),
-        "batch.image_size": 16,
+        "batch.image_size": 8,
         "vary": {"victim.width": (8, 12, 16)},
     },
 )

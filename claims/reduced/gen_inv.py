@@ -53,7 +53,7 @@ FEDERATED = narrowed(
 )
 
 CELLS = {
-    "batch_size": Cell(protocol=GEN_INV, levels=(1, 2, 4, 8)),
+    "batch_size": Cell(protocol=GEN_INV, levels=(1, 2, 4)),
     "resolution": Cell(protocol=SIZED, levels=(8, 16, 32)),
     # How many of the four images of a batch share a label; 1 is the paper's "0 equal".
     "same_labels": Cell(protocol=EQUAL, levels=(1, 2, 3, 4)),

@@ -48,7 +48,7 @@ ORIGINAL = narrowed(GEN_W, changes={"scoring.metrics": ("psnr", "psnr_other", "s
 
 CELLS = {
     "batch_size": Cell(protocol=GEN_W.with_({"batch.images": 4}), levels=(1, 2, 4)),
-    "resolution": Cell(protocol=SIZED, levels=(16, 32, 64)),
+    "resolution": Cell(protocol=SIZED, levels=(8, 16, 32)),
     # How many images of a batch share a label.
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),
     "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained")),

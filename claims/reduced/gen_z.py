@@ -37,7 +37,7 @@ FEDERATED = narrowed(
 )
 
 CELLS = {
-    "batch_size": Cell(protocol=GEN_Z, levels=(1, 2, 4, 8)),
+    "batch_size": Cell(protocol=GEN_Z, levels=(1, 2, 4)),
     "resolution": Cell(protocol=SIZED, levels=(8, 16, 24)),
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),
     "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained")),

@@ -30,7 +30,7 @@ RESIDUAL = narrowed(
     "victim.name",
     changes={
         "victim.name": "resnet10",
-        "batch.image_size": 16,
+        "batch.image_size": 8,
         "batch.images": 2,
         "vary": {"victim.width": (8, 12, 16)},
     },
@@ -75,8 +75,8 @@ SIMILARITY = narrowed(
 _DEPTHS = ("resnet10", "resnet18", "resnet34")
 
 CELLS = {
-    "batch_size": Cell(protocol=OP.with_({"batch.images": 8}), levels=(1, 2, 4, 8)),
-    "resolution": Cell(protocol=SIZED, levels=(16, 32, 64)),
+    "batch_size": Cell(protocol=OP, levels=(1, 2, 4)),
+    "resolution": Cell(protocol=SIZED, levels=(8, 16, 32)),
     # How many of the four images of a batch share a label; 1 is the paper's "0 equal".
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),
     "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained", "half-trained")),
@@ -104,18 +104,18 @@ ROWS = {
             "FedSGD of 1": {"client.local": None, "batch.size": 1},
         },
     ),
-    # From one image of 32 pixels, either the batch or height and width are doubled.
+    # From one image of 16 pixels, either the batch or height and width are doubled.
     "op.resolution_over_batch": Row(
         protocol=SIZED,
         levels={
-            "two of 32": {"batch.image_size": 32, "batch.size": 2},
-            64: {"batch.image_size": 64},
+            "two of 16": {"batch.image_size": 16, "batch.size": 2},
             32: {"batch.image_size": 32},
+            16: {"batch.image_size": 16},
         },
     ),
     "thm1.empirical": Row(
         protocol=SIZED,
-        levels={pixels: {"batch.image_size": pixels} for pixels in (16, 32, 64)},
+        levels={pixels: {"batch.image_size": pixels} for pixels in (8, 16, 32)},
     ),
     "prop1.table2": Row(
         protocol=SIMILARITY,

@@ -25,7 +25,7 @@ NETWORKS = ("convnet", "mlp", "resnet8")
 #: All sets of real images that install from PyPI.
 DATA = ("cifar10-samples", "cifar100-samples", "imagenet-samples", "photos", "faces", "digits")
 
-#: Of these, the sets whose pictures have 64 pixels and more: only they have a higher resolution to lose.
+#: Of these, the sets whose pictures have more than 32 pixels: only they have a higher resolution to lose.
 DETAILED = ("imagenet-samples", "photos", "faces")
 
 #: The sets in which a label occurs more than twice.
@@ -43,13 +43,13 @@ CONVERGED = 0.01
 OP = Protocol(
     victim=Victim(name="convnet"),
     batch=Batch(data="cifar10-samples", image_size=32, images=4),
-    attacker=Attacker(attack="inverting_gradients", settings={"steps": 360, "converged": CONVERGED}),
+    attacker=Attacker(attack="inverting_gradients", settings={"steps": 200, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": DATA,
-        "batch.image_size": (16, 24, 32),
+        "batch.image_size": (8, 16),
         "victim.name": NETWORKS,
-        "victim.width": (16, 24, 32, 48),
+        "victim.width": (16, 24, 32),
         "victim.activation": ACTIVATIONS,
         "victim.init": ("torch", "kaiming", "dlg"),
         "victim.dtype": ("float32", "float64"),
@@ -62,7 +62,7 @@ OP = Protocol(
 #: Adam: with the evaluations that two cores can afford, CMA-ES fails its own control (docs/pilots.md).
 GEN_Z = Protocol(
     victim=Victim(name="convnet"),
-    batch=Batch(data="digits", image_size=8, images=16),
+    batch=Batch(data="digits", image_size=8, images=8),
     attacker=Attacker(
         attack="ggl",
         settings={"optimizer": "adam", "steps": 160, "lr": 0.1, "converged": CONVERGED},
@@ -74,7 +74,7 @@ GEN_Z = Protocol(
         "batch.data": ("digits", "faces"),
         "batch.image_size": (8, 16),
         "victim.name": NETWORKS,
-        "victim.width": (12, 16, 24, 32),
+        "victim.width": (12, 16, 24),
         "victim.activation": ACTIVATIONS,
         "victim.init": ("torch", "kaiming", "dlg"),
         "client.training": (False, True),
@@ -143,13 +143,13 @@ ANA_PARAM = Protocol(
     victim=Victim(name="convnet", fish=Fishing(targets=2)),
     batch=Batch(data="faces", image_size=16, images=4, size=4, pattern="distinct"),
     client=Client(reveal=()),
-    attacker=Attacker(attack="fishing", settings={"steps": 360, "converged": CONVERGED}),
+    attacker=Attacker(attack="fishing", settings={"steps": 200, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": ("faces", "digits", "cifar100-samples"),
-        "batch.image_size": (8, 16, 24),
+        "batch.image_size": (8, 16),
         "victim.name": NETWORKS,
-        "victim.width": (24, 32, 48),
+        "victim.width": (16, 24, 32),
         "victim.activation": ACTIVATIONS,
         "victim.init": ("torch", "kaiming", "dlg"),
         "victim.dtype": ("float32", "float64"),
