@@ -147,7 +147,7 @@ class _Names:
             that who takes one name depends on its module alone; elsewhere a package's imports count as a whole.
         lazy: the same of imports that only a type checker sees. A package that loads its names at their first use
             (PEP 562) lists them in this way; they count for whoever takes them.
-        files: other files of its folder that it names, such as a table.
+        files: the TOML files of its folder that it names. Others are left out, since code may write them.
     """
 
     imported: tuple[_Import, ...] = ()
@@ -183,12 +183,12 @@ def _names_of(module: str) -> _Names:
             if not checked_only:
                 imported.append(origin)
     imported += _attributes(tree, whole)
-    strings = {match.decode() for match in _FILE.findall(source)}
-    files = tuple(sorted(file for file in strings if not file.endswith(".py") and (path.parent / file).is_file()))
+    strings = {match.decode() for match in _TABLE.findall(source)}
+    files = tuple(sorted(file for file in strings if (path.parent / file).is_file()))
     return _Names(tuple(dict.fromkeys(imported)), bound, lazy, files)
 
 
-_FILE = re.compile(rb"""["']([\w-][\w./-]*\.\w+)["']""")
+_TABLE = re.compile(rb"""["']([\w-][\w./-]*\.toml)["']""")
 
 
 def _origin(node: ast.ImportFrom, name: str, package: str) -> _Import:
