@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,7 +168,7 @@ def _transformer(trial: Trial, data: Images, width: int) -> nn.Module:
 
     size = data.images.shape[-1]
     with _seeded(trial):
-        return VisionTransformer(
+        net: nn.Module = VisionTransformer(
             image_size=size,
             patch_size=size // 4,
             num_layers=2,
@@ -175,7 +176,8 @@ def _transformer(trial: Trial, data: Images, width: int) -> nn.Module:
             hidden_dim=width,
             mlp_dim=2 * width,
             num_classes=data.num_classes,
-        ).eval()
+        )
+    return net.eval()
 
 
 def _normalize(net: nn.Module, norm: str, plain: bool, last: nn.Module) -> None:
@@ -318,8 +320,7 @@ def never_fitted() -> dict[str, Callable[[], nn.Module]]:
         "swin": partial(models.SwinTransformer, patch_size=[2, 2], **swin, **ten),
     }
     if find_spec("timm"):
-        import timm
-
+        timm = import_module("timm")
         made |= {f"timm {name}": partial(timm.create_model, name, **ten) for name in TIMM}
     return made
 
