@@ -26,6 +26,7 @@ EQUAL = narrowed(
 TRAINED = narrowed(
     GEN_INV,
     changes={"fit": Fitting(epochs=6, half=2, lr=3e-3, accuracy=0.5), "vary": {"fit.batch_size": (32, 64)}},
+    data=("digits",),
 )
 
 #: The statement's two networks.

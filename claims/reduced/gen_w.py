@@ -18,7 +18,7 @@ FOURS = narrowed(GEN_W, changes={"batch.images": 4, "batch.size": 4}, data=REPEA
 
 TRAINED = narrowed(
     GEN_W,
-    changes={"fit": Fitting(epochs=16, half=5, accuracy=0.5), "vary": {"fit.batch_size": (16, 32)}},
+    changes={"fit": Fitting(epochs=20, half=5, lr=3e-3, accuracy=0.4), "vary": {"fit.batch_size": (16, 32)}},
     data=LEARNED,
 )
 
@@ -79,7 +79,13 @@ ROWS = {
             GEN_W,
             "victim.activation",
             "victim.name",
-            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1, "scoring.control_images": 1, "client.training": True},
+            changes={
+                "victim.name": "resnet8",
+                "batch.image_size": 16,
+                "batch.images": 1,
+                "scoring.control_images": 1,
+                "client.training": True,
+            },
         ),
         levels={
             **{name: {"victim.activation": name} for name in ("sigmoid(4x)", "sigmoid(2x)", "sigmoid", "sigmoid(x/2)")},

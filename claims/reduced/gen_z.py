@@ -18,6 +18,7 @@ FOURS = narrowed(GEN_Z, changes={"batch.size": 4}, data=("digits",))
 TRAINED = narrowed(
     GEN_Z,
     changes={"fit": Fitting(epochs=6, half=2, lr=3e-3, accuracy=0.5), "vary": {"fit.batch_size": (16, 32)}},
+    data=("digits",),
 )
 
 #: An attacker that knows the local training and simulates it.

@@ -20,7 +20,7 @@ FOURS = narrowed(OP, changes={"batch.size": 4}, data=REPEATED)
 #: The victim, before and after it has learned these images' labels.
 TRAINED = narrowed(
     OP,
-    changes={"fit": Fitting(epochs=16, half=5, accuracy=0.5), "vary": {"fit.batch_size": (16, 32)}},
+    changes={"fit": Fitting(epochs=20, half=5, lr=3e-3, accuracy=0.4), "vary": {"fit.batch_size": (16, 32)}},
     data=LEARNED,
 )
 
