@@ -58,8 +58,8 @@ OP = Protocol(
     },
 )
 
-#: Four attackers for each set and size, each with its own decoder and judge, serve all blocks and levels. They search by
-#: Adam: with the evaluations that two cores can afford, CMA-ES fails its own control (docs/pilots.md).
+#: Four attackers for each set and size, each with its own decoder and judge, serve all blocks and levels. They search
+#: by Adam: with the evaluations that two cores can afford, CMA-ES fails its own control (docs/pilots.md).
 GEN_Z = Protocol(
     victim=Victim(name="convnet"),
     batch=Batch(data="digits", image_size=8, images=8),

@@ -93,7 +93,7 @@ class Round:
 
     @cached_property
     def control(self) -> Tensor:
-        """Indices of the control's images, with the private ones' label pattern. None is private or a shared attacker's.
+        """Indices of the control's images, in the private ones' label pattern; none is private or a shared attacker's.
 
         Without `control_images` they are one batch, or as many batches as make two images.
         """
