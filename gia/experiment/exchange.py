@@ -136,6 +136,7 @@ class Exchange:
             details={
                 "placebo": {name: _mean(each) for name, each in guessed.items() if each is not None},
                 "per_image": {name: each for name, each in per_image.items() if each is not None},
+                "attacked": {"data": self.round.data.source, "images": self.round.private.tolist()},
                 "seconds": seconds,
                 **{name: value for name, value in finite.items() if math.isfinite(value)},
             },
