@@ -30,7 +30,7 @@ RESIDUAL = narrowed(
     "victim.name",
     changes={
         "victim.name": "resnet10",
-        "batch.image_size": 8,
+        "batch.image_size": 16,
         "batch.images": 2,
         "vary": {"victim.width": (8, 12, 16)},
     },
@@ -69,7 +69,6 @@ SIMILARITY = narrowed(
         "vary": {"batch.image_size": (8, 16), "victim.width": (8, 12, 16), "victim.activation": ACTIVATIONS},
     },
     data=("faces", "digits"),
-    networks=("convnet", "mlp", "resnet8", "resnet10"),
 )
 
 _DEPTHS = ("resnet10", "resnet18", "resnet34")
