@@ -34,7 +34,7 @@ PACKAGE = {
     "schedule.py": "import outsider.late\n\ndef schedule(step, steps):\n    return outsider.late.same(1.0)\n",
     "measure.py": "def measure(protocol, block, *, cache):\n    return None\n",
     "lazy.py": SAME,
-    "helper.py": "from .deeper import same\n",
+    "helper.py": "from gia.planted import defined\n\nfrom .deeper import same\n",
     "deeper.py": SAME,
     "relative.py": SAME,
     "folder/tool.py": SAME,  # a folder without __init__.py
@@ -55,7 +55,7 @@ INSIDE = {
     "attacks/objectives.py": "what attacks import",
     "experiment/exchange.py": "what the measure imports",
     "experiment/__init__.py": "the package that names the measure",
-    "data/bundled.py": "what a function imports that stands in the file of a package",
+    "data/bundled.py": "what reads the images",
     "models/large.py": "what is imported inside a function",
     "federated/limits.toml": "a table that a module reads",
     "harness/blocks/executor.py": "what runs a block",
@@ -121,14 +121,15 @@ Ask = Callable[[Path | str], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def copy_of_gia(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's folder, a copy that a test may edit."""
-    return Path(
-        shutil.copytree(
-            Path(gia.__file__).parent,
-            tmp_path_factory.mktemp("copy") / "gia",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+    """A copy of gia's folder that a test may edit, with a package `planted` whose own file holds a function."""
+    folder = tmp_path_factory.mktemp("copy") / "gia"
+    shutil.copytree(Path(gia.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "planted").mkdir()
+    (folder / "planted" / "__init__.py").write_text(
+        "from gia.planted.inner import same\n\ndef defined():\n    return same\n"
     )
+    (folder / "planted" / "inner.py").write_text(SAME)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,16 @@ def test_an_edit_of_gia_s_own_code_that_takes_part_is_another_key(
     (changed,) = (name for name, digest in key["sources"].items() if digest != key_of_gia["sources"].get(name))
     path = f"{changed.partition(':')[0].removeprefix('gia.').replace('.', '/')}"
     assert edited in (f"{path}.py", f"{path}/__init__.py", f"{path.rpartition('/')[0]}/{changed.rpartition(':')[2]}")
+
+
+def test_what_a_package_of_gia_defines_in_its_own_file_brings_the_imports_of_that_file(
+    key_before: Mapping[str, Any], key_in_a_fresh_process: Ask, copy_of_gia: Path, tmp_path: Path
+) -> None:
+    """A function such as `gia.data.load` would take part without what it calls."""
+    with edited_in(copy_of_gia, ["planted/inner.py"]):
+        key = key_in_a_fresh_process(write_package(tmp_path))
+    assert {name for name in key if key[name] != key_before[name]} == {"sources"}
+    assert key["sources"]["gia.planted.inner"] != key_before["sources"]["gia.planted.inner"]
 
 
 def test_an_edit_of_a_report_a_verdict_or_a_picture_leaves_the_key(
