@@ -39,7 +39,7 @@ def entry(protocol: Protocol, seen: Measurement) -> dict[str, Any]:
     details = seen.details
     return {
         "values": dict(seen.values),
-        "blind": details["blind"],
+        "placebo": details["placebo"],
         "per_image": details["per_image"],
         "objective": details.get("objective"),
         "gradient_evaluations": seen.counts["gradient_evaluations"],

@@ -58,8 +58,8 @@ def budget() -> None:
             seen = [measure(protocol, block) for block in BLOCKS]
             label = f"{guide}, {spent}"
             results[label] = {metric: [each.values[metric] for each in seen] for metric in seen[0].values}
-            blind = [each.details["blind"]["psnr"] for each in seen]
-            results[label] |= {"blind_psnr": blind, "protocol": protocol.described()}
+            placebo = [each.details["placebo"]["psnr"] for each in seen]
+            results[label] |= {"placebo_psnr": placebo, "protocol": protocol.described()}
             rows = rows or {"private": seen[0].arrays["originals"]}
             rows[label] = seen[0].arrays["reconstructions"]
     _store("latent_budget", results, rows)
@@ -93,7 +93,7 @@ def weights() -> None:
 
 def _per_image(protocol: Protocol, seen: Measurement) -> dict[str, Any]:
     details = seen.details
-    return {**details["per_image"], "blind_psnr": details["blind"]["psnr"], "protocol": protocol.described()}
+    return {**details["per_image"], "placebo_psnr": details["placebo"]["psnr"], "protocol": protocol.described()}
 
 
 def _own_samples() -> tuple[Tensor, Tensor, list[float]]:
