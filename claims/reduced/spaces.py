@@ -85,7 +85,7 @@ GEN_Z = Protocol(
 GEN_W = Protocol(
     victim=Victim(name="convnet"),
     batch=Batch(data="cifar10-samples", image_size=16, images=2),
-    attacker=Attacker(attack="ci_net", settings={"steps": 120, "converged": CONVERGED}),
+    attacker=Attacker(attack="ci_net", settings={"steps": 80, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": DATA,

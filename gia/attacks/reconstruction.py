@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class NothingFound(ValueError):
-    """An analytic attack found no image: the gradient has none in the place where the attack reads it.
+    """An attack found no image: the gradient is zero, or has no image in the place where the attack reads it.
 
     It is the attack's own failure, unlike a setting out of range or an observation of another form.
 

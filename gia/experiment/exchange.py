@@ -23,6 +23,9 @@ from gia.experiment.round import Round
 from gia.federated import Observation, share_gradient
 from gia.federated.server import classifier, fish_class
 
+#: How an attack fails on its own account: it scores as if it had returned nothing, which is a finding.
+_FAILED = (attacks.NothingFound, FloatingPointError)
+
 #: Images per level that are stored for pictures.
 SHOWN = 8
 
@@ -162,7 +165,9 @@ class Exchange:
     def attacked(
         self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any] | None = None
     ) -> list[attacks.Reconstruction]:
-        """What the protocol's attack itself returns for each answer; no image where it raises `NothingFound`.
+        """What the protocol's attack itself returns for each answer; no image where it fails on its own account.
+
+        It fails where it raises `NothingFound`, and where its objective is not finite.
 
         Args:
             answers: to the same model, unless it was fished.
@@ -175,7 +180,7 @@ class Exchange:
             try:
                 try:
                     return self._run(answers, start, given, range(len(answers)))
-                except attacks.NothingFound:  # which answer is not said, so each is attacked alone
+                except _FAILED:  # which answer is not said, so each is attacked alone
                     return [self._found(answers, start, given, number) for number in range(len(answers))]
             except Interrupted as stopped:  # half an attack must not be scored, let alone stored
                 raise KeyboardInterrupt from stopped
@@ -317,7 +322,7 @@ class Exchange:
         """What the attack returns for one answer: no image where it finds nothing."""
         try:
             return self._run(answers, start, settings, [number])[0]
-        except attacks.NothingFound:
+        except _FAILED:
             return attacks.Reconstruction(images=answers[number].reference[:0])
 
     def _score(self, name: str, result: Tensor, reference: Tensor) -> list[float] | None:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from gia.attacks.generation.inverter import Inverter
 from gia.attacks.generation.pairs import Pairs, gradients_of_batches, gradients_of_images
 from gia.attacks.logits import logits_of
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
 from gia.federated.client import Loss, check_batch, check_labels
@@ -48,7 +48,7 @@ def _many(
         for number, observation in enumerate(observations):
             inverter.check(observation)
             if not any(bool(gradient.any()) for gradient in observation.gradients.values()):
-                raise ValueError(f"gradients: expected an entry other than 0, got zeros in trial {number}")
+                raise NothingFound(f"gradients: expected an entry other than 0, got zeros in trial {number}")
             images = inverter(inverter.buckets([observation.gradients[name][None] for name in inverter.shapes]))
             results.append(Reconstruction(images=images[0].clamp(0, 1)))
     return results

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gia.attacks.logits import logits_of
 from gia.attacks.matching.engines import Engine
 from gia.attacks.objectives import Objective
+from gia.attacks.reconstruction import NothingFound
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 
@@ -46,8 +47,8 @@ class Matching:
         reference: a parameter, for dtype and device.
         evaluations: gradients of the victim's loss computed so far, per trial; a simulated local step counts as one.
 
-    Raises ValueError for labels without a logit, images that the model does not take, and an observed gradient that is
-    zero in every entry, to which nothing can be matched.
+    Raises ValueError for labels without a logit and images that the model does not take, and `NothingFound` for an
+    observed gradient that is zero in every entry, to which nothing can be matched.
 
     >>> import torch, gia
     >>> from gia.attacks.objectives import Cosine
@@ -74,7 +75,7 @@ class Matching:
         first = observations[0]
         targets = [observation.gradients for observation in observations]
         if empty := [i for i, target in enumerate(targets) if not any(bool(g.any()) for g in target.values())]:
-            raise ValueError(f"gradients: expected an entry other than 0, got zeros in trial {empty[0]}")
+            raise NothingFound(f"gradients: expected an entry other than 0, got zeros in trial {empty[0]}")
         victim = set_mode(copy.deepcopy(model), first.training)
         for name, parameter in victim.named_parameters():
             parameter.requires_grad_(name in first.gradients)
