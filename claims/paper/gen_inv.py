@@ -68,7 +68,7 @@ ROWS = {
         protocol=FACES,
         levels={
             "other people's faces": {},
-            "digits": {"attacker.public": "digits", "attacker.equip.most": 300, "scoring.control": None},
+            "digits": {"attacker.public": "digits", "attacker.equip.most": 300},
             "noise": {"attacker.equip.noise": True, "scoring.control": None},
         },
     ),

@@ -65,8 +65,7 @@ CELLS = {
 }
 
 #: Auxiliary images of other kinds than the attacked ones: forty people's faces, of whom the attacker has those who are
-#: not attacked. Far images too get labels of the victim's. The far levels have no control: that they teach nothing is
-#: what the row asks.
+#: not attacked. Far images too get labels of the victim's. Noise is shown and not judged, so it has no control.
 ROWS = {
     "gen_inv.auxiliary/2": Row(
         protocol=narrowed(
@@ -82,7 +81,7 @@ ROWS = {
         ),
         levels={
             "other people's faces": {},
-            "digits": {"attacker.public": "digits", "attacker.equip.most": 300, "scoring.control": None},
+            "digits": {"attacker.public": "digits", "attacker.equip.most": 300},
             "noise": {"attacker.equip.noise": True, "scoring.control": None},
         },
     ),

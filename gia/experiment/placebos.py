@@ -23,12 +23,17 @@ PLACEBOS = ("blind", "labels", "nearest", "noise", "unmoved", "saboteur")
 SAMPLES = 64
 
 
-def placebo(name: str) -> Callable[[Protocol, int], Protocol]:
+#: Scores that decide nothing and cost most; a placebo run leaves them out.
+_SHOWN = frozenset({"ssim", "cw_ssim", "lpips", "lpips_vgg"})
+
+
+def placebo(name: str, *, controlled: bool = True) -> Callable[[Protocol, int], Protocol]:
     """A function that puts a placebo in the place of a level's attack.
 
     Args:
         name: one of `PLACEBOS`. "saboteur" returns the private images at the first level and noise at all others; the
             other names are those of `Attacker.placebo`.
+        controlled: whether the level keeps its control. Without it a run is cheap, and asks more of the other rules.
 
     Returns (level, position among the levels) -> level. Raises ValueError for an unknown name.
 
@@ -43,7 +48,9 @@ def placebo(name: str) -> Callable[[Protocol, int], Protocol]:
 
     def put(level: Protocol, position: int) -> Protocol:
         sabotage = "noise" if position else "truth"
-        return level.with_({"attacker.placebo": sabotage if name == "saboteur" else name})
+        metrics = tuple(metric for metric in level.scoring.metrics if metric not in _SHOWN)
+        changes = {"attacker.placebo": sabotage if name == "saboteur" else name, "scoring.metrics": metrics}
+        return level.with_(changes if controlled else {**changes, "scoring.control": None})
 
     return put
 

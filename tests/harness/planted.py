@@ -171,10 +171,15 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Level], 
 PLACEBOS = ("blind", "noise", "saboteur")
 
 
-def placebo(name: str) -> Callable[[Level, int], Level]:
+def placebo(name: str, *, controlled: bool = True) -> Callable[[Level, int], Level]:
     """The level's attack becomes the placebo; the saboteur's is the truth at the first level."""
     sabotage = ("truth", "noise")
-    return lambda level, position: replace(level, attack=sabotage[min(position, 1)] if name == "saboteur" else name)
+
+    def put(level: Level, position: int) -> Level:
+        attack = sabotage[min(position, 1)] if name == "saboteur" else name
+        return replace(level, attack=attack) if controlled else replace(level, attack=attack, control=None)
+
+    return put
 
 
 def draw_reach(folder: Path, id: str, draws: Sequence[Mapping[str, Any]], **options: Any) -> list[Path]:

@@ -111,6 +111,7 @@ class Claims:
         self._asked: dict[tuple[str, ...], set[str]] = {}  # ids of a test -> digests of its experiments
         self._budget = 1  # a factor of every attack's budget
         self._has_budget = False
+        self._controlled = True  # whether a placebo run asks the controls
         self._again = False  # whether the settings of reach are drawn again
         self._repeated: tuple[Verdict, list[Table]] | None = None
 
@@ -168,7 +169,9 @@ class Claims:
         if context.substitute is not None:
             by_label = self._substituted(by_label, measure)
         if lane.placebo is not None:
-            put = context.laboratory.placebo(lane.placebo)
+            put = context.laboratory.placebo(lane.placebo, controlled=self._controlled)
+            if lane.placebo == "saboteur" and len(by_label) == 1:
+                pytest.skip("not applicable: the saboteur needs a second level to spoil")
             by_label = {label: put(level, position) for position, (label, level) in enumerate(by_label.items())}
         experiment = Experiment(id, by_label)
         if lane.opening:
@@ -213,8 +216,7 @@ class Claims:
             measured(LOOKS[1])
             self._announce()
         if lane.placebo is not None:
-            seen = measured(LOOKS[1])
-            return decide(seen, 1), seen
+            return self._look_at_a_placebo(measured, decide)
         if lane.name == "reach":
             seen = measured(lane.draws)
             self._again = True
@@ -231,6 +233,19 @@ class Claims:
         if verdict.detail.get("tries", 1) != self.tries(verdict.id):
             raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
         return self._checked_budget(verdict, measured, decide), seen
+
+    def _look_at_a_placebo(
+        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+    ) -> tuple[Verdict, Measured]:
+        """Controls are run only where the other rules would let the placebo support the row: they cost most."""
+        self._controlled = False
+        seen = measured(LOOKS[1])
+        verdict = decide(seen, 1)
+        if verdict.outcome != "supported":
+            return verdict, seen
+        self._controlled = True
+        controlled = measured(LOOKS[1])
+        return decide(controlled, 1), controlled
 
     def tries(self, id: str) -> int:
         """Which confirm run of a row this is, which widens its intervals; 1 in other lanes."""

@@ -34,8 +34,11 @@ class Laboratory(Protocol):
     def PLACEBOS(self) -> Sequence[str]:
         """Names that `placebo` takes."""
 
-    def placebo(self, name: str, /) -> Callable[[Any, int], Any]:
-        """What puts a placebo in the place of a level's attack: (level, position among the levels) -> level."""
+    def placebo(self, name: str, /, *, controlled: bool) -> Callable[[Any, int], Any]:
+        """What puts a placebo in the place of a level's attack: (level, position among the levels) -> level.
+
+        Without `controlled` the level has no control.
+        """
 
     def draw_reach(
         self, folder: Path, id: str, draws: Sequence[Mapping[str, Any]], /, *, margin: float | None, unit: str
