@@ -109,8 +109,9 @@ class Table:
 
         `void` is block index -> the reason of the first control that failed. `void_shares` is factor -> value -> [void,
         drawn]. `controls` counts, over the valid blocks' levels, how the control's search ended: "ambiguous" where it
-        found a data term as low as the truth's, "not found" where it ended above it. `seconds_per_look` adds up to
-        `seconds`.
+        found a data term as low as the truth's, "not found" where it ended above it. `behind` counts the distinct
+        images and shared attackers of the valid blocks, where these are named (`details["attacked"]`, and the drawn
+        factor "attacker.seed"). `seconds_per_look` adds up to `seconds`.
         """
         return {
             "experiment": self.experiment.id,
@@ -119,6 +120,7 @@ class Table:
             "void": {str(result.block.index): _failure(result) for result in self.results if not result.valid},
             "void_shares": self._void_shares(),
             "controls": self._searches(),
+            "behind": self._behind(),
             "seconds": sum(result.seconds for result in self.results),
             "seconds_per_look": self._seconds_per_look(),
         }
@@ -140,6 +142,16 @@ class Table:
                     found, truth = control.values["found"], control.values["truth"]
                     ends["ambiguous" if found <= truth else "not found"] += 1
         return ends
+
+    def _behind(self) -> dict[str, int]:
+        images, attackers = set(), set()
+        for result in self.valid:
+            for details in result.details.values():
+                attacked = details.get("attacked", {"data": "", "images": []})
+                images |= {(attacked["data"], image) for image in attacked["images"]}
+            if (seed := result.block.setting.get("attacker.seed")) is not None:
+                attackers.add(seed)
+        return {"images": len(images), "shared attackers": len(attackers)}
 
     def _seconds_per_look(self) -> list[float]:
         """A void block belongs to the look that drew it: the one that still lacked valid blocks."""

@@ -269,6 +269,8 @@ def other_metrics(row: Row) -> list[str]:
         if table["void"]:
             lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
             lines.append(f'conditional on "the path works"; void of drawn: {_void_shares(table["void_shares"])}')
+        if behind := ", ".join(f"{count} {what}" for what, count in table["behind"].items() if count):
+            lines.append(f"behind it: {row['blocks']} blocks, each with its own victim; {behind}")
         if any(ends := table["controls"].values()):
             named = ", ".join(f"{count} {name}" for name, count in table["controls"].items())
             lines.append(f"searches of the controls, {sum(ends)} in all: {named}")

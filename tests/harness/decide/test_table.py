@@ -109,6 +109,22 @@ def test_searches_are_counted_by_the_data_term_at_which_they_ended() -> None:
     assert seen.described()["controls"] == {"ambiguous": 0, "not found": 0}
 
 
+def test_images_and_shared_attackers_behind_a_verdict_are_counted_once() -> None:
+    """Eight blocks of the same four pictures would look like as much evidence as eight of different ones."""
+    seen = table({"a": [1, 2, 3]}, void=(2,))
+    attacked = [("faces", [1, 2]), ("faces", [2, 3]), ("faces", [9])]  # the last in the void block
+    results = [
+        replace(
+            result,
+            block=replace(result.block, setting={"attacker.seed": 5}),
+            details={"a": {"attacked": {"data": data, "images": images}}},
+        )
+        for result, (data, images) in zip(seen.results, attacked, strict=True)
+    ]
+    assert replace(seen, results=results).described()["behind"] == {"images": 3, "shared attackers": 1}
+    assert seen.described()["behind"] == {"images": 0, "shared attackers": 0}
+
+
 def test_seconds_are_counted_for_the_look_that_spent_them() -> None:
     """The cost of void blocks would be charged to a further look, which took none. Ten valid blocks end the second."""
     seen = table({"a": [0.0] * 12}, void=(0, 9))

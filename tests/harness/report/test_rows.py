@@ -119,7 +119,15 @@ def test_rows_by_construction_are_counted_apart_and_rows_that_share_blocks_as_on
 
     def tables(*experiments: str) -> list[dict[str, Any]]:
         return [
-            {"experiment": name, "levels": [], "medians": {}, "void": {}, "controls": {}, "seconds_per_look": [0.0]}
+            {
+                "experiment": name,
+                "levels": [],
+                "medians": {},
+                "void": {},
+                "controls": {},
+                "behind": {},
+                "seconds_per_look": [0.0],
+            }
             for name in experiments
         ]
 
@@ -156,6 +164,7 @@ def test_metrics_that_do_not_decide_void_blocks_and_further_looks_are_shown() ->
         "void": {"3": "failed: PSNR 9.10 dB against 11.00 dB blind"},
         "void_shares": {"batch.data": {"faces": [1, 3], "photos": [0, 5]}},
         "controls": {"ambiguous": 3, "not found": 5},
+        "behind": {"images": 21, "shared attackers": 0},
         "seconds": 90.0,
         "seconds_per_look": [49.0, 30.0, 11.0],
     }
@@ -165,6 +174,8 @@ def test_metrics_that_do_not_decide_void_blocks_and_further_looks_are_shown() ->
         assert "void block 3: failed: PSNR 9.10 dB against 11.00 dB blind" in text
         assert 'conditional on "the path works"; void of drawn: batch.data faces 1/3' in text
         assert "searches of the controls, 8 in all: 3 ambiguous, 5 not found" in text
+        assert "behind it: 8 blocks, each with its own victim; 21 images" in text
+        assert "0 shared attackers" not in text
         assert "further looks added, in seconds of computing: op.batch_size 41 s" in text
 
 
@@ -175,6 +186,7 @@ def test_further_levels_of_a_pair_show_the_metric_that_decides() -> None:
         "medians": {"psnr": [20.0, 12.5, 15.0]},
         "void": {},
         "controls": {},
+        "behind": {},
         "seconds_per_look": [0.0],
     }
     row = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none", "weak"]}])
