@@ -187,7 +187,7 @@ def validate_model(
     True
     >>> sent = gia.federated.server.imprint(model, image_shape=(1, 8, 8), bins=20, generator=g)
     >>> sorted({finding.check for finding in gia.validate_model(sent).findings})
-    ['ordered_biases', 'outlier_biases', 'similar_rows']
+    ['ordered_biases', 'similar_rows']
     """
     results = _Results(_accepted(limits))
     layers, spreads = list(_layers(received)), dict[int, float]()
