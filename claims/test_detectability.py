@@ -170,7 +170,7 @@ def malicious(server: Callable[..., ValidationReport], strategies: Strategies, c
     return drawn
 
 
-@pytest.mark.claim("detect.false_alarms")
+@pytest.mark.claim("detect.false_alarms/2")
 def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Claims) -> None:
     """Each family is judged by limits that the others set; ten families of torchvision, and those of timm where it is
     installed, set none. A training counts once: it is flagged if a client flags one of its models.
@@ -179,7 +179,7 @@ def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Clai
     is the rate of this collection, in which one family may have all alarms. How well each check distinguishes these
     models from malicious ones is drawn with it."""
     everything = trials()
-    seen = dict(zip(everything, claims.spread("detect.false_alarms", reports, everything), strict=True))
+    seen = dict(zip(everything, claims.spread("detect.false_alarms/2", reports, everything), strict=True))
     with reproducible():
         servers = {"Robbing the Fed": malicious(imprinted, VICTIMS | BLOCK, 60)}
         servers["Fishing"] = malicious(fished, VICTIMS | FISHING, 60)
@@ -194,10 +194,10 @@ def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Clai
             for check, limit in default_limits().items()
             if check != "drift"  # nothing was agreed upon
         }
-    path = claims.images / "detect.false_alarms-roc.png"
+    path = claims.images / "detect.false_alarms-2-roc.png"
     pictures.roc(path, curves)
     alarms = left_out(seen)
-    claim = claims.claim("detect.false_alarms")
+    claim = claims.claim("detect.false_alarms/2")
     verdict = verdicts.count(claim, np.array([bool(failed) for failed in alarms.values()]), coverage=0.9)
     counts = {trial.family: [0, 0] for trial in alarms}
     for trial, failed in alarms.items():
