@@ -23,7 +23,16 @@ TRAINED = narrowed(
 )
 
 #: ResNets in CIFAR's form, of two depths.
-RESIDUAL = narrowed(GEN_W, "victim.name", changes={"victim.name": "resnet8", "batch.image_size": 16})
+RESIDUAL = narrowed(
+    GEN_W,
+    "victim.name",
+    changes={
+        "victim.name": "resnet8",
+        "batch.image_size": 16,
+        "batch.images": 1,
+        "scoring.control_images": 1,
+    },
+)
 
 #: Clients that train locally before they share. CI-Net as published matches one gradient; a simulation of the known
 #: local steps is shown as a further level.

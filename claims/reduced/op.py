@@ -31,7 +31,8 @@ RESIDUAL = narrowed(
     changes={
         "victim.name": "resnet8",
         "batch.image_size": 16,
-        "batch.images": 2,
+        "batch.images": 1,
+        "scoring.control_images": 1,
         "vary": {"victim.width": (8, 12, 16)},
     },
 )
