@@ -11,11 +11,11 @@ from gia.federated import LocalTraining
 
 PROTOCOL = OP
 
-#: Two pictures a block, and the same crop of them at every resolution.
-SIZED = narrowed(OP, "batch.image_size", changes={"batch.images": 2}, data=DETAILED)
+#: The same crop of two pictures at every resolution.
+SIZED = narrowed(OP, "batch.image_size", data=DETAILED)
 
 #: Four images at once, of which some share a label.
-FOURS = narrowed(OP, changes={"batch.size": 4}, data=REPEATED)
+FOURS = narrowed(OP, changes={"batch.images": 4, "batch.size": 4}, data=REPEATED)
 
 #: The victim, before and after it has learned these images' labels.
 TRAINED = narrowed(
@@ -38,7 +38,7 @@ RESIDUAL = narrowed(
 )
 
 #: Plain nets, whose depth is an option. An image in the deep net against four in the shallow one.
-DEEPENED = narrowed(OP, "victim.name", changes={"victim.name": "convnet", "victim.depth": 3})
+DEEPENED = narrowed(OP, "victim.name", changes={"victim.name": "convnet", "victim.depth": 3, "batch.images": 4})
 
 #: Clients that train locally before they share; for how long, in which batches and steps is drawn. A simulated step is
 #: a separate double backward, so images are small.
@@ -47,6 +47,7 @@ FEDERATED = narrowed(
     changes={
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.02),
         "batch.image_size": 16,
+        "batch.images": 4,
         "batch.size": 4,
         "vary": {
             "client.local.epochs": (1, 2, 4),
@@ -75,7 +76,7 @@ SIMILARITY = narrowed(
 _DEPTHS = ("resnet8", "resnet20")
 
 CELLS = {
-    "batch_size": Cell(protocol=OP, levels=(1, 2, 4)),
+    "batch_size": Cell(protocol=OP.with_({"batch.images": 4}), levels=(1, 2, 4)),
     "resolution": Cell(protocol=SIZED, levels=(8, 16, 32)),
     # How many of the four images of a batch share a label; 1 is the paper's "0 equal".
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),

@@ -37,14 +37,14 @@ LEARNED = ("photos", "faces")
 #: These are shown; leak decides.
 SHOWN = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
 
-#: The rule that ends a search (`gia.attacks`): its data term falls by less than this over a fifth of its steps. The caps
-#: are what two cores can afford, and most searches end there; whether four times as much changes a verdict is asked when
-#: it is confirmed.
+#: The rule that ends a search (`gia.attacks`): its data term falls by less than this over a fifth of its steps. The
+#: caps are what two cores can afford, and most searches end there; whether four times as much changes a verdict is asked
+#: when it is confirmed.
 CONVERGED = 0.01
 
 OP = Protocol(
     victim=Victim(name="convnet"),
-    batch=Batch(data="cifar10-samples", image_size=32, images=4),
+    batch=Batch(data="cifar10-samples", image_size=16, images=2),
     attacker=Attacker(attack="inverting_gradients", settings={"steps": 120, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
@@ -64,7 +64,7 @@ OP = Protocol(
 #: by Adam: with the evaluations that two cores can afford, CMA-ES fails its own control (docs/pilots.md).
 GEN_Z = Protocol(
     victim=Victim(name="convnet"),
-    batch=Batch(data="digits", image_size=8, images=8),
+    batch=Batch(data="digits", image_size=8, images=4),
     attacker=Attacker(
         attack="ggl",
         settings={"optimizer": "adam", "steps": 100, "lr": 0.1, "converged": CONVERGED},
@@ -107,7 +107,7 @@ GEN_INV = Protocol(
     victim=Victim(name="lenet"),
     batch=Batch(data="digits", image_size=16, images=16),
     client=Client(reveal=()),
-    attacker=Attacker(attack="learning_to_invert", equip=Inverting(epochs=12, training_batch=64, most=800)),
+    attacker=Attacker(attack="learning_to_invert", equip=Inverting(epochs=8, training_batch=64, most=600)),
     scoring=Scoring(metrics=SHOWN, control=path_works, control_images=16),
     vary={
         "batch.data": ("digits", "faces"),

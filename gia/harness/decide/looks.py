@@ -23,7 +23,8 @@ def look(
     """The verdict over exactly 8 valid blocks, and after an inconclusive one over 16, then over 32.
 
     Void blocks are replaced by the next ones, up to `MOST_DRAWN` in all. The verdict is inconclusive where a look
-    cannot get its valid blocks, and where more than a third of the blocks are void when the looks end.
+    cannot get its valid blocks, and where more than a third of the blocks are void when the looks end. The last look
+    ends as soon as that is certain.
 
     Args:
         measured: how many blocks -> the first so many, as what is decided on, such as their table.
@@ -51,7 +52,9 @@ def look(
             blocks = measured(drawn)
             verdict = decide(blocks, number)
             valid = verdict.blocks
-            if valid >= needed or drawn == MOST_DRAWN:
+            # At the last look no further block can bring the void ones down to a third.
+            hopeless = number == looks and 2 * verdict.void > needed
+            if valid >= needed or drawn == MOST_DRAWN or hopeless:
                 break
         if valid < needed:
             return _inconclusive(verdict, f"{valid} of {drawn} blocks are valid: expected {needed}"), blocks
