@@ -19,7 +19,7 @@ class Cell:
 
     Args:
         protocol: what all levels share.
-        levels: what is compared inside each block, the register's A first; the first one's control counts.
+        levels: what is compared inside each block, the register's A first; each has its control.
         shown: further levels that an equivalence does not judge; other verdicts take only two of the levels anyway.
         change: None takes the factor's own, that of its module in `claims/`.
         x: where a trend's levels lie, in the register's unit; None takes the factor's own.

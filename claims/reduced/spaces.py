@@ -37,9 +37,9 @@ LEARNED = ("photos", "faces")
 #: These are shown; leak decides.
 SHOWN = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
 
-#: The rule that ends a search (`gia.attacks`): its data term falls by less than this over a fifth of its steps. The
-#: caps are what two cores can afford, and most searches end there; whether four times as much changes a verdict is asked
-#: when it is confirmed.
+#: The rule that ends a search (`gia.attacks`): its data term falls by less than this over a fifth of its steps.
+#: The caps are what two cores can afford, and most searches end there; whether four times as much changes a verdict
+#: is asked when it is confirmed.
 CONVERGED = 0.01
 
 OP = Protocol(
