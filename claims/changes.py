@@ -16,11 +16,12 @@ STATES: Mapping[str, Mapping[str, Any]] = {
     "trained, outside": {"fit.state": "trained", "fit.members": False},
 }
 
-#: Attacker -> what it knows of the local training. The paper's weak one assumes the same in every cell of Table III.
+#: Attacker -> what it knows of the local training. The paper's weak one assumes the same in every cell of Table III; it
+#: is shown and not judged, so it has no control.
 KNOWLEDGE: Mapping[str, Mapping[str, Any]] = {
     "strong": {"client.reveal": ("labels", "local")},
     "none": {},
-    "weak": {"attacker.assumed": LocalTraining(epochs=2, batch_size=8, lr=1e-3)},
+    "weak": {"attacker.assumed": LocalTraining(epochs=2, batch_size=8, lr=1e-3), "scoring.control": None},
 }
 
 #: The level that shows class fishing on four equal labels, where feature fishing is judged.
@@ -67,10 +68,16 @@ def aggregated(protocol: Protocol, how: str) -> Protocol:
     return knowing(protocol, "strong") if how == "FedAvg, simulated" else averaging(protocol, how)
 
 
+def trained_for(protocol: Protocol, epochs: int | str) -> Protocol:
+    """The same images behind one gradient ("FedSGD"), or behind the update of this many epochs."""
+    return averaging(protocol, "FedSGD") if epochs == "FedSGD" else protocol.with_({"client.local.epochs": epochs})
+
+
 def fished(protocol: Protocol, level: int | str) -> Protocol:
     """Four images of which `level` share a label; `CLASS_FISHING` shows what class fishing can do with four of them."""
     if level == CLASS_FISHING:
-        return with_equal_labels(protocol.with_({"victim.fish": Fishing(kind="class", targets=1)}), 4)
+        shown = {"victim.fish": Fishing(kind="class", targets=1), "scoring.control": None}
+        return with_equal_labels(protocol.with_(shown), 4)
     return with_equal_labels(protocol, int(level))
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -41,21 +39,3 @@ class Imprinted:
             strength=self.strength,
             generator=generator,
         )
-
-
-def replicating(model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
-    """The same net whose convolutions repeat the pixels of the border in place of zeros."""
-    changed = copy.deepcopy(model)
-    for name, layer in list(changed.named_modules()):
-        if isinstance(layer, nn.Conv2d) and any(layer.padding):
-            settings: dict[str, Any] = {
-                "stride": layer.stride,
-                "padding": layer.padding,
-                "bias": layer.bias is not None,
-            }
-            settings["kernel_size"] = layer.kernel_size
-            with torch.device("meta"):
-                made = nn.Conv2d(layer.in_channels, layer.out_channels, **settings, padding_mode="replicate")
-            made.load_state_dict(layer.state_dict(), assign=True)
-            changed.set_submodule(name, made)
-    return changed

@@ -2,7 +2,7 @@
 
 Started once, as `python -m claims.outsider`, it reads a line of JSON for each attack and answers with a line:
 
-    {"folder", "victim", "dtype", "seed", "steps"}    folder holds model.safetensors and observation.safetensors
+    {"folder", "victim", "dtype", "seed", "settings"} folder holds model.safetensors and observation.safetensors
     "done"                                            and folder holds images.safetensors
 """
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import gia
 
 
-def attacked(folder: Path, *, victim: dict[str, Any], dtype: str, seed: int, steps: int) -> torch.Tensor:
+def attacked(folder: Path, *, victim: dict[str, Any], dtype: str, seed: int, settings: dict[str, Any]) -> torch.Tensor:
     """The images that Inverting Gradients finds with what lies in `folder`."""
     some = torch.Generator().manual_seed(0)  # weights that the file replaces
     model = gia.models.build(generator=some, dtype=getattr(torch, dtype), **victim)
@@ -27,7 +27,7 @@ def attacked(folder: Path, *, victim: dict[str, Any], dtype: str, seed: int, ste
     observation = gia.Observation.load(folder / "observation.safetensors")
     with gia.numerics.reproducible():
         return gia.attacks.inverting_gradients(
-            model, observation, generator=torch.Generator().manual_seed(seed), steps=steps
+            model, observation, generator=torch.Generator().manual_seed(seed), **settings
         ).images
 
 

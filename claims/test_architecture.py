@@ -13,7 +13,7 @@ from gia.harness.plugin.claims import Claims
 @pytest.mark.parametrize("attack_type", attack_types("architecture"))
 def test_architecture(claims: Claims, scale: Scale, attack_type: str) -> None:
     """The same images behind another network: OP-GIA's SSIM .766/.618/.423/.317 for ResNet-18/34/50/101."""
-    decide(claims, scale, f"{attack_type}.architecture", on_network)
+    decide(claims, scale, attack_type, "architecture", on_network)
 
 
 @pytest.mark.claim("op.depth_over_batch")

@@ -21,7 +21,7 @@ from gia.harness.plugin.claims import Claims
 @pytest.mark.parametrize("attack_type", attack_types("batch_size"))
 def test_batch_size(claims: Claims, scale: Scale, attack_type: str) -> None:
     """The same images in larger batches, per doubling: OP-GIA's SSIM falls from .765 at B=1 to .513 at B=64."""
-    decide(claims, scale, f"{attack_type}.batch_size", batches_of, x=math.log2)
+    decide(claims, scale, attack_type, "batch_size", batches_of, x=math.log2)
 
 
 @pytest.mark.timing

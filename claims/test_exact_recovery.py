@@ -17,7 +17,6 @@ from claims.scales import Scale
 from gia.experiment import Protocol
 from gia.federated.server import Gaussian, imprint
 from gia.harness.decide import verdicts
-from gia.harness.decide.looks import look_twice
 from gia.harness.decide.table import Table
 from gia.harness.plugin.claims import Claims
 from gia.models import build
@@ -38,13 +37,12 @@ def with_bins(protocol: Protocol, bins: int) -> Protocol:
 def counted(claims: Claims, scale: Scale, id: str, claimed: Sequence[float], shown: str = "") -> None:
     """The share of exact images at each batch size against the claimed ones; both claims read the same blocks."""
     claim = claims.claim(id)
-    # The control has a client for each of its images here, and the attack succeeds on all of them or on none.
-    protocol = scale.PROTOCOLS["ana_arch"].with_({"scoring.control_images": 8})
+    protocol = scale.PROTOCOLS["ana_arch"]
 
     def measured(blocks: int) -> Table:
         return claims.table("ana_arch.table4", protocol, levels=EXACT_BATCH_SIZES, change=batches_of, blocks=blocks)
 
-    verdict, table = look_twice(
+    verdict, table = claims.look(
         measured,
         lambda table, look: verdicts.count(
             claim, table.values("exact_share"), claimed=claimed, void=table.void, look=look

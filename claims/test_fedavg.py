@@ -14,7 +14,7 @@ from gia.harness.plugin.claims import Claims
 @pytest.mark.parametrize("attack_type", attack_types("fedavg"))
 def test_fedavg(claims: Claims, scale: Scale, attack_type: str) -> None:
     """An update in place of a gradient. For OP-GIA: not simulating the local steps has the lowest SSIM in 9 of 9."""
-    decide(claims, scale, f"{attack_type}.fedavg", averaging)
+    decide(claims, scale, attack_type, "fedavg", averaging)
 
 
 @pytest.mark.claim("op.fedavg_strong")
@@ -29,7 +29,7 @@ def test_full_knowledge_of_local_steps_does_not_make_up_for_them(claims: Claims,
 
     def blocks(count: int) -> Table:
         gradients = claims.table("op.fedavg", row.protocol, levels=tuple(row.levels), change=row.change, blocks=count)
-        updates = table(claims, scale, "op.fedavg", knowing, count)
+        updates = table(claims, scale, "op", "fedavg", knowing, count)
         return gradients.joined(updates).of(first, "strong", *others)
 
     claims.paired_of("op.fedavg_strong", blocks)

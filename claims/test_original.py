@@ -13,4 +13,4 @@ from gia.harness.plugin.claims import Claims
 @pytest.mark.parametrize("attack_type", attack_types("original"))
 def test_original(claims: Claims, scale: Scale, attack_type: str) -> None:
     """PSNR to the attacked image against PSNR to another image with its label, which a look-alike is as near to."""
-    decide(claims, scale, f"{attack_type}.original", unchanged, value=("psnr", "psnr_other"))
+    decide(claims, scale, attack_type, "original", unchanged, value=("psnr", "psnr_other"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ from torch import Tensor
 import gia
 from gia.attacks import inverting_gradients
 from gia.data import load_cached
-from gia.harness.decide.counterexamples import ClaimRefuted
+from gia.harness.decide.counterexamples import ClaimRefuted, universal
 from gia.harness.plugin.claims import Claims
 
 SIZE = 16
 
+#: What the attack gets beside the files. Without total variation to speak of, and from single images, it leaks a lot.
+SETTINGS = {"steps": 60, "total_variation": 1e-3}
+
+#: The median leak that the other process must reach, in decibels: an attack that returns noise repeats its bits too.
+ALIVE = 3.0
+
 DRAWN: dict[str, st.SearchStrategy[Any]] = {
     "source": st.sampled_from(["cifar10-samples", "cifar100-samples", "faces"]),
-    "name": st.sampled_from(["convnet", "lenet", "mlp", "resnet10"]),
-    "activation": st.sampled_from(["relu", "sigmoid", "gelu"]),
-    "batch_size": st.integers(1, 3),
+    "name": st.sampled_from(["convnet", "mlp"]),
+    "activation": st.sampled_from(["relu", "leaky_relu", "tanh", "gelu"]),
     "dtype": st.sampled_from(["float32", "float64"]),
     "seed": st.integers(0, 2**32 - 1),
 }
@@ -68,40 +75,70 @@ def outsider() -> Iterator[Ask]:
             questions.close()
 
 
-def difference(ask: Ask, *, source: str, name: str, activation: str, batch_size: int, dtype: str, seed: int) -> float:
-    """0 where both processes find the same bits; a counterexample is worse by the share of pixels that differ."""
+@dataclass(frozen=True)
+class Seen:
+    """What one example shows.
+
+    Attributes:
+        apart: the share of values in which the two processes' images differ.
+        leak: PSNR of the other process's image above the better of its best constant colour and the mean image, in dB.
+    """
+
+    apart: float
+    leak: float
+
+
+def seen(ask: Ask, *, source: str, name: str, activation: str, dtype: str, seed: int) -> Seen:
+    """Share one image, and attack it here and in the other process."""
     data, g = load_cached(source, image_size=SIZE), torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(data.labels), generator=g)[:batch_size]
+    chosen = torch.randperm(len(data.labels), generator=g)
     victim: dict[str, Any] = {
         "name": name,
         "activation": activation,
-        "width": 8,
+        "width": 32,
         "num_classes": data.num_classes,
         "image_size": SIZE,
         "channels": data.images.shape[1],
     }
     model = gia.models.build(generator=g, dtype=getattr(torch, dtype), **victim)
-    images = data.images[chosen].to(getattr(torch, dtype))
-    observation = gia.share_gradient(model, images, data.labels[chosen], reveal=("labels",))
-    steps = 3
+    images = data.images.to(getattr(torch, dtype))
+    image = images[chosen[:1]]
+    observation = gia.share_gradient(model, image, data.labels[chosen[:1]], reveal=("labels",))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save_file(model.state_dict(), folder / "model.safetensors")
         observation.save(folder / "observation.safetensors")
-        answer = ask(folder, victim=victim, dtype=dtype, seed=seed, steps=steps)
+        answer = ask(folder, victim=victim, dtype=dtype, seed=seed, settings=SETTINGS)
         with gia.numerics.reproducible():
             here = inverting_gradients(
-                model, observation, generator=torch.Generator().manual_seed(seed), steps=steps
+                model, observation, generator=torch.Generator().manual_seed(seed), **SETTINGS
             ).images
         there = answer()
-    apart = float((here != there).double().mean())
-    if apart:
-        raise ClaimRefuted(-apart)
-    return 0.0
+    guess = gia.metrics.blind_guess(image, mean_image=images[chosen[1:]].mean(0))
+    leak = float(gia.metrics.psnr(there, image) - gia.metrics.psnr(guess, image))
+    return Seen(float((here != there).double().mean()), leak)
 
 
-@pytest.mark.claim("op.no_reliance")
+@pytest.mark.claim("op.no_reliance/2")
 def test_a_process_with_nothing_but_the_observation_finds_the_same_images(claims: Claims) -> None:
-    """Bit for bit, over drawn victims, images, batch sizes and precisions; the images are real."""
+    """Bit for bit, over drawn victims, images and precisions; the images are real, and the other process leaks them.
+
+    Without a leak nothing is shown: the row is inconclusive where the median over the examples is below `ALIVE`.
+    """
+    leaks: list[float] = []
+
+    def margin(**drawn: Any) -> float:
+        found = seen(ask, **drawn)
+        leaks.append(found.leak)
+        if found.apart:
+            raise ClaimRefuted(-found.apart)
+        return 0.0
+
     with outsider() as ask:
-        claims.universal("op.no_reliance", lambda **drawn: difference(ask, **drawn), DRAWN)
+        verdict = universal(claims.claim("op.no_reliance/2"), margin, DRAWN)
+    middle = statistics.median(leaks)
+    line = (
+        f"{verdict.measured}; in the other process the attack leaks {middle:.1f} dB (median, at least {ALIVE:g} asked)"
+    )
+    outcome = "inconclusive" if verdict.outcome == "supported" and middle < ALIVE else verdict.outcome
+    claims.record(replace(verdict, outcome=outcome, measured=line))

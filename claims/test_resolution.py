@@ -16,7 +16,7 @@ from gia.harness.plugin.claims import Claims
 @pytest.mark.parametrize("attack_type", attack_types("resolution"))
 def test_resolution(claims: Claims, scale: Scale, attack_type: str) -> None:
     """The same images at more pixels, per doubling of both sides: OP-GIA's SSIM is .765 at 32 px and .398 at 224 px."""
-    decide(claims, scale, f"{attack_type}.resolution", resized, x=math.log2)
+    decide(claims, scale, attack_type, "resolution", resized, x=math.log2)
 
 
 @pytest.mark.claim("op.resolution_over_batch")
@@ -31,6 +31,6 @@ def test_doubling_the_sides_costs_more_than_doubling_the_batch(claims: Claims, s
 
     def blocks(count: int) -> Table:
         two = claims.table("op.resolution", row.protocol, levels=(two_at_once,), change=row.change, blocks=count)
-        return two.joined(table(claims, scale, "op.resolution", resized, count)).of(two_at_once, *single)
+        return two.joined(table(claims, scale, "op", "resolution", resized, count)).of(two_at_once, *single)
 
     claims.paired_of("op.resolution_over_batch", blocks)

@@ -13,4 +13,4 @@ from gia.harness.plugin.claims import Claims
 @pytest.mark.parametrize("attack_type", attack_types("same_labels"))
 def test_same_labels(claims: Claims, scale: Scale, attack_type: str) -> None:
     """With every further image of the same label: OP-GIA's PSNR falls from 22.03 dB to 14.03 dB for four of four."""
-    decide(claims, scale, f"{attack_type}.same_labels", with_equal_labels)
+    decide(claims, scale, attack_type, "same_labels", with_equal_labels)

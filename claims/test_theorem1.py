@@ -15,7 +15,6 @@ from claims.changes import batches_of
 from claims.factors import cell_of, table
 from claims.scales import Scale
 from gia.harness.decide import verdicts
-from gia.harness.decide.looks import look_twice
 from gia.harness.decide.register import Claim
 from gia.harness.decide.statistics import slopes
 from gia.harness.decide.table import Table
@@ -80,41 +79,42 @@ def test_the_printed_bound_is_false_on_the_printed_range(claims: Claims) -> None
 def test_the_measured_error_grows_with_the_batch_and_with_the_resolution(claims: Claims, scale: Scale) -> None:
     """The RMSE per pixel rises with the entries B*C*H*W, along B and along H and W; the verdict is the weaker one's.
 
-    A dead attack's error per pixel is constant, while its norm grows with slope 1/2 all the same: the norm's slope is
-    shown together with the blind guess's. The levels of B are those of `op.batch_size`, read from the store. Each
-    factor has separate looks.
+    An error counts at most as much as that of the best placebo, which an attacker has without the gradient. A dead
+    attack's error per pixel is constant, while its norm grows with slope 1/2 all the same: the norm's slope is shown
+    together with the placebo's. The levels of B are those of `op.batch_size`, read from the store. Each factor has
+    separate looks.
     """
     claim, row = claims.claim("thm1.empirical"), scale.ROWS["thm1.empirical"]
     sizes = [float(size) for size in cell_of(scale, "op", "batch_size").levels]
 
     def along_batch(blocks: int) -> Table:
-        return table(claims, scale, "op.batch_size", batches_of, blocks)
+        return table(claims, scale, "op", "batch_size", batches_of, blocks)
 
     def along_sides(blocks: int) -> Table:
         return claims.table(claim.id, row.protocol, levels=tuple(row.levels), change=row.change, blocks=blocks)
 
     seen = {
-        "B": looked(claim, along_batch, np.log(sizes).tolist()),
-        "HW": looked(claim, along_sides, (2 * np.log([float(pixels) for pixels in row.levels])).tolist()),
+        "B": looked(claims, claim, along_batch, np.log(sizes).tolist()),
+        "HW": looked(claims, claim, along_sides, (2 * np.log([float(pixels) for pixels in row.levels])).tolist()),
     }
     verdict = min((found for found, _ in seen.values()), key=lambda v: (OUTCOMES.index(v.outcome), v.effect or 0.0))
     measured = "; ".join(f"along {name}: {found.measured}" for name, (found, _) in seen.items())
     claims.record(replace(verdict, measured=measured), tables=[table for _, table in seen.values()])
 
 
-def looked(claim: Claim, table_of: Callable[[int], Table], x: Sequence[float]) -> tuple[Verdict, Table]:
-    """The trend over x at eight blocks, and at sixteen after an inconclusive look at this factor; and its table."""
-    return look_twice(table_of, lambda table, look: grown(claim, table, x, look))
+def looked(claims: Claims, claim: Claim, table_of: Callable[[int], Table], x: Sequence[float]) -> tuple[Verdict, Table]:
+    """The trend over x, with further looks at this factor where they are needed; and its table."""
+    return claims.look(table_of, lambda table, look: grown(claim, table, x, look))
 
 
 def grown(claim: Claim, table: Table, x: Sequence[float], look: Look) -> Verdict:
     """The trend of log RMSE over x, the log of the number of entries; its line also has the slopes of the norms."""
-    rmse = table.values("rmse")
-    verdict = verdicts.trend(claim, x, np.log(rmse), void=table.void, look=look)
     if not table.valid:
-        return verdict
-    blind = [[result.details[level]["blind"]["rmse"] for level in table.levels] for result in table.valid]
-    error, blind_error = (float(np.median(slopes(x, np.log(values)))) for values in (rmse, np.array(blind)))
+        return verdicts.trend(claim, x, np.empty((0, len(x))), void=table.void, look=look)
+    guessed = np.array([[r.details[level]["placebo"]["rmse"] for level in table.levels] for r in table.valid])
+    rmse = np.minimum(table.values("rmse"), guessed)
+    verdict = verdicts.trend(claim, x, np.log(rmse), void=table.void, look=look)
+    error, guessed_error = (float(np.median(slopes(x, np.log(values)))) for values in (rmse, guessed))
     medians = "/".join(f"{median:.3f}" for median in np.median(rmse, axis=0))
-    shown = f"RMSE {medians}, slope {error:.3f}; its norm {error + 0.5:.3f}, the blind guess's {blind_error + 0.5:.3f}"
+    shown = f"RMSE {medians}, slope {error:.3f}; its norm {error + 0.5:.3f}, the placebo's {guessed_error + 0.5:.3f}"
     return replace(verdict, measured=f"{shown} ({verdict.outcome})")

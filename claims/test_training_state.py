@@ -16,4 +16,4 @@ def test_training_state(claims: Claims, scale: Scale, attack_type: str) -> None:
 
     Some cells also show the net after half of the training, and one that was trained without the attacked images.
     """
-    decide(claims, scale, f"{attack_type}.training_state", in_state)
+    decide(claims, scale, attack_type, "training_state", in_state)

@@ -15,7 +15,6 @@ from claims.scales import Scale
 from gia import pictures
 from gia.harness.blocks.store import load_pictures
 from gia.harness.decide import verdicts
-from gia.harness.decide.looks import look_twice
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.claims import Claims
@@ -24,15 +23,22 @@ from gia.harness.plugin.claims import Claims
 GROUPS = {"high": ("ana_arch", "gen_z"), "middle": ("gen_w", "ana_param"), "low": ("op", "gen_inv")}
 TYPES = [attack_type for group in GROUPS.values() for attack_type in group]
 
+#: (a type, one of a lower group), all of them.
+_GROUPS = list(GROUPS.values())
+PAIRS = [(a, b) for place, high in enumerate(_GROUPS) for low in _GROUPS[place + 1 :] for a in high for b in low]
 
-@pytest.mark.claim("visual_quality")
+#: The margin of rows that compare leaks in decibels; two types can be compared where both leak twice as much.
+LEAK = 1.0
+
+
+@pytest.mark.claim("visual_quality/2")
 def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale) -> None:
-    """LPIPS to the nearest of 100 real faces that nobody attacked, over Table I's groups from high to low.
+    """LPIPS to the nearest of 100 real faces that nobody attacked: every type looks more real than those of a lower group.
 
     The blocks of all types have the same private faces. A block counts only if the attack of every type passes its
-    control, since a dead attack would look as bad as the claim says.
+    control, and two types are compared only where both leak: a dead attack would look as bad as the claim says.
     """
-    claim = claims.claim("visual_quality")
+    claim = claims.claim("visual_quality/2")
 
     def measured(blocks: int) -> dict[str, Table]:
         return {
@@ -41,15 +47,18 @@ def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale
         }
 
     def decide(tables: Mapping[str, Table], look: Look) -> Verdict:
-        scores = by_type(tables)
-        grouped = scores.reshape(len(scores), len(GROUPS), -1).mean(2)
+        scores, leaks = of_each(tables, "lpips_nearest"), of_each(tables, "leak")
         void = len(tables["op"].results) - len(scores)
-        return verdicts.trend(claim, range(len(GROUPS)), grouped, void=void, look=look)
+        higher, lower = ([TYPES.index(pair[side]) for pair in PAIRS] for side in (0, 1))
+        room = np.minimum(*(np.median(leaks[:, side], axis=0) for side in (higher, lower))) if len(leaks) else None
+        # Room is asked in decibels, as of any row that compares leaks; the margin is one of LPIPS.
+        enough = None if room is None else np.where(room >= 2 * LEAK, np.inf, 0.0)
+        return verdicts.paired(claim, scores[:, higher], scores[:, lower], void=void, look=look, room=enough)
 
-    verdict, tables = look_twice(measured, decide)
-    medians = zip(TYPES, np.median(by_type(tables), axis=0), strict=True)
+    verdict, tables = claims.look(measured, decide)
+    medians = zip(TYPES, np.median(of_each(tables, "lpips_nearest"), axis=0), strict=True)
     line = f"{verdict.measured}; {', '.join(f'{name} {median:.3f}' for name, median in medians)}"
-    shown = drawn(claims.images / f"{claim.id}.png", tables)
+    shown = drawn(claims.images / f"{claim.file}.png", tables)
     claims.record(replace(verdict, measured=line), tables=list(tables.values()), pictures=shown)
 
 
@@ -59,10 +68,10 @@ def alive(tables: Mapping[str, Table]) -> list[int]:
     return [place for place, row in enumerate(rows) if all(result.valid for result in row)]
 
 
-def by_type(tables: Mapping[str, Table]) -> NDArray[np.float64]:
-    """(blocks that are alive, attack types) of the deciding metric."""
+def of_each(tables: Mapping[str, Table], metric: str) -> NDArray[np.float64]:
+    """(blocks that are alive, attack types) of a metric."""
     rows = alive(tables)
-    each = [[table.results[row].levels[name]["lpips_nearest"] for name, table in tables.items()] for row in rows]
+    each = [[table.results[row].levels[name][metric] for name, table in tables.items()] for row in rows]
     return np.array(each, dtype=float).reshape(len(rows), len(tables))
 
 

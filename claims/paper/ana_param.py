@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from claims import published
 from claims.cell import Cell
-from claims.changes import CLASS_FISHING, fished
+from claims.changes import CLASS_FISHING, fished, trained_for
 from gia.experiment import Attacker, Batch, Client, Fishing, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_blind_guess
+from gia.experiment.controls import path_works
 from gia.federated import LocalTraining
 
 #: The paper's victim is trained.
@@ -15,7 +15,7 @@ PROTOCOL = Protocol(
     batch=Batch(data="imagenet", image_size=224, images=64, size=16, pattern="distinct", pattern_batch=64),
     client=Client(reveal=()),
     attacker=Attacker(attack="fishing", settings={"steps": 24_000, "total_variation": 1e-6, "space": "standardized"}),
-    scoring=Scoring(metrics=("psnr", "ssim", "cw_ssim"), control=beats_blind_guess, control_images=16),
+    scoring=Scoring(metrics=("psnr", "ssim", "cw_ssim"), control=path_works),
     fit=Fitting(epochs=90, half=5, batch_size=128, accuracy=0.5),
 )
 
@@ -38,7 +38,7 @@ TRAINED = PROTOCOL.with_({"batch.image_size": 64})
 FEDERATED = PROTOCOL.with_(
     {
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.01),
-        "vary": published.LOCAL_VARIED,
+        "vary": {"client.local.batch_size": published.LOCAL_VARIED["client.local.batch_size"]},
     }
 )
 
@@ -52,6 +52,6 @@ CELLS = {
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4), shown=(CLASS_FISHING,), change=fished),
     "training_state": Cell(protocol=TRAINED, levels=("trained", "untrained")),
     "architecture": Cell(protocol=PROTOCOL, levels=_DEPTHS, x=_DEPTHS.index),
-    "fedavg": Cell(protocol=FEDERATED, levels=("FedSGD", "FedAvg")),
+    "fedavg": Cell(protocol=FEDERATED, levels=("FedSGD", 1, 2, 5), change=trained_for),
     "original": Cell(protocol=ORIGINAL, levels=("attacked",)),
 }

@@ -6,7 +6,7 @@ from claims import published
 from claims.cell import Cell, Row
 from claims.changes import STATES, aggregated
 from gia.experiment import Attacker, Batch, Client, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_blind_guess, shares_gradients
+from gia.experiment.controls import path_works, shares_gradients
 
 PROTOCOL = Protocol(
     victim=Victim(
@@ -17,14 +17,12 @@ PROTOCOL = Protocol(
     batch=Batch(data="cifar100", image_size=32, images=64, pattern="distinct", pattern_batch=64),
     client=Client(training=True),
     attacker=Attacker(attack="ci_net"),
-    scoring=Scoring(metrics=("psnr", "ssim", "cw_ssim", "lpips"), control=beats_blind_guess),
+    scoring=Scoring(metrics=("psnr", "ssim", "cw_ssim", "lpips"), control=path_works),
 )
 
-SIZED = PROTOCOL.with_({"batch.data": "imagenet", "batch.size": 64, "scoring.control_images": 64})
+SIZED = PROTOCOL.with_({"batch.data": "imagenet", "batch.size": 64})
 
-FOURS = PROTOCOL.with_(
-    {"batch.data": "cifar10", "batch.size": 64, "batch.pattern": "any", "scoring.control_images": 64}
-)
+FOURS = PROTOCOL.with_({"batch.data": "cifar10", "batch.size": 64, "batch.pattern": "any"})
 
 TRAINED = PROTOCOL.with_({"fit": Fitting(epochs=100, half=5, batch_size=128, accuracy=0.5)})
 
@@ -33,7 +31,6 @@ FEDERATED = PROTOCOL.with_(
     {
         "client.local": published.LOCAL,
         "batch.size": 64,
-        "scoring.control_images": 64,
         "vary": {"batch.data": ("cifar10", "cifar100"), **published.LOCAL_VARIED},
     }
 )
@@ -52,6 +49,24 @@ CELLS = {
 }
 
 ROWS = {
+    "gen_w.sigmoid/2": Row(
+        protocol=PROTOCOL,
+        levels={
+            f"{mode}, {name}": {"client.training": mode == "train", "victim.activation": name}
+            for mode in ("train", "eval")
+            for name in ("sigmoid", "relu", "tanh", "leaky_relu", "rrelu", "gelu")
+        },
+    ),
+    "sigmoid.mechanism/2": Row(
+        protocol=PROTOCOL,
+        levels={
+            **{name: {"victim.activation": name} for name in ("sigmoid(4x)", "sigmoid(2x)", "sigmoid", "sigmoid(x/2)")},
+            **{
+                name: {"victim.activation": name, "scoring.control": None}
+                for name in ("sigmoid/4", "4*sigmoid", "sigmoid-1/2", "linear")
+            },
+        },
+    ),
     "sigmoid.inputs": Row(
         protocol=PROTOCOL.with_({"scoring.control": shares_gradients}),
         levels={name: {"victim.activation": name} for name in ("sigmoid", "tanh", "relu")},

@@ -6,7 +6,7 @@ from claims import judges, published
 from claims.cell import Cell
 from claims.equipment import decoder_of_public
 from gia.experiment import Attacker, Batch, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import inverts_its_own_samples
+from gia.experiment.controls import path_works
 
 #: The paper's generator, BigGAN, cannot be installed: a decoder trained on the images of CIFAR-10's test set that
 #: nobody attacks takes its place, and its search is the published one of 500 generations of 50.
@@ -21,8 +21,7 @@ PROTOCOL = Protocol(
     scoring=Scoring(
         metrics=("label_agreement", "psnr", "psnr_other", "lpips"),
         judge=judges.cifar10,
-        control=inverts_its_own_samples,
-        control_images=64,
+        control=path_works,
     ),
 )
 

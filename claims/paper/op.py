@@ -6,18 +6,18 @@ from claims import published
 from claims.cell import Cell, Row
 from claims.changes import KNOWLEDGE, STATES, knowing
 from gia.experiment import Attacker, Batch, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_blind_guess, shares_gradients
+from gia.experiment.controls import path_works, shares_gradients
 
 PROTOCOL = Protocol(
     victim=Victim(name="resnet18", options={"stem": "3x3", "width": 64}, standardize=published.CIFAR),
     batch=Batch(data="cifar100", image_size=32, images=64, pattern="distinct", pattern_batch=64),
     attacker=Attacker(attack="inverting_gradients", settings={"steps": 24_000, "space": "standardized"}),
-    scoring=Scoring(control=beats_blind_guess),
+    scoring=Scoring(control=path_works),
 )
 
 SIZED = PROTOCOL.with_({"batch.data": "imagenet", "attacker.settings.total_variation": 1e-6})
 
-FOURS = PROTOCOL.with_({"batch.data": "cifar10", "batch.size": 4, "scoring.control_images": 4})
+FOURS = PROTOCOL.with_({"batch.data": "cifar10", "batch.size": 4})
 
 TRAINED = PROTOCOL.with_({"fit": Fitting(epochs=100, half=5, batch_size=128, accuracy=0.5)})
 
@@ -25,7 +25,6 @@ FEDERATED = PROTOCOL.with_(
     {
         "client.local": published.LOCAL,
         "batch.size": 64,
-        "scoring.control_images": 64,
         "vary": {"batch.data": ("cifar10", "cifar100"), **published.LOCAL_VARIED},
     }
 )
@@ -59,7 +58,7 @@ CELLS = {
 
 ROWS = {
     "op.depth_over_batch": Row(
-        protocol=PROTOCOL.with_({"scoring.control_images": 64}),
+        protocol=PROTOCOL,
         levels={
             "shallow, 64 at once": {"batch.size": 64},
             "deep, one at a time": {"victim.name": "resnet50"},
@@ -94,7 +93,7 @@ ROWS = {
         protocol=SIMILARITY,
         levels={equal: {"batch.pattern": equal, "batch.pattern_batch": 4} for equal in (1, 2, 3, 4)},
     ),
-    "prop1.trained_similar": Row(
+    "prop1.trained_similar/2": Row(
         protocol=SIMILARITY.with_({"fit": Fitting(epochs=100, half=5, batch_size=128, accuracy=0.5)}),
         levels={state: STATES[state] for state in ("untrained", "trained", "half-trained")},
     ),

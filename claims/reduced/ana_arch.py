@@ -1,49 +1,50 @@
-"""ANA-GIA by a changed architecture: Robbing the Fed. How the settings were chosen is in docs/pilots.md."""
+"""ANA-GIA by a changed architecture: Robbing the Fed."""
 
 from __future__ import annotations
 
 from claims import published
 from claims.cell import Cell
 from claims.edits import Imprinted
-from gia.experiment import Attacker, Batch, Client, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_blind_guess
-
-#: 64 pictures of faces take the place of 64 of CIFAR-10, of which only twenty can be installed.
-PROTOCOL = Protocol(
-    victim=Victim(name="convnet", options={"width": 16}, edit=Imprinted()),
-    batch=Batch(data="faces", image_size=32, images=64),
-    client=Client(reveal=()),
-    attacker=Attacker(attack="robbing_the_fed"),
-    scoring=Scoring(metrics=("exact_share", "psnr", "rmse"), control=beats_blind_guess, control_images=64),
-    vary={"victim.width": (16, 20, 24, 28, 32), "victim.activation": ("relu", "leaky_relu", "tanh", "gelu")},
-)
+from claims.reduced.spaces import ANA_ARCH, DETAILED, narrowed
+from gia.experiment import Fitting
 
 #: All 64 images behind one gradient, unless the batch size or equal labels are the factor.
-WHOLE = PROTOCOL.with_({"batch.size": 64})
+PROTOCOL = ANA_ARCH
 
-TRAINED = WHOLE.with_({"batch.image_size": 16, "fit": Fitting(epochs=16, half=5, accuracy=0.7)})
-
-#: The sparse block, which several local steps need. An update is a difference of large weights, so it keeps few digits:
-#: the mode (0, 1) gives small cut-offs, and float64 keeps the digits. In float32 no image is exact.
-FEDERATED = WHOLE.with_(
-    {
-        "victim.edit": Imprinted(sparse=True, mode=(0, 1)),
-        "victim.dtype": "float64",
-        "client.local": published.LOCAL,
-        "scoring.metrics": ("recovered_share", "exact_share", "psnr"),
-        "vary": {**PROTOCOL.vary, **published.LOCAL_VARIED},
-    }
+#: The server sends its block first, and the clients train what they received: the attacked net is the trained one.
+TRAINED = narrowed(
+    ANA_ARCH,
+    changes={
+        "batch.image_size": 16,
+        "fit": Fitting(epochs=16, half=5, accuracy=0.5, as_attacked=True),
+        "vary": {"fit.batch_size": (16, 32)},
+    },
+    data=("photos", "faces"),
 )
 
-ORIGINAL = WHOLE.with_({"scoring.metrics": ("psnr", "psnr_other")})
+#: The sparse block, which several local steps need, in the float32 of real clients. An update is a difference of large
+#: weights, so it keeps few of their digits; the mode (0, 1) gives small cut-offs.
+FEDERATED = narrowed(
+    ANA_ARCH,
+    changes={
+        "victim.edit": Imprinted(sparse=True, mode=(0, 1)),
+        "victim.dtype": "float32",
+        "client.local": published.LOCAL,
+        "scoring.metrics": ("exact_leak", "exact_share", "recovered_share", "psnr"),
+        "vary": published.LOCAL_VARIED,
+    },
+)
 
 CELLS = {
-    "batch_size": Cell(protocol=PROTOCOL.with_({"scoring.control_images": 8}), levels=(8, 32, 64)),
-    "resolution": Cell(protocol=WHOLE, levels=(16, 32, 64)),
-    "same_labels": Cell(protocol=PROTOCOL.with_({"batch.size": 4, "scoring.control_images": 8}), levels=(1, 2, 3, 4)),
+    "batch_size": Cell(protocol=ANA_ARCH, levels=(8, 32, 64)),
+    "resolution": Cell(
+        protocol=narrowed(ANA_ARCH, "batch.image_size", data=[name for name in DETAILED if name != "imagenet-samples"]),
+        levels=(16, 32, 64),
+    ),
+    "same_labels": Cell(protocol=ANA_ARCH.with_({"batch.size": 4}), levels=(1, 2, 3, 4)),
     "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained")),
     # The networks behind the block: their own layers never see the image.
-    "architecture": Cell(protocol=WHOLE, levels=("convnet", "mlp", "lenet", "resnet10")),
+    "architecture": Cell(protocol=narrowed(ANA_ARCH, "victim.name"), levels=("convnet", "mlp", "lenet", "resnet8")),
     "fedavg": Cell(protocol=FEDERATED, levels=("FedSGD", "FedAvg")),
-    "original": Cell(protocol=ORIGINAL, levels=("attacked",)),
+    "original": Cell(protocol=ANA_ARCH.with_({"scoring.metrics": ("psnr", "psnr_other")}), levels=("attacked",)),
 }

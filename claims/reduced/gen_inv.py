@@ -1,90 +1,87 @@
-"""GEN-GIA by a learned inverter: Learning to Invert. How the settings were chosen is in docs/pilots.md."""
+"""GEN-GIA by a learned inverter: Learning to Invert."""
 
 from __future__ import annotations
 
 from claims.cell import Cell, Row
 from claims.equipment import Inverting
-from gia.experiment import Attacker, Batch, Client, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_auxiliary_mean
+from claims.reduced.spaces import GEN_INV, narrowed
+from gia.experiment import Fitting
 from gia.federated import LocalTraining
 
-#: The paper's victim, with DLG's weights, on digits: of the real sets that can be installed only they hold enough for
-#: an inverter to learn from. Its batches are drawn without regard to labels, which it does not know.
-PROTOCOL = Protocol(
-    victim=Victim(name="lenet", options={"activation": "sigmoid", "init": "dlg"}),
-    batch=Batch(data="digits", image_size=16, images=16),
-    client=Client(reveal=()),
-    attacker=Attacker(attack="learning_to_invert", equip=Inverting(epochs=8, training_batch=64, most=800)),
-    scoring=Scoring(metrics=("psnr", "ssim"), control=beats_auxiliary_mean, control_images=16),
-    vary={"victim.width": (10, 11, 12, 13, 14, 15, 16, 17), "victim.depth": (3, 4)},
-)
-
-#: Forty people's faces; the attacker has pictures of those who are not attacked.
-FACES = PROTOCOL.with_(
-    {
-        "batch.data": "faces",
-        "batch.images": 8,
-        "scoring.control_images": 8,
-        "attacker.disjoint": "labels",
-        "attacker.equip": Inverting(epochs=12, training_batch=64, copies=2),
-    }
-)
+PROTOCOL = GEN_INV
 
 #: Digits show no more than eight pixels in each direction, faces do.
-SIZED = FACES.with_({"attacker.equip": Inverting(epochs=24, copies=2)})
+SIZED = narrowed(GEN_INV, "batch.image_size", data=("faces",))
 
-FOURS = PROTOCOL.with_({"batch.size": 4, "batch.pattern_batch": 4})
+FOURS = narrowed(GEN_INV, changes={"batch.size": 4, "batch.pattern_batch": 4})
 
 #: One inverter serves all levels. Otherwise each level would leave other training images, and levels would differ by
 #: more than labels.
-EQUAL = FOURS.with_(
-    {
-        "batch.images": 32,
-        "attacker.equip": Inverting(epochs=20, training_batch=64),
-        "vary": {**PROTOCOL.vary, "attacker.seed": tuple(range(8))},
-    }
+EQUAL = narrowed(
+    FOURS,
+    changes={"batch.images": 32, "attacker.seed": 0, "vary": {"attacker.seed": tuple(range(8))}},
 )
 
-TRAINED = PROTOCOL.with_({"fit": Fitting(epochs=10, half=3, batch_size=64, lr=5e-3, accuracy=0.9)})
+TRAINED = narrowed(
+    GEN_INV,
+    changes={"fit": Fitting(epochs=6, half=2, lr=3e-3, accuracy=0.5), "vary": {"fit.batch_size": (32, 64)}},
+)
 
-#: The other victim has ReLU, as the paper's has.
+#: The statement's two networks.
 NETWORKS = Row(
-    protocol=PROTOCOL.with_({"attacker.equip": Inverting(epochs=10, training_batch=64, most=1200), "vary": {}}),
-    levels={"LeNet": {}, "ResNet-20": {"victim": Victim(name="resnet20", options={"width": 8})}},
+    protocol=narrowed(GEN_INV, "victim.name", changes={"victim.name": "lenet"}),
+    levels={"LeNet": {"victim.name": "lenet"}, "ResNet-20": {"victim.name": "resnet20"}},
 )
 
-#: The clients train as in `op.FEDERATED`, and the attacker simulates it for each pair. From updates it learns only 720
-#: batches, since it cannot put gradients of single images together. So part of what the levels differ by is how much
-#: the same images teach.
-FEDERATED = FOURS.with_(
-    {
+#: The attacker knows the local training and simulates it for each pair. From updates it learns only 720 batches, since
+#: it cannot put gradients of single images together. So part of what the levels differ by is how much the same images
+#: teach.
+FEDERATED = narrowed(
+    FOURS,
+    changes={
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.02),
         "client.reveal": ("local",),
         "batch.pattern_batch": None,
-        "attacker.equip": Inverting(epochs=12, training_batch=64, most=800),
-        "vary": {**PROTOCOL.vary, "client.local.epochs": (1, 2, 5), "client.local.batch_size": (1, 2)},
-    }
+        "vary": {
+            "client.local.epochs": (1, 2, 4),
+            "client.local.batch_size": (1, 2),
+            "client.local.lr": (0.005, 0.02, 0.05),
+        },
+    },
+    networks=("lenet", "mlp"),
 )
 
 CELLS = {
-    "batch_size": Cell(protocol=PROTOCOL, levels=(1, 2, 4, 8)),
+    "batch_size": Cell(protocol=GEN_INV, levels=(1, 2, 4, 8)),
     "resolution": Cell(protocol=SIZED, levels=(8, 16, 32)),
     # How many of the four images of a batch share a label; 1 is the paper's "0 equal".
     "same_labels": Cell(protocol=EQUAL, levels=(1, 2, 3, 4)),
     "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained", "trained, outside")),
     "architecture": Cell(protocol=NETWORKS.protocol, levels=tuple(NETWORKS.levels), change=NETWORKS.change),
     "fedavg": Cell(protocol=FEDERATED, levels=("FedSGD", "FedAvg")),
-    "original": Cell(protocol=PROTOCOL.with_({"scoring.metrics": ("psnr", "psnr_other")}), levels=("attacked",)),
+    "original": Cell(protocol=GEN_INV.with_({"scoring.metrics": ("psnr", "psnr_other")}), levels=("attacked",)),
 }
 
-#: Auxiliary images of other kinds than the attacked ones. Far ones too get labels of the victim's.
+#: Auxiliary images of other kinds than the attacked ones: forty people's faces, of whom the attacker has those who are
+#: not attacked. Far images too get labels of the victim's. The far levels have no control: that they teach nothing is
+#: what the row asks.
 ROWS = {
-    "gen_inv.auxiliary": Row(
-        protocol=FACES,
+    "gen_inv.auxiliary/2": Row(
+        protocol=narrowed(
+            GEN_INV,
+            "batch.data",
+            changes={
+                "batch.data": "faces",
+                "batch.images": 8,
+                "scoring.control_images": 8,
+                "attacker.disjoint": "labels",
+                "attacker.equip": Inverting(epochs=12, training_batch=64, copies=2),
+            },
+        ),
         levels={
             "other people's faces": {},
-            "digits": {"attacker.public": "digits", "attacker.equip.most": 300},
-            "noise": {"attacker.equip.noise": True},
+            "digits": {"attacker.public": "digits", "attacker.equip.most": 300, "scoring.control": None},
+            "noise": {"attacker.equip.noise": True, "scoring.control": None},
         },
     ),
 }

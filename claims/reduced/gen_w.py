@@ -1,122 +1,108 @@
-"""GEN-GIA over generator weights: CI-Net. How the settings were chosen is in docs/pilots.md.
-
-Its victims are Sigmoid nets, as the paper's are: the attack relies on them.
-"""
+"""GEN-GIA over generator weights: CI-Net."""
 
 from __future__ import annotations
 
 from claims.cell import Cell, Row
-from claims.changes import STATES, aggregated
-from gia.experiment import Attacker, Batch, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_blind_guess, shares_gradients
+from claims.changes import aggregated
+from claims.reduced.spaces import DETAILED, GEN_W, LEARNED, REPEATED, narrowed
+from gia.experiment import Fitting
+from gia.experiment.controls import shares_gradients
 from gia.federated import LocalTraining
 
-#: In float64: the gradient of a Sigmoid net is matched to 1e-7, where the cosine of float32 ends, before the image is.
-PROTOCOL = Protocol(
-    victim=Victim(name="convnet", options={"activation": "sigmoid"}, dtype="float64"),
-    batch=Batch(data="cifar10-samples", image_size=16, images=8, pattern="distinct", pattern_batch=8),
-    attacker=Attacker(attack="ci_net", settings={"steps": 40}),
-    scoring=Scoring(metrics=("psnr", "ssim"), control=beats_blind_guess),
-    vary={"batch.data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(16, 24))},
+PROTOCOL = GEN_W
+
+#: Two pictures a block, and the same crop of them at every resolution.
+SIZED = narrowed(GEN_W, "batch.image_size", changes={"batch.images": 2}, data=DETAILED)
+
+FOURS = narrowed(GEN_W, changes={"batch.size": 4}, data=REPEATED)
+
+TRAINED = narrowed(
+    GEN_W,
+    changes={"fit": Fitting(epochs=16, half=5, accuracy=0.5), "vary": {"fit.batch_size": (16, 32)}},
+    data=LEARNED,
 )
 
-#: Two images a block, and the same crop of them at every resolution.
-SIZED = PROTOCOL.with_(
-    {
-        "batch.images": 2,
-        "batch.pattern": "any",
-        "batch.pattern_batch": None,
-        "vary": {**PROTOCOL.vary, "batch.data": ("photos", "faces")},
-    }
-)
-
-#: CIFAR's samples hold too few equal labels; ORL has ten pictures of each of its 40 people.
-FOURS = PROTOCOL.with_(
-    {
-        "batch.data": "faces",
-        "batch.images": 4,
-        "batch.size": 4,
-        "scoring.control_images": 4,
-        "vary": {"victim.width": tuple(range(16, 32))},
-    }
-)
-
-#: Of the small Sigmoid nets only DLG's, with its wide initialization, learns in seconds, and digits rather than forty
-#: people. Some settings of its training are drawn.
-TRAINED = PROTOCOL.with_(
-    {
-        "victim.init": "dlg",
-        "batch.data": "digits",
-        "batch.images": 4,
-        "batch.pattern_batch": 4,
-        "fit": Fitting(epochs=4, half=1, lr=3e-3, accuracy=0.8),
-        "vary": {"victim.width": PROTOCOL.vary["victim.width"], "fit.batch_size": (16, 24, 32)},
-    }
-)
-
-#: The paper's victim for this attack, small: batch normalization in train mode, and single images, of which the last
-#: maps of three stages still hold 16 pixels. The control attacks four images, since the blind guess is close to some
-#: single ones, such as a plain sky.
-RESIDUAL = PROTOCOL.with_(
-    {
-        "victim.name": "resnet8",
-        "victim.dtype": "float32",
-        "batch.images": 1,
-        "batch.pattern": "any",
-        "batch.pattern_batch": None,
-        "attacker.settings": {"steps": 60, "lr": 5e-3},
-        "client.training": True,
-        "scoring.control_images": 4,
-        "vary": {"batch.data": ("cifar10-samples", "cifar100-samples"), "victim.width": tuple(range(13, 21))},
-    }
-)
+#: ResNets in CIFAR's form, of two depths.
+RESIDUAL = narrowed(GEN_W, "victim.name", changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 2})
 
 #: Clients that train locally before they share. CI-Net as published matches one gradient; a simulation of the known
 #: local steps is shown as a further level.
-FEDERATED = PROTOCOL.with_(
-    {
+FEDERATED = narrowed(
+    GEN_W,
+    changes={
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.02),
-        "batch.images": 4,
+        "batch.image_size": 16,
         "batch.size": 4,
-        "batch.pattern_batch": 4,
-        "scoring.control_images": 4,
-        "vary": {**PROTOCOL.vary, "client.local.epochs": (1, 2, 5), "client.local.batch_size": (1, 2)},
-    }
+        "vary": {
+            "client.local.epochs": (1, 2, 4),
+            "client.local.batch_size": (1, 2),
+            "client.local.lr": (0.005, 0.02, 0.05),
+        },
+    },
+    networks=("convnet", "mlp"),
 )
 
 #: Images whose label occurs again.
-ORIGINAL = PROTOCOL.with_(
-    {
-        "batch.data": "faces",
-        "batch.images": 4,
-        "batch.pattern_batch": 4,
-        "scoring.metrics": ("psnr", "psnr_other", "ssim"),
-        "vary": {"victim.width": tuple(range(16, 32))},
-    }
-)
+ORIGINAL = narrowed(GEN_W, changes={"scoring.metrics": ("psnr", "psnr_other", "ssim")}, data=REPEATED)
 
 CELLS = {
-    "batch_size": Cell(protocol=PROTOCOL, levels=(1, 2, 4, 8)),
+    "batch_size": Cell(protocol=GEN_W.with_({"batch.images": 8}), levels=(1, 2, 4, 8)),
     "resolution": Cell(protocol=SIZED, levels=(16, 32, 64)),
     # How many images of a batch share a label.
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),
-    "training_state": Cell(protocol=TRAINED, levels=tuple(STATES)),
+    "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained")),
     "architecture": Cell(protocol=RESIDUAL, levels=("resnet8", "resnet20")),
     "fedavg": Cell(protocol=FEDERATED, levels=("FedSGD", "FedAvg", "FedAvg, simulated"), change=aggregated),
     "original": Cell(protocol=ORIGINAL, levels=("attacked",)),
 }
 
 ROWS = {
+    # Nets with batch normalization, whose mode is a level. One image a gradient: what one net mixes is not the question.
+    "gen_w.sigmoid/2": Row(
+        protocol=narrowed(
+            GEN_W,
+            "victim.activation",
+            "client.training",
+            "victim.name",
+            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1},
+        ),
+        levels={
+            f"{mode}, {name}": {"client.training": mode == "train", "victim.activation": name}
+            for mode in ("train", "eval")
+            for name in ("sigmoid", "relu", "tanh", "leaky_relu", "rrelu", "gelu")
+        },
+    ),
+    # Of equal range, from the least linear on; then what else distinguishes Sigmoid, shown: range, mean, curvature.
+    "sigmoid.mechanism/2": Row(
+        protocol=narrowed(
+            GEN_W,
+            "victim.activation",
+            "victim.name",
+            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1, "client.training": True},
+        ),
+        levels={
+            **{name: {"victim.activation": name} for name in ("sigmoid(4x)", "sigmoid(2x)", "sigmoid", "sigmoid(x/2)")},
+            **{
+                name: {"victim.activation": name, "scoring.control": None}
+                for name in ("sigmoid/4", "4*sigmoid", "sigmoid-1/2", "linear")
+            },
+        },
+    ),
     # A narrow ResNet-18, the paper's network.
     "sigmoid.inputs": Row(
-        protocol=RESIDUAL.with_(
-            {
-                "victim": Victim(name="resnet18"),
+        protocol=narrowed(
+            GEN_W,
+            "victim.activation",
+            "victim.name",
+            "attacker.settings.lr",
+            changes={
+                "victim.name": "resnet18",
+                "client.training": True,
+                "batch.image_size": 16,
                 "batch.images": 8,
                 "batch.size": 8,
                 "scoring.control": shares_gradients,
-                "scoring.control_images": 8,
-            }
+            },
         ),
         levels={name: {"victim.activation": name} for name in ("sigmoid", "tanh", "relu")},
     ),

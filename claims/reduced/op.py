@@ -1,146 +1,85 @@
-"""OP-GIA: Inverting Gradients. How the settings were chosen is in docs/pilots.md."""
+"""OP-GIA: Inverting Gradients."""
 
 from __future__ import annotations
 
 from claims.cell import Cell, Row
 from claims.changes import KNOWLEDGE, STATES, knowing
-from gia.experiment import Attacker, Batch, Fitting, Protocol, Scoring, Victim
-from gia.experiment.controls import beats_blind_guess, shares_gradients
+from claims.reduced.spaces import ACTIVATIONS, DETAILED, LEARNED, OP, REPEATED, narrowed
+from gia.experiment import Fitting
+from gia.experiment.controls import shares_gradients
 from gia.federated import LocalTraining
 
-#: The paper's victims are ReLU nets, and so are these. Narrower nets or less total variation would void blocks.
-PROTOCOL = Protocol(
-    victim=Victim(name="convnet"),
-    batch=Batch(data="cifar10-samples", image_size=32, images=8, pattern="distinct", pattern_batch=8),
-    attacker=Attacker(attack="inverting_gradients", settings={"steps": 120}),
-    scoring=Scoring(control=beats_blind_guess),
-    vary={
-        "batch.data": ("cifar10-samples", "cifar100-samples"),
-        "victim.width": (26, 28, 30, 32),
-        "victim.activation": ("relu", "leaky_relu"),
+PROTOCOL = OP
+
+#: Two pictures a block, and the same crop of them at every resolution.
+SIZED = narrowed(OP, "batch.image_size", changes={"batch.images": 2}, data=DETAILED)
+
+#: Four images at once, of which some share a label.
+FOURS = narrowed(OP, changes={"batch.size": 4}, data=REPEATED)
+
+#: The victim, before and after it has learned these images' labels.
+TRAINED = narrowed(
+    OP,
+    changes={"fit": Fitting(epochs=16, half=5, accuracy=0.5), "vary": {"fit.batch_size": (16, 32)}},
+    data=LEARNED,
+)
+
+#: ResNets of ImageNet's form; the deepest costs most, so images are small and nets narrow.
+RESIDUAL = narrowed(
+    OP,
+    "victim.name",
+    changes={
+        "victim.name": "resnet10",
+        "batch.image_size": 16,
+        "batch.images": 2,
+        "vary": {"victim.width": (8, 12, 16)},
     },
 )
 
-#: Two images a block, and the same crop of them at every resolution: CIFAR's images are smaller than 64 pixels.
-#: ConvNet keeps about two features per pixel at any size: fewer than a colour pixel's three values, so PSNR falls, and
-#: more than a gray pixel's one, where it does not.
-SIZED = PROTOCOL.with_(
-    {
-        "batch.images": 2,
-        "batch.pattern": "any",
-        "batch.pattern_batch": None,
-        "attacker.settings.steps": 100,
-        "vary": {**PROTOCOL.vary, "batch.data": ("photos", "faces")},
-    }
-)
+#: Plain nets, whose depth is an option. An image in the deep net against four in the shallow one.
+DEEPENED = narrowed(OP, "victim.name", changes={"victim.name": "convnet", "victim.depth": 3})
 
-#: CIFAR's samples hold too few equal labels; ORL has ten pictures of each of its 40 people. Narrower nets do not give
-#: four different people away in these steps.
-FOURS = PROTOCOL.with_(
-    {
-        "batch.data": "faces",
-        "batch.images": 4,
-        "batch.size": 4,
-        "scoring.control_images": 4,
-        "vary": {"victim.width": tuple(range(40, 49)), "victim.activation": ("relu", "leaky_relu")},
-    }
-)
-
-#: A small net learns forty faces in seconds; some settings of its training are drawn.
-TRAINED = PROTOCOL.with_(
-    {
-        "batch.data": "faces",
-        "batch.images": 4,
-        "batch.pattern_batch": 4,
-        "fit": Fitting(epochs=16, half=5, accuracy=0.7),
-        "vary": {
-            "victim.width": PROTOCOL.vary["victim.width"],
-            "victim.activation": PROTOCOL.vary["victim.activation"],
-            "fit.batch_size": (16, 24, 32),
-        },
-    }
-)
-
-#: Batch normalization in eval mode, as in the paper; in an untrained net it is then the identity. In train mode no
-#: image comes back at any depth, which would support every claim that says "worse".
-RESIDUAL = PROTOCOL.with_(
-    {
-        "victim.name": "resnet10",
-        "batch.image_size": 16,
-        "batch.images": 4,
-        "batch.pattern": "any",
-        "batch.pattern_batch": None,
-        "attacker.settings": {"steps": 60, "total_variation": 0.1},
-        "vary": {**PROTOCOL.vary, "victim.width": (22, 24, 26, 28)},
-    }
-)
-
-#: Against the batch size, the attack on the large batch must be alive. At B=4, a ResNet that is small enough for two
-#: cores gives no image away, so plain nets of three and nine layers take the place of ResNet-18 and ResNet-50.
-DEEPENED = FOURS.with_(
-    {
-        "victim.depth": 3,
-        "batch.size": 1,
-        "batch.pattern_batch": 4,
-        "attacker.settings.steps": 100,
-    }
-)
-
-#: Clients that train locally before they share; how many epochs, in which batches, is drawn per block. Four images at
-#: 0.02 move the weights as far as the paper's sixty-four at 0.01 in batches of eight. A simulated step is a separate
-#: double backward, so images are small; nets of this width still invert four of them.
-FEDERATED = PROTOCOL.with_(
-    {
+#: Clients that train locally before they share; for how long, in which batches and steps is drawn. A simulated step is
+#: a separate double backward, so images are small.
+FEDERATED = narrowed(
+    OP,
+    changes={
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.02),
         "batch.image_size": 16,
-        "batch.images": 4,
         "batch.size": 4,
-        "batch.pattern_batch": 4,
-        "scoring.control_images": 4,
-        "attacker.settings.steps": 80,
         "vary": {
-            **PROTOCOL.vary,
-            "victim.width": (44, 48),
-            "client.local.epochs": (1, 2, 5),
+            "client.local.epochs": (1, 2, 4),
             "client.local.batch_size": (1, 2),
+            "client.local.lr": (0.005, 0.02, 0.05),
         },
-    }
+    },
+    networks=("convnet", "mlp"),
 )
 
-#: Images whose label occurs again: ORL has ten pictures of each of its people.
-ORIGINAL = PROTOCOL.with_(
-    {
-        "batch.data": "faces",
-        "batch.images": 4,
-        "batch.pattern_batch": 4,
-        "scoring.metrics": ("psnr", "psnr_other", "ssim"),
-        "vary": {"victim.width": tuple(range(25, 33)), "victim.activation": PROTOCOL.vary["victim.activation"]},
-    }
-)
+#: Images whose label occurs again.
+ORIGINAL = narrowed(OP, changes={"scoring.metrics": ("psnr", "psnr_other", "ssim")}, data=REPEATED)
 
-#: Where gradients are compared and nothing is attacked: residual nets with batch normalization, as the paper's, and
-#: digits at their own size, of which there are enough to train on.
-SIMILARITY = PROTOCOL.with_(
-    {
-        "victim.name": "resnet10",
-        "batch.data": "digits",
-        "batch.image_size": 8,
+#: Where gradients are compared and nothing is attacked: sets with enough images of each label.
+SIMILARITY = narrowed(
+    OP,
+    "attacker.settings.total_variation",
+    changes={
         "batch.images": 48,
-        "batch.pattern": "any",
-        "batch.pattern_batch": None,
         "scoring.control": shares_gradients,
-        "vary": {"victim.width": (6, 7, 8, 9, 10, 11, 12, 13), "victim.activation": ("relu", "leaky_relu")},
-    }
+        "vary": {"batch.image_size": (8, 16), "victim.width": (8, 12, 16), "victim.activation": ACTIVATIONS},
+    },
+    data=("faces", "digits"),
+    networks=("convnet", "mlp", "resnet8", "resnet10"),
 )
 
 _DEPTHS = ("resnet10", "resnet18", "resnet34")
 
 CELLS = {
-    "batch_size": Cell(protocol=PROTOCOL, levels=(1, 2, 4, 8)),
+    "batch_size": Cell(protocol=OP.with_({"batch.images": 8}), levels=(1, 2, 4, 8)),
     "resolution": Cell(protocol=SIZED, levels=(16, 32, 64)),
     # How many of the four images of a batch share a label; 1 is the paper's "0 equal".
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),
-    "training_state": Cell(protocol=TRAINED, levels=tuple(STATES)),
+    "training_state": Cell(protocol=TRAINED, levels=("untrained", "trained", "half-trained")),
     "architecture": Cell(protocol=RESIDUAL, levels=_DEPTHS, x=_DEPTHS.index),
     "original": Cell(protocol=ORIGINAL, levels=("attacked",)),
     # After the register's pair, the paper's weak attacker is shown, which simulates the wrong local training.
@@ -149,7 +88,7 @@ CELLS = {
 
 ROWS = {
     "op.depth_over_batch": Row(
-        protocol=DEEPENED.with_({"scoring.control_images": 4}),
+        protocol=DEEPENED,
         levels={
             "shallow, 4 at once": {"batch.size": 4},
             "deep, one at a time": {"victim.depth": 9},
@@ -174,17 +113,16 @@ ROWS = {
             32: {"batch.image_size": 32},
         },
     ),
-    # Two images a block are enough where the resolution is the factor.
     "thm1.empirical": Row(
-        protocol=PROTOCOL.with_({"batch.images": 2, "batch.pattern_batch": 2}),
-        levels={pixels: {"batch.image_size": pixels} for pixels in (16, 24, 32)},
+        protocol=SIZED,
+        levels={pixels: {"batch.image_size": pixels} for pixels in (16, 32, 64)},
     ),
     "prop1.table2": Row(
         protocol=SIMILARITY,
         levels={equal: {"batch.pattern": equal, "batch.pattern_batch": 4} for equal in (1, 2, 3, 4)},
     ),
-    "prop1.trained_similar": Row(
-        protocol=SIMILARITY.with_({"fit": Fitting(epochs=10, half=1, batch_size=64, lr=2e-3, accuracy=0.9)}),
+    "prop1.trained_similar/2": Row(
+        protocol=SIMILARITY.with_({"fit": Fitting(epochs=10, half=1, batch_size=64, lr=2e-3, accuracy=0.5)}),
         levels={state: STATES[state] for state in ("untrained", "trained", "half-trained")},
     ),
 }

@@ -1,0 +1,177 @@
+"""The space of each attack type at the reduced scale: everything that a fair reader accepts as this attack.
+
+All rows of a type draw their blocks from its space, so "supported" means: in the median setting of this space. A row
+leaves out what it compares (`narrowed`), and narrows the rest only by words of its own statement. The spaces were
+declared before any row ran on them; a change is an entry of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from claims import judges
+from claims.edits import Imprinted
+from claims.equipment import Inverting, decoder_of_public
+from gia.experiment import Attacker, Batch, Client, Fishing, Protocol, Scoring, Victim
+from gia.experiment.controls import path_works
+
+#: Bounded and unbounded, smooth and with a kink.
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu")
+
+#: Without batch normalization, fully connected, and with batch normalization and shortcuts.
+NETWORKS = ("convnet", "mlp", "resnet8")
+
+#: All sets of real images that install from PyPI.
+DATA = ("cifar10-samples", "cifar100-samples", "imagenet-samples", "photos", "faces", "digits")
+
+#: Of these, the sets whose pictures have 64 pixels and more: only they have a higher resolution to lose.
+DETAILED = ("imagenet-samples", "photos", "faces")
+
+#: The sets in which a label occurs more than twice.
+REPEATED = ("photos", "faces", "digits")
+
+#: The sets on which a network learns in seconds, and can be seen to have learned.
+LEARNED = ("photos", "faces")
+
+#: These are shown; leak decides.
+SHOWN = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
+
+#: The rule that ends a search (`gia.attacks`): its data term falls by less than this over a fifth of its steps.
+CONVERGED = 0.01
+
+OP = Protocol(
+    victim=Victim(name="convnet"),
+    batch=Batch(data="cifar10-samples", image_size=32, images=4),
+    attacker=Attacker(attack="inverting_gradients", settings={"steps": 360, "converged": CONVERGED}),
+    scoring=Scoring(metrics=SHOWN, control=path_works),
+    vary={
+        "batch.data": DATA,
+        "batch.image_size": (16, 24, 32),
+        "victim.name": NETWORKS,
+        "victim.width": (16, 24, 32, 48),
+        "victim.activation": ACTIVATIONS,
+        "victim.init": ("torch", "kaiming", "dlg"),
+        "victim.dtype": ("float32", "float64"),
+        "client.training": (False, True),
+        "attacker.settings.total_variation": (1e-4, 1e-3, 1e-2, 1e-1),
+    },
+)
+
+#: Four attackers for each set and size, each with its own decoder and judge, serve all blocks and levels.
+GEN_Z = Protocol(
+    victim=Victim(name="convnet"),
+    batch=Batch(data="digits", image_size=8, images=16),
+    attacker=Attacker(
+        attack="ggl",
+        settings={"optimizer": "cma", "steps": 100, "population": 10},
+        equip=decoder_of_public,
+        seed=0,
+    ),
+    scoring=Scoring(metrics=("label_agreement", *SHOWN), judge=judges.perceptron, control=path_works),
+    vary={
+        "batch.data": ("digits", "faces"),
+        "batch.image_size": (8, 16),
+        "victim.name": NETWORKS,
+        "victim.width": (12, 16, 24, 32),
+        "victim.activation": ACTIVATIONS,
+        "victim.init": ("torch", "kaiming", "dlg"),
+        "client.training": (False, True),
+        "attacker.seed": (0, 1, 2, 3),
+        "attacker.settings.population": (10, 20),
+    },
+)
+
+GEN_W = Protocol(
+    victim=Victim(name="convnet"),
+    batch=Batch(data="cifar10-samples", image_size=16, images=4),
+    attacker=Attacker(attack="ci_net", settings={"steps": 120, "converged": CONVERGED}),
+    scoring=Scoring(metrics=SHOWN, control=path_works),
+    vary={
+        "batch.data": DATA,
+        "batch.image_size": (16, 24),
+        "victim.name": NETWORKS,
+        "victim.width": (12, 16, 24),
+        "victim.activation": ACTIVATIONS,
+        "victim.init": ("torch", "kaiming", "dlg"),
+        "victim.dtype": ("float32", "float64"),
+        "client.training": (False, True),
+        "attacker.settings.lr": (1e-3, 5e-3),
+    },
+)
+
+#: The sets that hold enough images for an inverter to learn from.
+GEN_INV = Protocol(
+    victim=Victim(name="lenet"),
+    batch=Batch(data="digits", image_size=16, images=16),
+    client=Client(reveal=()),
+    attacker=Attacker(attack="learning_to_invert", equip=Inverting(epochs=12, training_batch=64, most=800)),
+    scoring=Scoring(metrics=SHOWN, control=path_works, control_images=16),
+    vary={
+        "batch.data": ("digits", "faces"),
+        "batch.image_size": (8, 16),
+        "victim.name": ("lenet", "mlp", "resnet8"),
+        "victim.width": (8, 12, 16),
+        "victim.activation": ACTIVATIONS,
+        "victim.init": ("torch", "kaiming", "dlg"),
+        "client.training": (False, True),
+    },
+)
+
+#: A block behind which any network stands. Its cut-offs are fitted to the server's own images.
+ANA_ARCH = Protocol(
+    victim=Victim(name="convnet", edit=Imprinted()),
+    batch=Batch(data="faces", image_size=32, images=64, size=64),
+    client=Client(reveal=()),
+    attacker=Attacker(attack="robbing_the_fed"),
+    scoring=Scoring(metrics=("exact_leak", "exact_share", "psnr"), control=path_works, control_images=8),
+    vary={
+        "batch.data": ("photos", "faces", "digits"),
+        "batch.image_size": (16, 24, 32),
+        "victim.name": NETWORKS,
+        "victim.width": (8, 16, 24),
+        "victim.activation": ACTIVATIONS,
+        "victim.init": ("torch", "kaiming", "dlg"),
+        "victim.dtype": ("float32", "float64"),
+        "client.training": (False, True),
+    },
+)
+
+#: A class must have one image in the batch, so batches have distinct labels. Batch normalization is in eval mode: the
+#: attack matches the target alone.
+ANA_PARAM = Protocol(
+    victim=Victim(name="convnet", fish=Fishing(targets=2)),
+    batch=Batch(data="faces", image_size=16, images=4, size=4, pattern="distinct"),
+    client=Client(reveal=()),
+    attacker=Attacker(attack="fishing", settings={"steps": 360, "converged": CONVERGED}),
+    scoring=Scoring(metrics=SHOWN, control=path_works),
+    vary={
+        "batch.data": ("faces", "digits", "cifar100-samples"),
+        "batch.image_size": (8, 16, 24),
+        "victim.name": NETWORKS,
+        "victim.width": (24, 32, 48),
+        "victim.activation": ACTIVATIONS,
+        "victim.init": ("torch", "kaiming", "dlg"),
+        "victim.dtype": ("float32", "float64"),
+        "attacker.settings.total_variation": (1e-4, 1e-3, 1e-2, 1e-1),
+    },
+)
+
+
+def narrowed(space: Protocol, *compared: str, changes: Mapping[str, Any] | None = None, **drawn: Any) -> Protocol:
+    """A space without the factors that a row compares.
+
+    Args:
+        space: one of the above.
+        compared: dotted keys that are not drawn, because the row's levels or its statement set them.
+        changes: what the row sets, as `Protocol.with_` takes it; a key that it sets is not drawn either.
+        drawn: `data=` and `networks=`, the values that the row's statement leaves of "batch.data" and "victim.name".
+
+    >>> sorted(set(OP.vary) - set(narrowed(OP, "victim.name").vary))
+    ['victim.name']
+    """
+    given = dict(changes or {})
+    names = {"data": "batch.data", "networks": "victim.name"}
+    kept = {key: values for key, values in space.vary.items() if key not in compared and key not in given}
+    further = {key: values for key, values in given.pop("vary", {}).items()}
+    return space.with_({**given, "vary": kept | {names[name]: values for name, values in drawn.items()} | further})
