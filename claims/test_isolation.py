@@ -29,7 +29,7 @@ def isolation(source: str, name: str, activation: str, batch_size: int, dtype: s
 
 
 def server(protocol: Protocol, level: str) -> Protocol:
-    """A first layer of the same width, with and without the server's edit; the honest one is what the row asks about."""
+    """A first layer of the same width, with and without the server's edit. The row asks about the honest one."""
     return protocol if level == "modified model" else protocol.with_({"victim.edit": None, "scoring.control": None})
 
 

@@ -57,7 +57,7 @@ CELLS = {
 }
 
 ROWS = {
-    # Nets with batch normalization, whose mode is a level. One image a gradient: what one net mixes is not the question.
+    # Nets with batch normalization, whose mode is a level. One image behind a gradient: batches are another row.
     "gen_w.sigmoid/2": Row(
         protocol=narrowed(
             GEN_W,

@@ -173,5 +173,5 @@ def narrowed(space: Protocol, *compared: str, changes: Mapping[str, Any] | None 
     given = dict(changes or {})
     names = {"data": "batch.data", "networks": "victim.name"}
     kept = {key: values for key, values in space.vary.items() if key not in compared and key not in given}
-    further = {key: values for key, values in given.pop("vary", {}).items()}
-    return space.with_({**given, "vary": kept | {names[name]: values for name, values in drawn.items()} | further})
+    of_sets = {names[name]: tuple(values) for name, values in drawn.items()}
+    return space.with_({**given, "vary": {**kept, **of_sets, **given.get("vary", {})}})
