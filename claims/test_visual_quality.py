@@ -33,7 +33,7 @@ LEAK = 1.0
 
 @pytest.mark.claim("visual_quality/2")
 def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale) -> None:
-    """LPIPS to the nearest of 100 real faces that nobody attacked: each type looks more real than those of lower groups.
+    """LPIPS to the nearest of 100 real faces that nobody attacked: types look more real than those of lower groups.
 
     The blocks of all types have the same private faces. A block counts only if the attack of every type passes its
     control, and two types are compared only where both leak: a dead attack would look as bad as the claim says.
