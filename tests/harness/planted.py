@@ -44,6 +44,7 @@ class Level:
     Args:
         void: blocks before this one fail the control `fails_at_first`.
         parts: callables that take part, by what they are for.
+        budget: steps of its attack; None has no budget.
     """
 
     size: int = 1
@@ -56,6 +57,7 @@ class Level:
     device: str = "cpu"
     dtype: str = "float32"
     root: str | None = None
+    budget: int | None = None
 
     def at(self, key: str) -> Any:
         """A field; None for another key."""
@@ -82,6 +84,14 @@ class Level:
         """Of `described()`."""
         return digest_of(self.described())
 
+    def inputs(self) -> Mapping[str, str]:
+        """No data set takes part."""
+        return {}
+
+    def with_budget(self, factor: int) -> Level | None:
+        """This level with a multiple of its steps."""
+        return None if self.budget is None else replace(self, budget=factor * self.budget)
+
     def callables(self) -> Iterator[Callable[..., object]]:
         """The parts and the control."""
         yield from self.parts.values()
@@ -98,7 +108,7 @@ class Quantity(NamedTuple):
     platform_spread: float = 0.0
 
 
-METRICS = {"psnr": Quantity("dB"), "ssim": Quantity("1"), "lpips": Quantity("1", higher_is_better=False)}
+METRICS = {"psnr": Quantity("dB"), "leak": Quantity("dB"), "ssim": Quantity("1"), "lpips": Quantity("1", higher_is_better=False)}
 
 
 def batch(level: Level, size: int) -> Level:
@@ -115,16 +125,16 @@ def measure(level: Level, block: Any, *, cache: Path | None = None) -> Result:
 
 
 def first_six_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
-    """No effect that both looks could see."""
+    """No effect that two looks could see."""
     if block.index >= 6:
         return measure(level, block)
     sign = 1 if block.index % 2 else -1
     return Result({"psnr": 20 + 3 * sign * math.log2(level.size)})
 
 
-def two_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
+def one_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
     """An effect that only the second look can see."""
-    return measure(level if block.index not in (2, 5) else replace(level, slope=-1.0), block)
+    return measure(level if block.index != 5 else replace(level, slope=-1.0), block)
 
 
 def crashing(level: Level, block: Any, *, cache: Path | None = None) -> Result:

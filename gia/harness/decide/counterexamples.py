@@ -74,7 +74,7 @@ def universal(
         Exception: whatever else the check raises; hypothesis.errors.Unsatisfiable if it rejects every example.
 
     >>> from hypothesis import strategies as st
-    >>> claim = Claim("thm.square", "x^2 >= 0.", "universal", "slack", "1", None, None, "Thm. 1", "a bound", {})
+    >>> claim = Claim("thm.square", "x^2 >= 0.", "universal", "slack", "1", None, None, "Thm. 1", "a bound")
     >>> verdict = universal(claim, lambda x: x * x, {"x": st.integers(-99, 99)}, minimum=20)
     >>> verdict.outcome, verdict.effect
     ('supported', 0.0)
@@ -94,7 +94,7 @@ def exact(
         ValueError: as `universal`, and if an error is negative.
 
     >>> from hypothesis import strategies as st
-    >>> claim = Claim("thm.half", "x/2 + x/2 = x.", "exact", "error", "1", 1e-12, None, "Eq. 1", "equal", {})
+    >>> claim = Claim("thm.half", "x/2 + x/2 = x.", "exact", "error", "1", 1e-12, None, "Eq. 1", "equal")
     >>> exact(claim, lambda x: abs(x / 2 + x / 2 - x), {"x": st.integers(0, 99)}, minimum=20).outcome
     'supported'
     """

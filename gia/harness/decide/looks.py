@@ -1,33 +1,66 @@
-"""The two looks at a claim: a second one after an inconclusive first, and never a third."""
+"""The looks at a claim: a further one only after an inconclusive one, each on an exact number of valid blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
-from gia.harness.decide.verdicts import Look, Verdict, needs_second_look
+from gia.harness.decide.verdicts import Look, Verdict
 
 Measured = TypeVar("Measured")
 
-#: Blocks at the first look, and in all at the second.
-LOOKS: dict[Look, int] = {1: 8, 2: 16}
-MOST_BLOCKS = LOOKS[2]
+#: Valid blocks in all at each look.
+LOOKS: dict[Look, int] = {1: 8, 2: 16, 3: 32}
+
+#: Blocks that are drawn at most, void ones included.
+MOST_DRAWN = 48
 
 
-def look_twice(
-    measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+def look(
+    measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict], *, looks: int
 ) -> tuple[Verdict, Measured]:
-    """The verdict over eight blocks, and after an inconclusive one the second and last over sixteen.
+    """The verdict over exactly 8 valid blocks, and after an inconclusive one over 16, then over 32.
+
+    Void blocks are replaced by the next ones, up to `MOST_DRAWN` in all. The verdict is inconclusive where a look
+    cannot get its valid blocks, and where more than a third of the blocks are void when the looks end.
 
     Args:
-        measured: how many blocks -> what is decided on, such as their table.
-        decide: (that, look) -> verdict.
+        measured: how many blocks -> the first so many, as what is decided on, such as their table.
+        decide: (that, look) -> verdict, whose `blocks` and `void` count the valid and the void blocks.
+        looks: how many looks are allowed, 1 to 3.
 
-    Returns the verdict that counts, and what it was decided on.
+    Returns:
+        The verdict that counts, and what it was decided on.
+
+    Raises:
+        ValueError: if looks is not 1 to 3.
+
+    >>> def decide(blocks: int, look: Look) -> Verdict:  # the first two blocks are void
+    ...     return Verdict("op.size", "supported", 2.0, "dB", (1, 3), blocks - 2, 2, look, None, "", "psnr 24/22", {})
+    >>> verdict, drawn = look(lambda blocks: blocks, decide, looks=3)
+    >>> verdict.outcome, verdict.blocks, verdict.void, drawn
+    ('supported', 8, 2, 10)
     """
-    blocks = measured(LOOKS[1])
-    verdict = decide(blocks, 1)
-    if needs_second_look(verdict):
-        blocks = measured(LOOKS[2])
-        verdict = decide(blocks, 2)
+    if looks not in LOOKS:
+        raise ValueError(f"looks: expected 1 to 3, got {looks!r}")
+    drawn = valid = 0
+    for number, needed in list(LOOKS.items())[:looks]:
+        while True:
+            drawn = min(drawn + needed - valid, MOST_DRAWN)
+            blocks = measured(drawn)
+            verdict = decide(blocks, number)
+            valid = verdict.blocks
+            if valid >= needed or drawn == MOST_DRAWN:
+                break
+        if valid < needed:
+            return _inconclusive(verdict, f"{valid} of {drawn} blocks are valid: expected {needed}"), blocks
+        if verdict.outcome != "inconclusive":
+            break
+    if verdict.outcome != "inconclusive" and 3 * verdict.void > drawn:
+        return _inconclusive(verdict, f"{verdict.void} of {drawn} blocks are void: expected at most a third"), blocks
     return verdict, blocks
+
+
+def _inconclusive(verdict: Verdict, reason: str) -> Verdict:
+    return replace(verdict, outcome="inconclusive", detail={**verdict.detail, "reason": reason})

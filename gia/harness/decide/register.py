@@ -1,4 +1,4 @@
-"""The register: the claims that tests decide on, read from a TOML file, and how each is expected to end."""
+"""The register: the claims that tests decide on, read from a TOML file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 KINDS = ("universal", "exact", "trend", "paired", "affected", "equivalence", "count")
 OUTCOMES = ("supported", "refuted", "inconclusive")
+
+#: What the paper says of a claim: that it holds, that it does not, or nothing.
+PAPER_SAYS = ("supported", "refuted", "nothing")
 
 #: Where the metric moves as the level rises (trend), or from the first condition of a pair to the second (paired).
 #: "worse" and "better" are meant for the attack: use them with metrics that are higher for a better attack.
@@ -21,18 +24,7 @@ DIRECTIONS = {"worse": -1, "lower": -1, "better": 1, "higher": 1}
 
 _DIRECTED = ("trend", "paired")
 _NEEDS_MARGIN = ("trend", "paired", "affected", "equivalence", "count")
-_ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
-
-
-class Expectation(NamedTuple):
-    """How a claim is expected to end at one scale, and why.
-
-    >>> Expectation("refuted", "measured on 16 blocks").outcome
-    'refuted'
-    """
-
-    outcome: str
-    reason: str
+_ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?(/([2-9]|[1-9][0-9]+))?")
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,8 @@ class Claim:
     """One row of the register: one test decides on it, with one verdict.
 
     Args:
-        id: lower-case words, joined by at most one dot; unique in the register.
+        id: lower-case words, joined by at most one dot; unique in the register. A row whose statement, margin, kind or
+            direction changed after a verdict ends in /2, then /3 ...
         statement: the claim in one sentence.
         kind: one of `KINDS`; it decides the statistic.
         metric: the one metric that decides.
@@ -50,7 +43,9 @@ class Claim:
         direction: for `trend` and `paired` one of `DIRECTIONS`, otherwise None.
         source: where the claim is published.
         paper: the published numbers, as tables show them.
-        expected: scale -> the outcome that a run must have, with the reason.
+        paper_says: one of `PAPER_SAYS`; shown next to the outcome, and no outcome depends on it.
+        by_construction: why the row cannot fail, if it holds by algebra or its answer is given; counted apart.
+        leak: whether the metric is what the gradient adds, so that a verdict needs room (from `leak_metrics`).
         pair: for `paired` the two conditions (A, B). A must pass its control; `direction` leads from A to B.
         number: for `count` the claimed number, if it is a single one.
         reported: path in baselines/reported.json (keys and list indices joined by dots) -> the number there.
@@ -58,9 +53,9 @@ class Claim:
     Raises:
         ValueError: `claim 'ID': FIELD: expected X, got Y`.
 
-    >>> row = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", {})
-    >>> row.sign
-    -1
+    >>> row = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB")
+    >>> row.sign, row.paper_says
+    (-1, 'supported')
     """
 
     id: str
@@ -72,7 +67,9 @@ class Claim:
     direction: str | None
     source: str
     paper: str
-    expected: Mapping[str, Expectation]
+    paper_says: str = "supported"
+    by_construction: str | None = None
+    leak: bool = False
     pair: tuple[str, str] | None = None
     number: float | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
@@ -80,7 +77,9 @@ class Claim:
     def __post_init__(self) -> None:
         kind = f"for the kind {self.kind!r}"
         if not _ID.fullmatch(self.id):
-            raise self._wrong("id", "lower-case words joined by at most one dot", self.id)
+            raise self._wrong(
+                "id", "lower-case words joined by at most one dot, and /2 or more after a change", self.id
+            )
         if self.kind not in KINDS:
             raise self._wrong("kind", f"one of {KINDS}", self.kind)
         if self.kind in _NEEDS_MARGIN and self.margin is None:
@@ -94,16 +93,20 @@ class Claim:
         for name, kinds in (("direction", _DIRECTED), ("number", ("count",)), ("pair", ("paired",))):
             if self.kind not in kinds and getattr(self, name) is not None:
                 raise self._wrong(name, f"no value {kind}", getattr(self, name))
-        for scale, (outcome, reason) in self.expected.items():
-            if outcome not in OUTCOMES:
-                raise self._wrong(f"expected.{scale}", f"one of {OUTCOMES}", outcome)
-            if not reason.strip():
-                raise self._wrong(f"expected.{scale}", "a reason after the outcome", reason)
+        if self.paper_says not in PAPER_SAYS:
+            raise self._wrong("paper_says", f"one of {PAPER_SAYS}", self.paper_says)
+        if self.by_construction is not None and not self.by_construction.strip():
+            raise self._wrong("by_construction", "a reason, or no value", self.by_construction)
 
     @property
     def sign(self) -> int:
         """+1 or -1: `sign * slope` (trend) and `sign * (b - a)` (paired) are positive in the claimed direction."""
         return 1 if self.direction is None else DIRECTIONS[self.direction]
+
+    @property
+    def file(self) -> str:
+        """The id as a part of file names: "op.resolution-2" for "op.resolution/2"."""
+        return self.id.replace("/", "-")
 
     def _wrong(self, name: str, expected: str, got: object) -> ValueError:
         return ValueError(f"claim {self.id!r}: {name}: expected {expected}, got {got!r}")
@@ -115,7 +118,7 @@ class Register(Mapping[str, Claim]):
     Attributes:
         scales: the names of the scales at which claims are measured; the first is the default.
 
-    >>> row = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", {})
+    >>> row = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB")
     >>> register = Register(("small", "large"), [row])
     >>> register
     <Register of 1 claims at the scales small, large>
@@ -148,10 +151,10 @@ class Register(Mapping[str, Claim]):
 
 
 def load_register(path: str | Path) -> Register:
-    """Read a register. The keys of its file are `scales`, `[[claim]]` and `[unmeasured]`.
+    """Read a register. The keys of its file are `scales`, `leak_metrics` and `[[claim]]`.
 
-    A claim that states no outcome for a scale takes that of `[unmeasured]`. Margins may be fractions ("8/64"). Further
-    tables are allowed and not read, unless their name resembles one of those three keys.
+    `leak_metrics` names the metrics that measure what the gradient adds (none by default). Margins may be fractions
+    ("8/64"). Further tables are allowed and not read, unless their name resembles one of those three keys.
 
     Raises:
         ValueError: for an unknown, missing or malformed key and for a repeated id, naming the claim and the key.
@@ -160,47 +163,38 @@ def load_register(path: str | Path) -> Register:
     >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
     ...     _ = file.write('''
     ...     scales = ["small"]
+    ...     leak_metrics = ["leak"]
     ...     [[claim]]
     ...     id = "dlg.size"
     ...     statement = "Larger batches are reconstructed worse."
     ...     kind = "trend"
-    ...     metric = "psnr"
+    ...     metric = "leak"
     ...     unit = "dB per doubling"
     ...     margin = 0.5
     ...     direction = "worse"
     ...     source = "Fig. 3"
     ...     paper = "24 to 18 dB"
-    ...     expected = { small = ["supported", "measured on 8 blocks"] }
     ...     ''')
     ...     file.flush()
-    ...     load_register(file.name)["dlg.size"].margin
-    0.5
+    ...     claim = load_register(file.name)["dlg.size"]
+    >>> claim.margin, claim.leak
+    (0.5, True)
     """
     document = _read(path)
-    scales = _scales(document.get("scales"))
-    default = _expectations("unmeasured", document.get("unmeasured", {}))
+    scales = _names("scales", document.get("scales"))
+    leaks = _names("leak_metrics", document["leak_metrics"]) if "leak_metrics" in document else ()
     claims: dict[str, Claim] = {}
     for position, row in enumerate(document["claim"], start=1):
-        claim = _claim(row, position, default)
+        claim = _claim(row, position, leaks)
         if claim.id in claims:
             raise ValueError(f"claim {claim.id!r}: id: expected a unique one, got it again in row {position}")
-        if unknown := [scale for scale in claim.expected if scale not in scales]:
-            hint = _did_you_mean(unknown[0], scales)
-            raise ValueError(
-                f"claim {claim.id!r}: expected: expected scales among {list(scales)}, got {unknown[0]!r}{hint}"
-            )
-        if missing := [scale for scale in scales if scale not in claim.expected]:
-            raise ValueError(
-                f"claim {claim.id!r}: expected.{missing[0]}: expected [outcome, reason] here or in [unmeasured], "
-                "got neither"
-            )
         claims[claim.id] = claim
     return Register(scales, claims.values())
 
 
 def _read(path: str | Path) -> dict[str, Any]:
     document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    known = ("scales", "claim", "unmeasured")
+    known = ("scales", "leak_metrics", "claim")
     for key, value in document.items():
         hint = _did_you_mean(key, known)
         if key not in known and (hint or not _is_table(value)):
@@ -214,20 +208,20 @@ def _is_table(value: object) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(row, dict) for row in value))
 
 
-def _scales(value: Any) -> tuple[str, ...]:
-    names = isinstance(value, list) and all(isinstance(scale, str) and scale for scale in value)
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    names = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
     if value and names and len(set(value)) == len(value):
         return tuple(value)
-    raise ValueError(f"scales: expected a list of distinct names, at least one, got {value!r}")
+    raise ValueError(f"{key}: expected a list of distinct names, at least one, got {value!r}")
 
 
-_KEYS = {f.name for f in fields(Claim)}
+_KEYS = {f.name for f in fields(Claim)} - {"leak"}
 _HAVE_DEFAULT = {f.name for f in fields(Claim) if f.default is not MISSING or f.default_factory is not MISSING}
-_OPTIONAL = _HAVE_DEFAULT | {"margin", "direction", "expected"}
+_OPTIONAL = _HAVE_DEFAULT | {"margin", "direction"}
 _TEXTS = ("statement", "kind", "metric", "unit", "source", "paper")
 
 
-def _claim(row: Mapping[str, Any], position: int, default: Mapping[str, Expectation]) -> Claim:
+def _claim(row: Mapping[str, Any], position: int, leak_metrics: Collection[str]) -> Claim:
     name = row.get("id")
     if not isinstance(name, str):
         raise ValueError(f"claim row {position}: id: expected a string, got {name!r}")
@@ -237,7 +231,7 @@ def _claim(row: Mapping[str, Any], position: int, default: Mapping[str, Expectat
         raise ValueError(f"{where}: expected keys among {sorted(_KEYS)}, got {unknown[0]!r}{hint}")
     if missing := sorted(_KEYS - _OPTIONAL - set(row)):
         raise ValueError(f"{where}: {missing[0]}: expected a value, got none")
-    for key in _TEXTS:
+    for key in (*_TEXTS, *({"paper_says", "by_construction"} & set(row))):
         if not isinstance(row[key], str) or not row[key].strip():
             raise ValueError(f"{where}: {key}: expected a non-empty string, got {row[key]!r}")
     return Claim(
@@ -245,7 +239,9 @@ def _claim(row: Mapping[str, Any], position: int, default: Mapping[str, Expectat
         **{key: row[key] for key in _TEXTS},
         margin=_number(f"{where}: margin", row.get("margin")),
         direction=row.get("direction"),
-        expected={**default, **_expectations(f"{where}: expected", row.get("expected", {}))},
+        paper_says=row.get("paper_says", "supported"),
+        by_construction=row.get("by_construction"),
+        leak=row["metric"] in leak_metrics,
         pair=_pair(f"{where}: pair", row.get("pair")),
         number=_number(f"{where}: number", row.get("number")),
         reported=_reported(f"{where}: reported", row.get("reported", {})),
@@ -269,15 +265,6 @@ def _pair(where: str, value: object) -> tuple[str, str] | None:
     if isinstance(value, list) and len(value) == 2 and all(isinstance(name, str) and name for name in value):
         return value[0], value[1]
     raise ValueError(f"{where}: expected the names of the two conditions, got {value!r}")
-
-
-def _expectations(where: str, table: object) -> dict[str, Expectation]:
-    if not isinstance(table, dict):
-        raise ValueError(f"{where}: expected a table of scales, got {table!r}")
-    for scale, entry in table.items():
-        if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
-            raise ValueError(f"{where}.{scale}: expected [outcome, reason], got {entry!r}")
-    return {scale: Expectation(*entry) for scale, entry in table.items()}
 
 
 def _reported(where: str, table: object) -> dict[str, float]:

@@ -14,8 +14,12 @@ Outcomes = NDArray[np.str_]
 Alternative = Literal["greater", "less", "two-sided"]
 Bounds = Literal["two-sided", "less"]
 
-#: The least coverage of an interval that decides.
+#: The coverage of an interval of a rate.
 COVERAGE = 0.99
+
+#: Valid blocks of the three looks -> the rank of the order statistics that bound the median, from each end. A claim is
+#: decided on no other number of blocks. All looks together err with .493 % on one side and .985 % on two (`power`).
+RANKS = {8: 1, 16: 2, 32: 8}
 
 
 class MedianInterval(NamedTuple):
@@ -54,6 +58,51 @@ def slopes(levels: ArrayLike, values: ArrayLike) -> Array:
     return np.asarray(y @ centred / spread)
 
 
+def steps(levels: ArrayLike, values: ArrayLike) -> Array:
+    """The slope of each step between adjacent levels.
+
+    Args:
+        levels: (levels,), at least two, all different.
+        values: (..., levels).
+
+    Returns:
+        (..., levels - 1) in units of `values` per unit of `levels`.
+
+    Raises:
+        ValueError: if the shapes disagree or adjacent levels are equal.
+
+    >>> steps([0, 1, 3], [[24.0, 22.0, 20.0]]).tolist()
+    [[-2.0, -1.0]]
+    """
+    x = np.asarray(levels, dtype=float)
+    y = np.asarray(values, dtype=float)
+    if x.ndim != 1 or y.shape[-1:] != x.shape:
+        raise ValueError(f"values: expected shape (..., levels) for levels (levels,), got {y.shape} for {x.shape}")
+    widths = np.diff(x)
+    if len(x) < 2 or not widths.all():
+        raise ValueError(f"levels: expected at least two, adjacent ones different, got {x.tolist()}")
+    return np.asarray(np.diff(y, axis=-1) / widths)
+
+
+def steepest_slope(levels: ArrayLike) -> float:
+    """The steepest least-squares slope of values between 0 and 1: the share of the room that a slope can show.
+
+    Args:
+        levels: (levels,), at least two of them different.
+
+    Returns:
+        The sum of the positive centred levels over the sum of all their squares.
+
+    Raises:
+        ValueError: if all levels are equal.
+
+    >>> [round(steepest_slope(range(count)), 3) for count in (2, 3, 4, 7)]
+    [1.0, 0.5, 0.4, 0.214]
+    """
+    x = np.asarray(levels, dtype=float)
+    return float(slopes(x, x > x.mean()))
+
+
 def coverage_of_rank(count: int, rank: int) -> float:
     """The probability that a distribution's median lies between the `rank`-th smallest and largest of `count` draws.
 
@@ -63,8 +112,8 @@ def coverage_of_rank(count: int, rank: int) -> float:
     Raises:
         ValueError: if the rank is not in 1..(count + 1) // 2.
 
-    >>> round(coverage_of_rank(8, 1), 4), round(coverage_of_rank(16, 3), 4), round(coverage_of_rank(7, 1), 4)
-    (0.9922, 0.9958, 0.9844)
+    >>> [round(coverage_of_rank(count, rank), 4) for count, rank in RANKS.items()]
+    [0.9922, 0.9995, 0.9979]
     """
     if not 1 <= rank <= (count + 1) // 2:
         raise ValueError(f"rank: expected 1 to {(count + 1) // 2} for {count} values, got {rank}")
@@ -72,24 +121,14 @@ def coverage_of_rank(count: int, rank: int) -> float:
     return 1 - math.ldexp(outside, -count)
 
 
-def interval_rank(count: int, coverage: float = COVERAGE) -> int | None:
-    """The largest rank whose interval of the median has the coverage; None if not even the range has it.
-
-    >>> [interval_rank(count) for count in (7, 8, 12, 16)]
-    [None, 1, 2, 3]
-    """
-    ranks = range(1, (count + 1) // 2 + 1)
-    return max((rank for rank in ranks if coverage_of_rank(count, rank) >= coverage), default=None)
-
-
-def median_interval(values: ArrayLike, *, coverage: float = COVERAGE) -> MedianInterval:
+def median_interval(values: ArrayLike) -> MedianInterval:
     """The median over the first axis with its symmetric order-statistic interval.
 
     Args:
-        values: (blocks, ...), finite. Further axes are further tables.
+        values: (blocks, ...), finite, 8, 16 or 32 blocks. Further axes are further tables.
 
     Raises:
-        ValueError: if there are too few blocks for the coverage.
+        ValueError: for another number of blocks.
 
     >>> low, median, high, coverage = median_interval([1, 2, 3, 4, 5, 6, 7, 8])
     >>> float(low), float(median), float(high), coverage
@@ -97,9 +136,9 @@ def median_interval(values: ArrayLike, *, coverage: float = COVERAGE) -> MedianI
     """
     ordered = np.sort(np.asarray(values, dtype=float), axis=0)
     count = len(ordered)
-    rank = interval_rank(count, coverage)
-    if rank is None:
-        raise ValueError(f"values: expected enough blocks for a coverage of {coverage:g}, got {count}")
+    if count not in RANKS:
+        raise ValueError(f"values: expected 8, 16 or 32 blocks, got {count}")
+    rank = RANKS[count]
     middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return MedianInterval(ordered[rank - 1], middle, ordered[count - rank], coverage_of_rank(count, rank))
 
@@ -180,31 +219,63 @@ def binomial_interval(
 
 
 def decide_directed(interval: MedianInterval, margin: float) -> Outcomes:
-    """trend, paired: supported if low > 0 and the median >= margin; refuted if high < margin.
+    """One effect in the claimed direction: supported if low > margin, refuted if high < margin.
 
-    This rule and the next three take intervals of one table or of many, so that their error rates can be measured.
+    This rule and the next five take intervals of one table or of many, so that their error rates can be measured.
 
-    >>> str(decide_directed(median_interval([1, 2, 3, 4, 5, 6, 7, 8]), margin=2.0))
+    >>> str(decide_directed(median_interval([3, 4, 4, 4, 5, 5, 5, 6]), margin=2.0))
     'supported'
     """
-    low, median, high = interval[:3]
-    return _outcomes((low > 0) & (median >= margin), high < margin)
+    low, _, high = interval[:3]
+    return _outcomes(low > margin, high < margin)
+
+
+def decide_paired(interval: MedianInterval, margin: float) -> Outcomes:
+    """paired: supported if every comparison is supported by `decide_directed`, refuted if one is refuted.
+
+    The last axis holds the comparisons.
+
+    >>> str(decide_paired(median_interval([[3, 1], [4, 1], [5, 1], [6, 1]] * 2), margin=2.0))
+    'refuted'
+    """
+    each = decide_directed(interval, margin)
+    return _outcomes((each == "supported").all(axis=-1), (each == "refuted").any(axis=-1))
+
+
+def decide_trend(slope: MedianInterval, margin: float, *, steps: MedianInterval) -> Outcomes:
+    """trend: the slope decides as in `decide_directed`, and no step between adjacent levels may reverse.
+
+    Supported only if every step's low > -margin, and refuted if one step's high < -margin. All effects are signed so
+    that the claimed direction is positive, and steps are slopes.
+
+    Args:
+        slope: of the shape (...).
+        steps: of the shape (..., levels - 1).
+
+    >>> table = np.array([[0.0, 5.0, 1.0]]) + np.arange(8)[:, None] / 100  # rises by 5, then falls by 4
+    >>> slope, each = median_interval(slopes(range(3), table)), median_interval(steps(range(3), table))
+    >>> str(decide_trend(slope, 0.25, steps=each))
+    'refuted'
+    """
+    directed = decide_directed(slope, margin)
+    ordered, reversed_ = (steps.low > -margin).all(axis=-1), (steps.high < -margin).any(axis=-1)
+    return _outcomes((directed == "supported") & ordered, (directed == "refuted") | reversed_)
 
 
 def decide_affected(interval: MedianInterval, margin: float) -> Outcomes:
-    """affected: supported if [low, high] excludes 0 and |median| >= margin; refuted if it lies in (-margin, margin).
+    """affected: supported if [low, high] lies wholly outside [-margin, margin], refuted if inside (-margin, margin).
 
-    >>> str(decide_affected(median_interval([-1, -2, -3, -4, -5, -6, -7, -8]), margin=2.0))
+    >>> str(decide_affected(median_interval([-3, -4, -4, -5, -6, -7, -7, -8]), margin=2.0))
     'supported'
     """
-    low, median, high = interval[:3]
-    return _outcomes(((low > 0) | (high < 0)) & (np.abs(median) >= margin), (low > -margin) & (high < margin))
+    low, _, high = interval[:3]
+    return _outcomes((low > margin) | (high < -margin), (low > -margin) & (high < margin))
 
 
 def decide_equivalence(interval: MedianInterval, margin: float) -> Outcomes:
     """equivalence: supported if every [low, high] lies in (-margin, margin), refuted if one lies wholly outside.
 
-    The last axis holds the levels after the first.
+    Wholly outside is outside [-margin, margin]. The last axis holds the levels after the first.
 
     >>> str(decide_equivalence(median_interval([[0.1], [0.2], [0.3], [0.4], [0.5], [0.6], [0.7], [0.8]]), margin=1.0))
     'supported'
@@ -232,65 +303,69 @@ def _outcomes(supported: Any, refuted: Any) -> Outcomes:
     return np.where(supported, "supported", np.where(refuted, "refuted", "inconclusive"))
 
 
-def detectable_effect(
-    blocks: int, *, noise_sd: float, margin: float = 0.0, power: float = 0.9, noise: Any = stats.norm
-) -> float:
-    """The smallest true effect that one look at `blocks` blocks supports with probability `power` (trend and paired).
+def power(effect: float, *, noise_sd: float, margin: float = 0.0, looks: int = 3, noise: Any = stats.norm) -> float:
+    """The probability that up to `looks` looks support a true effect (paired; a trend also needs its steps).
 
-    An effect is supported if the low end of the interval exceeds 0 and the median reaches the margin. In units of the
-    standard deviation of a block's effect, for normal blocks and a power of .9:
-
-    | margin | 8 blocks | 16 blocks |
-    |--------|----------|-----------|
-    | 0      | 2.22     | 1.47      |
-    | 0.5    | 2.22     | 1.47      |
-    | 1      | 2.23     | 1.54      |
-    | 2      | 2.61     | 2.39      |
+    Exact: an interval lies above the margin where fewer than its rank of blocks lie below, so that only their number
+    counts. A look that refutes ends the run.
 
     Args:
-        blocks: number of valid blocks, at least 8.
+        effect: the median of a block's effect, in the claimed direction.
         noise_sd: factor on `noise`, above 0, in the unit of the effect.
         margin: the claim's margin, at least 0, in the unit of the effect.
-        power: between 0 and 1.
+        looks: 1 to 3.
         noise: a frozen scipy distribution with median 0; the standard normal by default.
 
     Raises:
-        ValueError: for too few blocks, or if noise_sd, margin or power is out of range.
+        ValueError: if noise_sd, margin or looks is out of range.
 
-    >>> round(detectable_effect(8, noise_sd=0.5, margin=0.5), 2)
-    1.11
+    >>> round(power(1.0, noise_sd=0.5, margin=1.0), 5)  # an effect of exactly the margin
+    0.00493
     """
-    rank = interval_rank(blocks)
-    if rank is None:
-        raise ValueError(f"blocks: expected at least 8, got {blocks}")
-    if not (noise_sd > 0 and margin >= 0 and 0 < power < 1):
-        raise ValueError(
-            f"noise_sd, margin, power: expected > 0, >= 0 and between 0 and 1, got {noise_sd}, {margin}, {power}"
-        )
-    target = margin / noise_sd
-    step = 1.0
-    while _power(step, target, blocks, rank, noise) < power:
-        step *= 2
-    return noise_sd * float(optimize.brentq(lambda d: _power(d, target, blocks, rank, noise) - power, 0.0, step))
+    if not (noise_sd > 0 and margin >= 0 and looks in (1, 2, 3)):
+        raise ValueError(f"noise_sd, margin, looks: expected > 0, >= 0 and 1 to 3, got {noise_sd}, {margin}, {looks}")
+    below = float(noise.cdf((margin - effect) / noise_sd))
+    law, seen, supported = np.ones(1), 0, 0.0  # law[k] is the probability that k blocks lie below and no look decided
+    for count, rank in list(RANKS.items())[:looks]:
+        law = np.convolve(law, stats.binom.pmf(np.arange(count - seen + 1), count - seen, below))
+        supported += float(law[:rank].sum())
+        law[:rank] = law[count - rank + 1 :] = 0.0
+        seen = count
+    return supported
 
 
-def _power(effect: float, margin: float, blocks: int, rank: int, noise: Any) -> float:
-    """P(rank-th smallest > 0 and median >= margin), by the quantile u of the lower of the two middle values.
+def detectable_effect(
+    looks: int, *, noise_sd: float, margin: float = 0.0, chance: float = 0.9, noise: Any = stats.norm
+) -> float:
+    """The smallest true effect that up to `looks` looks support with probability `chance` (paired).
 
-    Given u, the values below it are independent draws from the distribution truncated there, and so are those above.
+    It lies a multiple of the standard deviation of a block's effect above the margin. For normal blocks and a chance of
+    .9 the multiples are:
+
+    | looks | valid blocks | multiple |
+    |-------|--------------|----------|
+    | 1     | 8            | 2.22     |
+    | 2     | 8, 16        | 1.76     |
+    | 3     | 8, 16, 32    | 1.02     |
+
+    Args:
+        looks: 1 to 3.
+        chance: between .01 and 1.
+        noise_sd, margin, noise: as in `power`.
+
+    Raises:
+        ValueError: if noise_sd, margin, looks or chance is out of range.
+
+    >>> round(detectable_effect(1, noise_sd=0.5, margin=0.5), 2)
+    1.61
     """
-    below = (blocks - 1) // 2
-    above = blocks - 1 - below
-    zero, kink = float(noise.cdf(-effect)), float(noise.cdf(margin - effect))
+    if not 0.01 < chance < 1:
+        raise ValueError(f"chance: expected between .01 and 1, got {chance}")
 
-    total = 0.0
-    for start, stop in ((kink, 1.0),) if blocks % 2 else ((zero, kink), (kink, 1.0)):
-        u = start + (stop - start) * (_NODES + 1) / 2
-        lower = u**below * stats.binom.cdf(rank - 1, below, zero / u)  # fewer than `rank` of those below are negative
-        middle = noise.ppf(u) + effect
-        partner = middle if blocks % 2 else np.maximum(2 * margin - middle, middle)  # their mean reaches the margin
-        total += float((stop - start) / 2 * _WEIGHTS @ (lower * noise.sf(partner - effect) ** above))
-    return blocks * math.comb(blocks - 1, below) * total
+    def missing(effect: float) -> float:
+        return power(effect, noise_sd=noise_sd, margin=margin, looks=looks, noise=noise) - chance
 
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(100)
+    reach = noise_sd
+    while missing(margin + reach) < 0:
+        reach *= 2
+    return float(optimize.brentq(missing, margin, margin + reach))

@@ -11,6 +11,7 @@ import numpy as np
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.results import BlockResult
 from gia.harness.decide.looks import LOOKS
+from gia.numerics import digest_of
 
 #: A function of one level's metrics, where a claim is decided on none of them as it is.
 Value = Callable[[Mapping[str, float | None]], float]
@@ -30,18 +31,25 @@ class Table:
 
     @property
     def valid(self) -> list[BlockResult]:
-        """The blocks whose control passed."""
+        """The blocks whose controls passed."""
         return [result for result in self.results if result.valid]
 
     @property
     def void(self) -> int:
-        """How many blocks failed their control."""
+        """How many blocks failed a control."""
         return len(self.results) - len(self.valid)
 
     @property
     def cached(self) -> int:
         """How many blocks an earlier run computed."""
         return sum(result.cached for result in self.results)
+
+    def digest(self) -> str:
+        """Sixteen hex digits over the lane, the levels and the drawn settings: equal for the same blocks only."""
+        blocks = [result.block for result in self.results]
+        levels = [[str(label), level.digest()] for label, level in self.experiment.levels.items()]
+        drawn = [[block.lane, block.index, dict(block.setting)] for block in blocks]
+        return digest_of({"levels": levels, "blocks": drawn})
 
     def joined(self, other: Table) -> Table:
         """These levels, then those of another table of the same blocks, which a claim reads instead of measuring them.
@@ -84,6 +92,11 @@ class Table:
         rows = [[of(result.levels[label]) for label in self.levels] for result in self.valid]
         return np.array(rows, dtype=float).reshape(len(rows), len(self.levels))
 
+    def room(self, metric: str) -> np.ndarray:
+        """(levels,) medians of a metric over the valid blocks, what can be lost; zeros without a valid block."""
+        values = self.values(metric)
+        return np.median(values, axis=0) if len(values) else np.zeros(len(self.levels))
+
     def medians(self) -> dict[str, list[float | None]]:
         """Metric to its median over the valid blocks at each level; None where it is not defined."""
         first = self.valid[0].levels if self.valid else {}
@@ -92,34 +105,68 @@ class Table:
         }
 
     def described(self) -> dict[str, Any]:
-        """What a report shows beside a verdict, as plain JSON; seconds are those that the blocks cost when computed."""
+        """What a report shows beside a verdict, as plain JSON; seconds are those that the blocks cost when computed.
+
+        `void` is block index -> the reason of the first control that failed. `void_shares` is factor -> value -> [void,
+        drawn]. `controls` counts, over the valid blocks' levels, how the control's search ended: "ambiguous" where it
+        found a data term as low as the truth's, "not found" where it ended above it. `seconds_per_look` adds up to
+        `seconds`.
+        """
         return {
             "experiment": self.experiment.id,
             "levels": self.levels,
             "medians": self.medians(),
-            "void": {
-                str(r.block.index): r.control.reason for r in self.results if not r.valid and r.control is not None
-            },
+            "void": {str(result.block.index): _failure(result) for result in self.results if not result.valid},
+            "void_shares": self._void_shares(),
+            "controls": self._searches(),
             "seconds": sum(result.seconds for result in self.results),
-            "second_look_seconds": sum(result.seconds for result in self.results if result.block.index >= LOOKS[1]),
+            "seconds_per_look": self._seconds_per_look(),
         }
+
+    def _void_shares(self) -> dict[str, dict[str, list[int]]]:
+        shares: dict[str, dict[str, list[int]]] = {}
+        for result in self.results:
+            for factor, value in result.block.setting.items():
+                share = shares.setdefault(factor, {}).setdefault(str(value), [0, 0])
+                share[0] += not result.valid
+                share[1] += 1
+        return shares
+
+    def _searches(self) -> dict[str, int]:
+        ends = {"ambiguous": 0, "not found": 0}
+        for result in self.valid:
+            for control in result.controls.values():
+                if "found" in control.values and "truth" in control.values:
+                    found, truth = control.values["found"], control.values["truth"]
+                    ends["ambiguous" if found <= truth else "not found"] += 1
+        return ends
+
+    def _seconds_per_look(self) -> list[float]:
+        """A void block belongs to the look that drew it: the one that still lacked valid blocks."""
+        seconds, valid = [0.0] * len(LOOKS), 0
+        for result in self.results:
+            look = next((look for look, needed in LOOKS.items() if valid < needed), max(LOOKS))
+            seconds[look - 1] += result.seconds
+            valid += result.valid
+        return seconds
 
     def _median(self, label: str, metric: str) -> float | None:
         defined = [value for r in self.valid if (value := r.levels[label].get(metric)) is not None]
         return float(np.median(defined)) if len(defined) == len(self.valid) else None
 
 
+def _failure(result: BlockResult) -> str:
+    return next((control.reason for control in result.controls.values() if not control.passed), "")
+
+
 def _joined(own: BlockResult, other: BlockResult) -> BlockResult:
-    cached = own.cached or other.cached
-    if not own.valid:
-        return replace(own, cached=cached)
-    if not other.valid:
-        return replace(other, seconds=own.seconds, counts=own.counts, cached=cached)
     return replace(
         own,
         levels={**own.levels, **other.levels},
+        controls={**own.controls, **other.controls},
+        valid=own.valid and other.valid,
         counts={**own.counts, **other.counts},
         details={**own.details, **other.details},
         pictures=(*own.pictures, *other.pictures),
-        cached=cached,
+        cached=own.cached or other.cached,
     )

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from gia.harness.decide.register import Claim
 from gia.harness.decide.statistics import (
     COVERAGE,
+    RANKS,
     Alternative,
     Array,
     Bounds,
@@ -21,27 +22,27 @@ from gia.harness.decide.statistics import (
     binomial_interval,
     decide_affected,
     decide_count,
-    decide_directed,
     decide_equivalence,
-    interval_rank,
+    decide_paired,
+    decide_trend,
     median_interval,
     page_p,
     slopes,
+    steepest_slope,
+    steps,
     wilcoxon_p,
 )
 
-Look = Literal[1, 2]
+Look = Literal[1, 2, 3]
+
+#: The reason of a verdict without room.
+NOTHING_TO_LOSE = "nothing to lose"
 
 _REASONS = {
-    "directed": {
-        "supported": "the interval lies above 0 and the effect reaches the margin",
-        "refuted": "the interval lies below the margin",
-        "inconclusive": "the interval reaches the margin, but contains 0 or has an effect below the margin",
-    },
     "affected": {
-        "supported": "0 lies outside the interval and the effect reaches the margin",
+        "supported": "the interval lies wholly beyond the margin",
         "refuted": "the interval lies inside the margin",
-        "inconclusive": "the interval leaves the margin, but contains 0 or has an effect below the margin",
+        "inconclusive": "the interval contains an end of the margin",
     },
     "equivalence": {
         "supported": "every interval lies inside the margin",
@@ -76,15 +77,17 @@ class Verdict:
             blocks and for universal and exact.
         blocks: number of valid blocks, of trials, or of distinct valid examples.
         void: number of blocks whose control failed; no other number contains them.
-        look: 1, or 2 after an inconclusive first look.
+        look: 1, 2 or 3: the last one that was taken.
         p: of the test `p_name`; printed, but it never decides.
         p_name: "Page", "Wilcoxon", or "" without p.
         measured: one line for tables: medians over blocks level by level, and p; or the worst example.
-        detail: further numbers, as plain JSON; `reason` explains the outcome.
+        detail: further numbers, as plain JSON. `reason` explains the outcome. `direction` is "certain" where a trend or
+            a pair surely goes in the claimed direction, but its size is not shown. `room` holds the largest median that
+            can be lost and how much a row needs.
 
     >>> verdict = Verdict("op.size", "supported", 2.0, "dB", (1.5, 2.5), 8, 0, 1, None, "", "psnr 24/22", {})
-    >>> needs_second_look(verdict)
-    False
+    >>> verdict.outcome
+    'supported'
     """
 
     id: str
@@ -101,29 +104,30 @@ class Verdict:
     detail: Mapping[str, Any]
 
 
-def needs_second_look(verdict: Verdict) -> bool:
-    """Whether eight more blocks are run: after an inconclusive first look, never after the second.
-
-    >>> needs_second_look(Verdict("op.size", "inconclusive", 0.4, "dB", (-1, 2), 8, 0, 1, None, "", "psnr 24/23", {}))
-    True
-    """
-    return verdict.outcome == "inconclusive" and verdict.look == 1
-
-
-def trend(claim: Claim, levels: Sequence[float], values: ArrayLike, *, void: int = 0, look: Look = 1) -> Verdict:
-    """An ordered factor moves the metric: decided by the slopes of the blocks over the levels.
+def trend(
+    claim: Claim,
+    levels: Sequence[float],
+    values: ArrayLike,
+    *,
+    room: ArrayLike | None = None,
+    void: int = 0,
+    look: Look = 1,
+) -> Verdict:
+    """An ordered factor moves the metric: decided by the slopes of the blocks, and no step may reverse.
 
     Args:
         claim: of kind "trend".
         levels: (levels,), rising: the x of the slopes. Pass log2 of the batch size for slopes per doubling.
         values: (blocks, levels), the metric of the valid blocks; the claim's direction gives the sign of the effect.
-        void: number of blocks left out because their control failed.
-        look: 1 or 2.
+        room: (levels,), the medians of what can be lost, in the claim's unit. Without a level at which the steepest
+            possible slope is twice the margin, the verdict is inconclusive; None asks for none.
+        void: number of blocks left out because a control failed.
+        look: 1, 2 or 3.
 
     Raises:
         ValueError: if the claim is of another kind, shapes disagree, the levels do not rise or a value is not finite.
 
-    >>> claim = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", {})
+    >>> claim = Claim("op.size", "More is worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB")
     >>> verdict = trend(claim, [0, 1, 2], [[24 - 2 * x + block / 10 for x in range(3)] for block in range(8)])
     >>> verdict.outcome, round(verdict.effect, 6)
     ('supported', 2.0)
@@ -132,67 +136,92 @@ def trend(claim: Claim, levels: Sequence[float], values: ArrayLike, *, void: int
     x = np.asarray(levels, dtype=float)
     if x.shape != table.shape[1:] or len(x) < 2 or not (np.diff(x) > 0).all():
         raise ValueError(f"levels: expected {table.shape[1]} rising numbers, at least two, got {x.tolist()}")
-    effects = claim.sign * slopes(x, table)
+    effects, each = claim.sign * slopes(x, table), claim.sign * steps(x, table)
     p = page_p(table, decreasing=claim.sign < 0)
     test = (wilcoxon_p(effects, alternative="greater"), "Wilcoxon") if p is None else (p, "Page")
-    return _conclude(claim, effects[:, None], decide_directed, table, test, void, look, levels=x.tolist())
+    step = median_interval(each) if len(table) in RANKS else None
+
+    def decide(slope: MedianInterval, margin: float) -> Outcomes:
+        assert step is not None  # where the slope has an interval
+        return decide_trend(slope, margin, steps=step)
+
+    found = _room(room, (len(x),), max, 2 * _margin(claim) / steepest_slope(x))
+    places = {"levels": x.tolist()}
+    return _conclude(claim, effects[:, None], decide, table, test, void, look, room=found, step=step, **places)
 
 
-def paired(claim: Claim, a: ArrayLike, b: ArrayLike, *, void: int = 0, look: Look = 1) -> Verdict:
+def paired(
+    claim: Claim, a: ArrayLike, b: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1
+) -> Verdict:
     """The metric differs from condition A to B in the claim's direction: decided by the differences of the blocks.
 
     Args:
         claim: of kind "paired".
-        a: (blocks,), the metric under the condition that had to pass its control.
-        b: (blocks,), the metric under the other condition, on the same data.
+        a: (blocks,), the metric under one condition; or (blocks, comparisons), each of which the claim makes. Then it
+            is supported if all comparisons are, and refuted if one is.
+        b: of the same shape, the metric under the other condition, on the same data.
+        room: (2,), the medians of what can be lost under A and B, or (comparisons,), the lesser of both sides'. The
+            larger of the two, or every comparison's, must reach twice the margin; None asks for no room.
         void, look: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, the shapes differ or a value is not finite.
 
-    >>> claim = Claim("op.state", "B is worse.", "paired", "psnr", "dB", 1.0, "worse", "Fig. 1", "24, 18 dB", {})
+    >>> claim = Claim("op.state", "B is worse.", "paired", "psnr", "dB", 1.0, "worse", "Fig. 1", "24, 18 dB")
     >>> verdict = paired(claim, [24.0, 25, 26, 24, 25, 26, 24, 25], [20.0, 20, 21, 20, 21, 21, 20, 21])
     >>> verdict.outcome, verdict.effect, verdict.interval
     ('supported', 4.0, (4.0, 5.0))
     """
-    table = _pair(claim, "paired", a, b, void, look)
-    effects = claim.sign * (table[:, 1] - table[:, 0])
-    test = (wilcoxon_p(effects, alternative="greater"), "Wilcoxon")
-    return _conclude(claim, effects[:, None], decide_directed, table, test, void, look)
+    a, b = _two(a, b, most_dimensions=2)
+    several = a.ndim == 2
+    table = _table(claim, "paired", np.concatenate([np.atleast_2d(a.T), np.atleast_2d(b.T)]).T, void, look)
+    comparisons = table.shape[1] // 2
+    effects = claim.sign * (table[:, comparisons:] - table[:, :comparisons])
+    test = (max(wilcoxon_p(column, alternative="greater") for column in effects.T), "Wilcoxon")
+    found = _room(room, (comparisons if several else 2,), min if several else max, 2 * _margin(claim))
+    return _conclude(claim, effects, decide_paired, table, test, void, look, room=found)
 
 
-def affected(claim: Claim, a: ArrayLike, b: ArrayLike, *, void: int = 0, look: Look = 1) -> Verdict:
+def affected(
+    claim: Claim, a: ArrayLike, b: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1
+) -> Verdict:
     """The condition changes the metric in either direction: decided by the differences b - a of the blocks.
 
-    Arguments and errors are those of `paired`, for a claim of kind "affected".
+    Arguments and errors are those of `paired` with a and b of the shape (blocks,), for a claim of kind "affected". The
+    line `measured` says in words which way the metric moves.
 
-    >>> claim = Claim("op.state", "It matters.", "affected", "psnr", "dB", 1.0, None, "Fig. 1", "24, 18 dB", {})
+    >>> claim = Claim("op.state", "It matters.", "affected", "psnr", "dB", 1.0, None, "Fig. 1", "24, 18 dB")
     >>> verdict = affected(claim, [24.0, 25, 26, 24, 25, 26, 24, 25], [20.0, 20, 21, 20, 21, 21, 20, 21])
-    >>> verdict.outcome, verdict.effect
-    ('supported', -4.0)
+    >>> verdict.outcome, verdict.effect, "B is lower" in verdict.measured
+    ('supported', -4.0, True)
     """
-    table = _pair(claim, "affected", a, b, void, look)
+    a, b = _two(a, b, most_dimensions=1)
+    table = _table(claim, "affected", np.stack([a, b], axis=1), void, look)
     effects = table[:, 1] - table[:, 0]
     test = (wilcoxon_p(effects, alternative="two-sided"), "Wilcoxon")
-    return _conclude(claim, effects[:, None], decide_affected, table, test, void, look)
+    found = _room(room, (2,), max, 2 * _margin(claim))
+    return _conclude(claim, effects[:, None], decide_affected, table, test, void, look, room=found)
 
 
-def equivalence(claim: Claim, values: ArrayLike, *, void: int = 0, look: Look = 1) -> Verdict:
+def equivalence(
+    claim: Claim, values: ArrayLike, *, room: ArrayLike | None = None, void: int = 0, look: Look = 1
+) -> Verdict:
     """The factor has no effect: every level minus the first has an interval inside the margin.
 
     The verdict shows the level that refutes, or else the one whose interval reaches furthest; its p is that of two
     one-sided tests at the worst level. An attack that fails at every level is also equal at every level, so this needs
-    blocks with a control.
+    blocks with a control, and room.
 
     Args:
         claim: of kind "equivalence".
         values: (blocks, levels), the metric of the valid blocks, at least two levels.
+        room: (levels,), the medians of what can be lost; one must reach twice the margin. None asks for no room.
         void, look: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, the shape is wrong or a value is not finite.
 
-    >>> claim = Claim("ana.size", "No effect.", "equivalence", "psnr", "dB", 1.0, None, "Fig. 1", "24, 24 dB", {})
+    >>> claim = Claim("ana.size", "No effect.", "equivalence", "psnr", "dB", 1.0, None, "Fig. 1", "24, 24 dB")
     >>> equivalence(claim, [[24.0, 24.1], [25.0, 25.2], [26.0, 25.9], [24.0, 24.0]] * 2).outcome
     'supported'
     """
@@ -203,7 +232,8 @@ def equivalence(claim: Claim, values: ArrayLike, *, void: int = 0, look: Look = 
     effects = table[:, 1:] - table[:, :1]
     tests: tuple[tuple[float, Alternative], ...] = ((margin, "greater"), (-margin, "less"))
     p = max(wilcoxon_p(column + shift, alternative=tail) for column in effects.T for shift, tail in tests)
-    return _conclude(claim, effects, decide_equivalence, table, (p, "Wilcoxon"), void, look)
+    found = _room(room, table.shape[1:], max, 2 * margin)
+    return _conclude(claim, effects, decide_equivalence, table, (p, "Wilcoxon"), void, look, room=found)
 
 
 def count(
@@ -213,6 +243,7 @@ def count(
     claimed: float | Sequence[float] | None = None,
     coverage: float = COVERAGE,
     alternative: Bounds = "two-sided",
+    room: ArrayLike | None = None,
     void: int = 0,
     look: Look = 1,
 ) -> Verdict:
@@ -229,12 +260,13 @@ def count(
         coverage: of the interval of boolean trials. Lower it only if the claim states a lower one, since false support
             may then exceed 1 %.
         alternative: "less" bounds the rate of boolean trials only from above.
+        room: (levels,), the medians of what can be lost; one must reach twice the margin. None asks for no room.
         void, look: as in `trend`.
 
     Raises:
         ValueError: if the claim is of another kind, no number is claimed, the shapes disagree or a value is not finite.
 
-    >>> claim = Claim("detect.alarms", "No alarm.", "count", "rate", "share", 0.01, None, "-", "0 %", {}, number=0.0)
+    >>> claim = Claim("detect.alarms", "No alarm.", "count", "rate", "share", 0.01, None, "-", "0 %", number=0.0)
     >>> count(claim, [False] * 299, coverage=0.95, alternative="less").outcome
     'supported'
     """
@@ -253,8 +285,9 @@ def count(
         shown = table.mean(axis=0, keepdims=True)
         interval = MedianInterval(low, shown[0], high, coverage)
     decide = partial(decide_count, claimed=target)
+    found = _room(room, table.shape[1:], max, 2 * _margin(claim))
     detail = {"interval": interval, "centre": target, "claimed": target.tolist()}
-    return _conclude(claim, table, decide, shown, (None, ""), void, look, **detail)
+    return _conclude(claim, table, decide, shown, (None, ""), void, look, room=found, **detail)
 
 
 def _conclude(
@@ -266,6 +299,8 @@ def _conclude(
     void: int,
     look: Look,
     *,
+    room: tuple[float, float] | None,
+    step: MedianInterval | None = None,
     interval: MedianInterval | None = None,
     centre: Array | float = 0.0,
     **detail: Any,
@@ -277,24 +312,61 @@ def _conclude(
     detail |= {"medians": medians}
     if interval is None:
         detail |= {"effects": effects.tolist()}
-        interval = median_interval(effects) if interval_rank(blocks) is not None else None
+        interval = median_interval(effects) if blocks in RANKS else None
     if interval is None:
-        reason = f"too few valid blocks ({blocks}, and {void} void): an interval of {COVERAGE:.0%} coverage needs 8"
+        reason = f"{blocks} valid blocks, and {void} void: expected 8, 16 or 32 valid ones"
         effect = float(np.median(effects[:, 0])) if blocks else None
         detail["reason"] = reason
         return Verdict(claim.id, "inconclusive", effect, claim.unit, None, blocks, void, look, *test, reason, detail)
     outcome = decide(interval, _margin(claim)).item()
-    low, high = interval.low - centre, interval.high - centre
-    distance = np.maximum(low, -high) if outcome == "refuted" else np.maximum(np.abs(low), np.abs(high))
+    if claim.kind in ("trend", "paired"):
+        distance = -interval.high if outcome == "refuted" else -interval.low  # what is furthest from support
+    else:
+        low, high = interval.low - centre, interval.high - centre
+        distance = np.maximum(low, -high) if outcome == "refuted" else np.maximum(np.abs(low), np.abs(high))
     shown = int(distance.argmax())
     effect, bounds = float(interval.median[shown]), (float(interval.low[shown]), float(interval.high[shown]))
-    reasons = _REASONS["directed" if claim.kind in ("trend", "paired") else claim.kind]
-    detail |= {"coverage": interval.coverage, "shown": shown, "reason": reasons[outcome]}
+    detail |= {"coverage": interval.coverage, "shown": shown}
     parts = [f"{claim.metric} {'/'.join(f'{median:.4g}' for median in medians)}"]
     parts += [f"the worst of {comparisons} comparisons decides"] if comparisons > 1 else []
     parts += [f"{test[1]} p = {test[0]:.2g}"] if test[0] is not None else []
+    if step is not None:
+        detail["steps"] = [[float(low), float(high)] for low, high in zip(step.low, step.high, strict=True)]
+    if room is not None:
+        detail["room"] = {"largest": room[0], "needed": room[1]}
+    if room is not None and room[0] < room[1]:
+        outcome, reason = "inconclusive", NOTHING_TO_LOSE
+        parts.append(f"nothing to lose: {room[0]:.3g} {claim.unit}, and {room[1]:.3g} are needed")
+    elif claim.kind in ("trend", "paired"):
+        reason, certain = _directed_reason(outcome, interval, step, _margin(claim))
+        if certain:
+            detail["direction"] = "certain"
+            parts.append("direction certain" if outcome == "refuted" else "direction certain, size not")
+    else:
+        reason = _REASONS[claim.kind][outcome]
+        if claim.kind == "affected" and outcome == "supported":
+            parts.append(f"B is {'higher' if effect > 0 else 'lower'}")
+    detail["reason"] = reason
     measured = "; ".join(parts)
     return Verdict(claim.id, outcome, effect, claim.unit, bounds, blocks, void, look, *test, measured, detail)
+
+
+def _directed_reason(
+    outcome: str, interval: MedianInterval, step: MedianInterval | None, margin: float
+) -> tuple[str, bool]:
+    """Why a trend or a pair ends so, and whether its direction is certain while its size is not."""
+    least = float(interval.low.min())
+    reverses = step is not None and bool((step.high < -margin).any())
+    certain = 0 < least <= margin and not reverses
+    if outcome == "supported":
+        return "the interval lies above the margin" + ("" if step is None else ", and no step reverses by it"), False
+    if outcome == "refuted":
+        return f"{'a step between levels reverses by' if reverses else 'the interval lies below'} the margin", certain
+    if least > margin:
+        return "the interval lies above the margin, but a step between levels may reverse by the margin", False
+    if certain:
+        return "direction certain, size not: the interval lies above 0 and contains the margin", True
+    return "the interval contains 0 and the margin", False
 
 
 def _margin(claim: Claim) -> float:
@@ -303,19 +375,32 @@ def _margin(claim: Claim) -> float:
     return claim.margin
 
 
-def _pair(claim: Claim, kind: str, a: ArrayLike, b: ArrayLike, void: int, look: Look) -> Array:
+def _two(a: ArrayLike, b: ArrayLike, *, most_dimensions: int) -> tuple[Array, Array]:
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"a, b: expected shape (blocks,) for both, got {a.shape} and {b.shape}")
-    return _table(claim, kind, np.stack([a, b], axis=1), void, look)
+    if not 1 <= a.ndim <= most_dimensions or a.shape != b.shape:
+        shapes = "(blocks,)" if most_dimensions == 1 else "(blocks,) or (blocks, comparisons)"
+        raise ValueError(f"a, b: expected shape {shapes} for both, got {a.shape} and {b.shape}")
+    return a, b
+
+
+def _room(
+    room: ArrayLike | None, shape: tuple[int, ...], largest: Callable[[list[float]], float], needed: float
+) -> tuple[float, float] | None:
+    """What can be lost, and how much a verdict needs."""
+    if room is None:
+        return None
+    medians = np.asarray(room, dtype=float)
+    if medians.shape != shape or not np.isfinite(medians).all():
+        raise ValueError(f"room: expected {shape[0]} finite medians, got {medians.tolist()}")
+    return float(largest(medians.tolist())), needed
 
 
 def _table(claim: Claim, kind: str, values: ArrayLike, void: int, look: Look) -> Array:
     """The values as (blocks, levels) floats, after the call is checked."""
     if claim.kind != kind:
         raise ValueError(f"claim {claim.id!r}: kind: expected {kind!r} for this verdict, got {claim.kind!r}")
-    if look not in (1, 2):
-        raise ValueError(f"look: expected 1 or 2, got {look!r}")
+    if look not in (1, 2, 3):
+        raise ValueError(f"look: expected 1, 2 or 3, got {look!r}")
     if void < 0:
         raise ValueError(f"void: expected a number of blocks, got {void!r}")
     table = np.asarray(values, dtype=float)

@@ -34,7 +34,7 @@ def test_an_inconclusive_first_look_is_followed_by_one_more_and_no_third(inner: 
         row("toy.late"),
         row("toy.never", "inconclusive"),
         row("toy.early"),
-        tests=trend("toy.late", measure="two_undecided")
+        tests=trend("toy.late", measure="one_undecided")
         + trend("toy.never", measure="first_six_undecided")
         + trend("toy.early"),
     )
@@ -47,7 +47,7 @@ def test_an_inconclusive_first_look_is_followed_by_one_more_and_no_third(inner: 
 
 def test_a_second_look_keeps_the_blocks_of_the_first(inner: Inner) -> None:
     """Other blocks would discard an unwelcome first look."""
-    inner.write(row("toy.late"), tests=trend("toy.late", measure="two_undecided"))
+    inner.write(row("toy.late"), tests=trend("toy.late", measure="one_undecided"))
     inner.run().assert_outcomes(passed=1)
     assert len(inner.computed) == len(set(inner.computed)) == 16 * 3
 
