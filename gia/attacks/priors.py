@@ -170,21 +170,25 @@ class BatchNormStatistics:
             for name in statistics[0]
         }
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, trials: slice = slice(None)) -> Tensor:
+        """(R, B, C, H, W) of the chosen trials -> (R,)."""
+        known = {name: [moment[trials] for moment in moments] for name, moments in self._known.items()}
         if not self._victim.training:
-            return self._penalty(images, slice(None))
+            return self._penalty(images, known)
         # A victim in training mode normalizes by its whole input, so it gets one trial at a time.
-        trials = [slice(trial, trial + 1) for trial in range(len(images))]
-        return torch.cat([self._penalty(images[trial], trial) for trial in trials])
+        each = [slice(trial, trial + 1) for trial in range(len(images))]
+        return torch.cat(
+            [self._penalty(images[one], {name: [m[one] for m in both] for name, both in known.items()}) for one in each]
+        )
 
-    def _penalty(self, images: Tensor, trials: slice) -> Tensor:
+    def _penalty(self, images: Tensor, known: Mapping[str, Sequence[Tensor]]) -> Tensor:
         with BatchStatistics(self._victim, layers=self._known, trials=len(images), detach=False) as statistics:
             self._victim(images.flatten(0, 1))
         values = images.new_zeros(len(images))
         for place, (name, moments) in enumerate(statistics.seen.items()):
             factor = self._weight * (self._first if place == 0 else 1)
-            for here, known in zip(moments, self._known[name], strict=True):
-                values = values + factor * _length(here - known[trials])
+            for here, there in zip(moments, known[name], strict=True):
+                values = values + factor * _length(here - there)
         return values
 
 

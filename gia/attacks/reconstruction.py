@@ -1,10 +1,26 @@
-"""What an attack returns."""
+"""What an attack returns, and the error where it finds nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+
+class NothingFound(ValueError):
+    """An analytic attack found no image: the gradient has none in the place where the attack reads it.
+
+    It is the attack's own failure, unlike a setting out of range or an observation of another form.
+
+    >>> import torch, gia
+    >>> model = gia.models.build("mlp", num_classes=3, image_size=4, generator=torch.Generator().manual_seed(0))
+    >>> observation = gia.share_gradient(model, torch.rand(1, 3, 4, 4), torch.tensor([1]))
+    >>> silent = {name: torch.zeros_like(gradient) for name, gradient in observation.gradients.items()}
+    >>> observation = gia.Observation.from_tensors(model, silent, image_shape=(3, 4, 4), batch_size=1)
+    >>> gia.attacks.linear_layer(model, observation, generator=torch.Generator())
+    Traceback (most recent call last):
+    gia.attacks.reconstruction.NothingFound: gradients: expected an active neuron of 'layers.0', got a bias gradient of zeros
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +35,8 @@ class Reconstruction:
         objective: the least value of the attack's own objective. `images` are the point with this value, clamped to
             [0, 1]. None if the attack has no objective.
         gradient_evaluations: number of gradients of the victim's loss that were computed. Each local step counts once.
+        converged: whether the search that found the images ended because it had converged; False if it ended at its
+            cap, None if it was not asked to converge (`gia.attacks.matching.minimize`).
 
     >>> import torch, gia
     >>> gia.Reconstruction(images=torch.zeros(2, 3, 8, 8), objective=0.25, gradient_evaluations=11)
@@ -30,6 +48,7 @@ class Reconstruction:
     exact: Tensor | None = None
     objective: float | None = None
     gradient_evaluations: int = 0
+    converged: bool | None = None
 
     def __repr__(self) -> str:
         kind = str(self.images.dtype).removeprefix("torch.")
@@ -43,4 +62,6 @@ class Reconstruction:
         if self.objective is not None:
             parts.append(f"objective={self.objective:.4g}")
         parts.append(f"gradient_evaluations={self.gradient_evaluations}")
+        if self.converged is not None:
+            parts.append(f"converged={self.converged}")
         return f"{type(self).__name__}({', '.join(parts)})"

@@ -45,3 +45,26 @@ def cosine_decay(step: int, steps: int, *, warmup: int = 50) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def own_schedule(schedule: Schedule, default: Schedule, converged: float | None) -> Schedule:
+    """The schedule of a search: `schedule` for a fixed number of steps, else `constant`, since a search that ends when
+    it has converged decays by its own rule.
+
+    Args:
+        schedule: as given by the caller.
+        default: what the caller did not have to give.
+        converged: as in `gia.attacks.matching.minimize`.
+
+    Raises ValueError for both `converged` and a schedule other than the default.
+
+    >>> own_schedule(step_decay, step_decay, 0.01) is constant
+    True
+    """
+    if converged is None:
+        return schedule
+    if schedule is not default:
+        raise ValueError(
+            f"schedule: expected the default beside converged, which decays by its own rule, got {schedule}"
+        )
+    return constant

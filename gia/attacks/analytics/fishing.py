@@ -14,7 +14,7 @@ from gia.attacks.matching import Progress
 from gia.attacks.objectives import Cosine
 from gia.attacks.optimization.inverting_gradients import inverting_gradients
 from gia.attacks.optimization.pixels import Space
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Client, Observation
 from gia.federated.client import Loss
@@ -28,6 +28,7 @@ def _many(
     generators: Sequence[torch.Generator],
     target: int,
     steps: int,
+    converged: float | None,
     total_variation: float,
     restarts: int,
     space: Space,
@@ -39,7 +40,7 @@ def _many(
     layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
     attacked, label = _unsaturated(model, name, target)
     if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
-        raise ValueError(
+        raise NothingFound(
             f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
         )
     isolated = [
@@ -51,6 +52,7 @@ def _many(
         isolated,
         generators=generators,
         steps=steps,
+        converged=converged,
         objective=Cosine(layers=layers),
         total_variation=total_variation,
         restarts=restarts,
@@ -77,6 +79,7 @@ def fishing(
     generator: torch.Generator,
     target: int,
     steps: int = 24_000,
+    converged: float | None = None,
     total_variation: float = 1e-2,
     restarts: int = 1,
     space: Space = "pixels",
@@ -94,11 +97,11 @@ def fishing(
             alone, an update as its gradient, and batch normalization by running statistics.
         generator: draws the starts.
         target: class of the isolated image, the one given to `fish_class` or `gia.attacks.fish`.
-        steps, total_variation, restarts, space, loss, callback: as in `inverting_gradients`.
+        steps, converged, total_variation, restarts, space, loss, callback: as in `inverting_gradients`.
 
     Returns one image (1, C, H, W) in [0, 1]; its label is the target after `fish_class`, and None after `fish_feature`.
-    Raises ValueError for a model that is not fished, or fished for another class, and for a gradient that is zero
-    before the classifier.
+    Raises ValueError for a model that is not fished, or fished for another class, and `NothingFound` for a gradient
+    that is zero before the classifier.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)
@@ -117,6 +120,7 @@ def fishing(
         generators=[generator],
         target=target,
         steps=steps,
+        converged=converged,
         total_variation=total_variation,
         restarts=restarts,
         space=space,

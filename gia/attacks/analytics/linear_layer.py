@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics.layers import input_layer, signal_scale
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
@@ -36,7 +36,7 @@ def _many(
         order = bias.abs().argsort(descending=True, stable=True)
         order = order[bias[order] != 0]
         if not len(order):
-            raise ValueError(f"gradients: expected an active neuron of {name!r}, got a bias gradient of zeros")
+            raise NothingFound(f"gradients: expected an active neuron of {name!r}, got a bias gradient of zeros")
         quotients = weight[order] / bias[order, None]
         limit = agreement if agreement is not None else (1e-9 if weight.dtype == torch.float64 else 1e-3)
         agreeing = [[0]] if observation.batch_size == 1 else _agreeing(quotients, limit)
@@ -99,7 +99,8 @@ def linear_layer(
     cannot be known: after several local steps, where the quotient is an approximation; for an update of unknown
     `local`, whose scale is unknown; and where batch statistics couple the images.
 
-    Raises ValueError where no linear layer with a bias sees the image, or every entry of its bias gradient is zero.
+    Raises ValueError where no linear layer with a bias sees the image, and `NothingFound` where every entry of its bias
+    gradient is zero.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics.layers import input_layer, signal_scale
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
@@ -49,7 +49,7 @@ def _many(
             rounding += eps * float(torch.maximum(weight.abs().max(), bias.abs().max()))
         bins = (signals.abs() > rounding).nonzero().flatten()
         if not len(bins):
-            raise ValueError(f"gradients: expected a bin of {name!r} with a signal above rounding, got none")
+            raise NothingFound(f"gradients: expected a bin of {name!r} with a signal above rounding, got none")
         rows = to_weight[bins]
         if not sparse:
             has_neighbour = bins < len(to_bias) - 1
@@ -110,7 +110,7 @@ def robbing_the_fed(
     this test by coincidence only, with a probability of about that tolerance times the number of labels. `exact` is
     False after several local steps, with unknown `local`, and where batch statistics couple the images.
 
-    Raises ValueError where no linear layer with a bias sees the image, or no bin has a signal.
+    Raises ValueError where no linear layer with a bias sees the image, and `NothingFound` where no bin has a signal.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)

@@ -29,6 +29,7 @@ def _many(
     lr: float,
     signed: bool,
     schedule: Schedule,
+    converged: float | None,
     objective: Objective | None,
     total_variation: float,
     decoder: nn.Module | None,
@@ -68,9 +69,10 @@ def _many(
         steps=steps,
         update=Adam(lr, signed=signed),
         schedule=schedule,
+        converged=converged,
         callback=callback,
     )
-    return reconstructions(decoders(found.variables, latents, labels), found.values, problem)
+    return reconstructions(decoders(found.variables, latents, labels), found, problem)
 
 
 @attack(
@@ -91,6 +93,7 @@ def ci_net(
     lr: float = 1e-3,
     signed: bool = True,
     schedule: Schedule = constant,
+    converged: float | None = None,
     objective: Objective | None = None,
     total_variation: float = 0.0,
     decoder: nn.Module | None = None,
@@ -112,6 +115,7 @@ def ci_net(
         lr: Adam's step size, > 0.
         signed: whether Adam takes the sign of the gradient.
         schedule: factor on the step size; constant by default.
+        converged: as in `inverting_gradients`.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight of the prior on the images, >= 0.
         decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; the search
@@ -141,6 +145,7 @@ def ci_net(
         lr=lr,
         signed=signed,
         schedule=schedule,
+        converged=converged,
         objective=objective,
         total_variation=total_variation,
         decoder=decoder,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 from torch.nn import functional as F
 
-from gia.attacks.matching import Matching, Point
+from gia.attacks.matching import Found, Matching, Point
 from gia.attacks.optimization.pixels import penalty
 from gia.attacks.priors import Prior
 from gia.attacks.reconstruction import Reconstruction
@@ -148,22 +148,24 @@ def matched(
     leaves = [variable.detach().requires_grad_() for variable in variables]
     decoded = decode(leaves)
     images = decoded.detach()
-    values, to_images, _ = problem(images, labels, trials=trials)
+    data, to_images, _ = problem(images, labels, trials=trials)
+    values = data
     if priors:
         extra, along = penalty(priors, images)
         values, to_images = values + extra, to_images + along
-    return Point(values, torch.autograd.grad(decoded, leaves, to_images))
+    return Point(values, torch.autograd.grad(decoded, leaves, to_images), data)
 
 
-def reconstructions(images: Tensor, values: Tensor, problem: Matching) -> list[Reconstruction]:
-    """One reconstruction per trial, from its best images (R, B, C, H, W) and their objective (R,)."""
+def reconstructions(images: Tensor, found: Found, problem: Matching) -> list[Reconstruction]:
+    """One reconstruction per trial, from its best images (R, B, C, H, W) and the search that found them."""
     labels = problem.labels
     return [
         Reconstruction(
             images=images[trial].detach(),
             labels=None if labels is None else labels[trial],
-            objective=float(values[trial]),
+            objective=float(found.values[trial]),
             gradient_evaluations=problem.evaluations[trial],
+            converged=None if found.converged is None else found.converged[trial],
         )
         for trial in range(len(problem))
     ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
-from gia.attacks.matching import Adam, Matching, Point, Progress, minimize
+from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, minimize
 from gia.attacks.matching.updates import Evaluate, Step, UpdateRule
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import penalty
@@ -32,6 +32,7 @@ def _many(
     latent_lr: float,
     weight_lr: float,
     schedule: Schedule,
+    converged: float | None,
     objective: Objective | None,
     total_variation: float,
     divergence: float,
@@ -61,9 +62,10 @@ def _many(
         def decode(leaves: Sequence[Tensor]) -> Tensor:
             return decoders(leaves[1:], leaves[0], labels[trials])
 
-        values, (to_latents, *to_weights) = matched(problem, decode, variables, labels[trials], trials, on_images)
+        point = matched(problem, decode, variables, labels[trials], trials, on_images)
         extra, along = penalty([LatentDivergence(divergence)], variables[0])
-        return Point(values + extra, [to_latents + along, *to_weights])
+        to_latents, *to_weights = point.gradients
+        return Point(point.values + extra, [to_latents + along, *to_weights], point.data)
 
     found = minimize(
         evaluate,
@@ -71,10 +73,12 @@ def _many(
         steps=steps,
         update=LatentsFirst(latent_steps, Adam(latent_lr, signed=False), Adam(weight_lr, signed=False)),
         schedule=schedule,
+        converged=converged,
+        least=LEAST + latent_steps * 5 // 4,
         callback=callback,
     )
     best, *weights = found.variables
-    return reconstructions(decoders(weights, best, labels), found.values, problem)
+    return reconstructions(decoders(weights, best, labels), found, problem)
 
 
 @attack(
@@ -96,6 +100,7 @@ def gias(
     latent_lr: float = 3e-2,
     weight_lr: float = 1e-3,
     schedule: Schedule = constant,
+    converged: float | None = None,
     objective: Objective | None = None,
     total_variation: float = 1e-6,
     divergence: float = 0.1,
@@ -115,6 +120,7 @@ def gias(
         latent_steps: number of first steps, which move z alone. The others move w alone, with the last z.
         latent_lr, weight_lr: Adam's step sizes, > 0.
         schedule: factor on both step sizes; constant by default.
+        converged: as in `inverting_gradients`. It is first checked when the last fifth of the steps moved weights.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight of the prior on the images, >= 0.
         divergence: weight of KL(z), >= 0, which keeps each latent close to a draw from N(0, 1) (`LatentDivergence`).
@@ -150,6 +156,7 @@ def gias(
         latent_lr=latent_lr,
         weight_lr=weight_lr,
         schedule=schedule,
+        converged=converged,
         objective=objective,
         total_variation=total_variation,
         divergence=divergence,
@@ -173,9 +180,12 @@ class LatentsFirst:
     latents: UpdateRule
     weights: UpdateRule
 
-    def __call__(self, variables: Sequence[Tensor]) -> Step:
+    def __call__(self, variables: Sequence[Tensor], trials: slice = slice(None)) -> Step:
         parts = slice(0, 1), slice(1, None)
-        moves = [(rule(variables[part]), part) for rule, part in zip((self.latents, self.weights), parts, strict=True)]
+        moves = [
+            (rule(variables[part], trials), part)
+            for rule, part in zip((self.latents, self.weights), parts, strict=True)
+        ]
         done = 0
 
         def step(evaluate: Evaluate, factor: float) -> None:
@@ -183,8 +193,8 @@ class LatentsFirst:
             move, part = moves[done >= self.steps]
 
             def of_part(_: Sequence[Tensor], trials: slice) -> Point:
-                values, gradients = evaluate(variables, trials)
-                return Point(values, gradients[part])
+                point = evaluate(variables, trials)
+                return Point(point.values, point.gradients[part])
 
             move(of_part, factor)
             done += 1

@@ -17,7 +17,7 @@ from gia.attacks.generation.decoding import (
     reconstructions,
     takes_labels,
 )
-from gia.attacks.matching import CMA, Adam, Matching, Mirror, Point, Progress, UpdateRule, minimize
+from gia.attacks.matching import CMA, LEAST, Adam, Matching, Mirror, Point, Progress, UpdateRule, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
@@ -39,6 +39,7 @@ def _many(
     population: int,
     lr: float,
     bound: float | None,
+    converged: float | None,
     objective: Objective | None,
     mirror: Sequence[Mirror],
     loss: Loss,
@@ -76,11 +77,13 @@ def _many(
         [start],
         steps=steps,
         update=update,
+        converged=converged,
+        least=LEAST * (population if optimizer == "cma" else 1),
         constraint=clamp if optimizer == "adam" else None,
         callback=callback,
     )
     images = decode(found.variables[0]).clamp(0, 1)
-    return reconstructions(images, found.values, problem)
+    return reconstructions(images, found, problem)
 
 
 @attack(
@@ -103,6 +106,7 @@ def ggl(
     population: int = 50,
     lr: float = 0.1,
     bound: float | None = 2.0,
+    converged: float | None = None,
     objective: Objective | None = None,
     mirror: Sequence[Mirror] = (),
     loss: Loss = cross_entropy,
@@ -128,6 +132,8 @@ def ggl(
         lr: step size of "adam", > 0.
         bound: every entry of z stays in [-bound, bound], the region that a decoder has seen in training; None sets no
             bound.
+        converged: as in `inverting_gradients`. "cma" is first checked after 20 generations. It has no step size, so that
+            nothing but the third of further steps is left of the decay.
         objective: the matching term D, `SquaredDifferences()` by default.
         mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They need no
             derivative, and may draw noise, so only "cma" accepts them.
@@ -160,6 +166,7 @@ def ggl(
         population=population,
         lr=lr,
         bound=bound,
+        converged=converged,
         objective=objective,
         mirror=mirror,
         loss=loss,

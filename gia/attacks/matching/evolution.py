@@ -42,10 +42,10 @@ class CMA:
     bound: float | None
     generators: Sequence[torch.Generator]
 
-    def __call__(self, variables: Sequence[Tensor]) -> Step:
+    def __call__(self, variables: Sequence[Tensor], trials: slice = slice(None)) -> Step:
         (variable,) = variables
         strategies = [
-            _Strategy(self, mean, generator) for mean, generator in zip(variable, self.generators, strict=True)
+            _Strategy(self, mean, generator) for mean, generator in zip(variable, self.generators[trials], strict=True)
         ]
 
         def move() -> None:

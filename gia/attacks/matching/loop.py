@@ -9,11 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gia.attacks.matching.convergence import Trials
 from gia.attacks.matching.updates import Evaluate, Point, UpdateRule
-from gia.attacks.schedules import Schedule, constant
+from gia.attacks.schedules import Schedule, constant, own_schedule
 
 #: Steps between checks of the objective on an accelerator, where each check waits for the device.
 _CHECK_EVERY = 100
+
+#: Steps before a search is first asked whether it has converged.
+LEAST = 20
 
 
 class Interrupted(UserWarning):
@@ -37,10 +41,15 @@ class Progress(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best point of each trial by its own objective: values (R,) and variables (R, ...)."""
+    """The best point of each trial by its own objective: values (R,) and variables (R, ...).
+
+    Attributes:
+        converged: for each trial, whether it ended before the cap; None for a fixed number of steps.
+    """
 
     values: Tensor
     variables: list[Tensor]
+    converged: list[bool] | None = None
 
 
 def minimize(
@@ -50,10 +59,20 @@ def minimize(
     steps: int,
     update: UpdateRule,
     schedule: Schedule = constant,
+    converged: float | None = None,
+    least: int = LEAST,
+    together: int = 1,
     constraint: Callable[[Sequence[Tensor]], None] | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Found:
     """Search from `start` for `steps` steps and return, per trial, the best point that was evaluated.
+
+    With `converged` each trial has its own schedule, and `steps` is the most that it may take. The step size is
+    constant until the trial's best data term fell by less than this share over the last fifth of its steps, or is at
+    rounding: 1.4e-14 of its first value in float32, 4.9e-32 in float64, the square of the dtype's eps. This is checked
+    every 5 steps from step `least` on. Then the step size decays over a further third of these steps in three stages,
+    x0.1, x0.01 and x0.001, and the trial is finished and not evaluated any more. The constant phase ends after 3/4 of
+    `steps` at the latest, so that the decay fits. A trial's result does not depend on the other trials.
 
     Args:
         evaluate: objective and gradients of the chosen trials. The last point is evaluated too, so zero steps cost one
@@ -61,12 +80,16 @@ def minimize(
         start: search variables, each (R, ...); not changed.
         update: the rule that moves them.
         schedule: (step, steps) -> factor on the step size.
+        converged: a share such as 0.01; None takes all steps, by the schedule.
+        least: number of steps before the first check of `converged`.
+        together: neighbours among the trials that depend on each other. They have one schedule, which decays when all
+            of them have converged, and are evaluated together.
         constraint: applied in place after each step, such as the clamp to a box.
         callback: called before each step.
 
-    Returns the best points. Raises ValueError for negative `steps`, and FloatingPointError with the step where the
-    objective is not finite. A keyboard interrupt ends the search with the warning `Interrupted`; the best points so far
-    are then returned.
+    Returns the best points. Raises ValueError for negative `steps`, a share that is not between 0 and 1, and a schedule
+    beside `converged`; FloatingPointError with the step where the objective is not finite. A keyboard interrupt ends
+    the search with the warning `Interrupted`; the best points so far are then returned.
 
     >>> import torch
     >>> from gia.attacks.matching import Adam, Point, minimize
@@ -75,9 +98,12 @@ def minimize(
     >>> best = minimize(evaluate, [torch.ones(1, 3)], steps=50, update=Adam(0.1, signed=False))
     >>> bool(best.values < 1e-2)
     True
+    >>> minimize(evaluate, [torch.ones(1, 3)], steps=900, update=Adam(0.1, signed=False), converged=0.01).converged
+    [True]
     """
     if steps < 0:
         raise ValueError(f"steps: expected at least 0, got {steps}")
+    own_schedule(schedule, constant, converged)
     variables = [variable.detach().clone(memory_format=torch.contiguous_format) for variable in start]
     best = _Best(variables)
 
@@ -86,23 +112,47 @@ def minimize(
         best.offer(point.values, at, trials)
         return point
 
-    step = update(variables)
+    search = (
+        _Fixed(update, variables, schedule, steps)
+        if converged is None
+        else Trials(update, variables, share=converged, steps=steps, least=least, together=together)
+    )
     done = 0
     try:
-        for done in range(steps):
+        while search.go_on(done):
             if callback is not None:
                 callback(Progress(done, steps, best.values.clone(), variables))
-            step(scored, schedule(done, steps))
+            search.step(scored)
             if constraint is not None:
                 constraint(variables)
             if best.cheap_to_check or done % _CHECK_EVERY == 0:
                 best.check(done)
-        done = steps
-        scored(variables, slice(None))
+            done += 1
+        search.finish(scored)
     except KeyboardInterrupt:
         warnings.warn(f"interrupted at step {done} of {steps}: the best so far is returned", Interrupted, stacklevel=2)
     best.check(done)
-    return Found(best.values, best.variables)
+    return Found(best.values, best.variables, search.converged)
+
+
+class _Fixed:
+    """All trials for a fixed number of steps by one schedule; `Trials` is the search that ends when it converged."""
+
+    converged = None
+
+    def __init__(self, update: UpdateRule, variables: Sequence[Tensor], schedule: Schedule, steps: int) -> None:
+        self._variables, self._schedule, self._steps = variables, schedule, steps
+        self._step, self._done = update(variables), 0
+
+    def go_on(self, done: int) -> bool:
+        self._done = done
+        return done < self._steps
+
+    def step(self, evaluate: Evaluate) -> None:
+        self._step(evaluate, self._schedule(self._done, self._steps))
+
+    def finish(self, evaluate: Evaluate) -> None:
+        evaluate(self._variables, slice(None))
 
 
 class _Best:

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 
 class Point(NamedTuple):
-    """Objective (R,) at the variables, and its gradient with respect to each of them."""
+    """Objective (R,) at the variables, and its gradient with respect to each of them.
+
+    Attributes:
+        data: the matching term of the objective (R,), without priors; None where the objective has no priors.
+    """
 
     values: Tensor
     gradients: Sequence[Tensor]
+    data: Tensor | None = None
 
 
 #: (variables, each (R, ...); trials) -> the objective and its gradients there.
 Evaluate = Callable[[Sequence[Tensor], slice], Point]
 #: One step with a factor on the step size; moves the variables in place.
 Step = Callable[[Evaluate, float], None]
-#: The search variables -> a step function that holds the rule's state.
-UpdateRule = Callable[[Sequence[Tensor]], Step]
+
+
+class UpdateRule(Protocol):
+    """The search variables of some trials -> a step function that holds the rule's state.
+
+    A step's first evaluation of a trial is at its variables as they are. `trials` says which trials of the search the
+    variables belong to; the step function counts them from 0.
+    """
+
+    def __call__(self, variables: Sequence[Tensor], trials: slice = ..., /) -> Step: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,7 @@ class Adam:
     lr: float
     signed: bool
 
-    def __call__(self, variables: Sequence[Tensor]) -> Step:
+    def __call__(self, variables: Sequence[Tensor], trials: slice = slice(None)) -> Step:
         optimizer = torch.optim.Adam(variables, lr=self.lr)
 
         def step(evaluate: Evaluate, factor: float) -> None:
@@ -62,8 +75,8 @@ class Langevin:
     deviation: float
     generators: Sequence[torch.Generator]
 
-    def __call__(self, variables: Sequence[Tensor]) -> Step:
-        move = self.rule(variables)
+    def __call__(self, variables: Sequence[Tensor], trials: slice = slice(None)) -> Step:
+        move, generators = self.rule(variables, trials), self.generators[trials]
 
         def step(evaluate: Evaluate, factor: float) -> None:
             move(evaluate, factor)
@@ -71,7 +84,7 @@ class Langevin:
                 # In float32 where the generator lives, then moved: the same noise on every device and in every dtype.
                 drawn = [
                     torch.randn(variable.shape[1:], generator=g, device=g.device, dtype=torch.float32)
-                    for g in self.generators
+                    for g in generators
                 ]
                 variable.add_(torch.stack(drawn).to(variable), alpha=factor * self.deviation)
 
@@ -86,15 +99,15 @@ class LBFGS:
     history: int = 100
     inner_steps: int = 20
 
-    def __call__(self, variables: Sequence[Tensor]) -> Step:
-        trials = [slice(trial, trial + 1) for trial in range(len(variables[0]))]
-        parts = [[variable[trial] for variable in variables] for trial in trials]  # views: moved in place
+    def __call__(self, variables: Sequence[Tensor], trials: slice = slice(None)) -> Step:
+        each = [slice(trial, trial + 1) for trial in range(len(variables[0]))]
+        parts = [[variable[trial] for variable in variables] for trial in each]  # views: moved in place
         optimizers = [
             torch.optim.LBFGS(part, lr=self.lr, history_size=self.history, max_iter=self.inner_steps) for part in parts
         ]
 
         def step(evaluate: Evaluate, factor: float) -> None:
-            for trial, part, optimizer in zip(trials, parts, optimizers, strict=True):
+            for trial, part, optimizer in zip(each, parts, optimizers, strict=True):
 
                 def closure(trial: slice = trial, part: list[Tensor] = part) -> float:
                     point = evaluate(part, trial)

@@ -25,6 +25,7 @@ def _many(
     steps: int,
     lr: float,
     history: int,
+    converged: float | None,
     objective: Objective | None,
     restarts: int,
     init: Start,
@@ -55,7 +56,14 @@ def _many(
         values, to_images, to_labels = problem(variables[0], soft, trials=trials)
         return Point(values, [to_images, torch.autograd.grad(soft, logits, to_labels)[0]])
 
-    found = minimize(evaluate, start, steps=steps, update=LBFGS(lr=lr, history=history), callback=callback)
+    found = minimize(
+        evaluate,
+        start,
+        steps=steps,
+        update=LBFGS(lr=lr, history=history),
+        converged=converged,
+        callback=callback,
+    )
     return pixels.best(found, problem, restarts, known if known is not None else found.variables[1].argmax(-1))
 
 
@@ -76,6 +84,7 @@ def dlg(
     steps: int = 300,
     lr: float = 1.0,
     history: int = 100,
+    converged: float | None = None,
     objective: Objective | None = None,
     restarts: int = 1,
     init: Start = "uniform",
@@ -94,6 +103,7 @@ def dlg(
         steps: outer steps of at most 20 inner ones.
         lr: step size of L-BFGS, > 0.
         history: number of past steps that L-BFGS remembers, >= 1.
+        converged: as in `inverting_gradients`, in outer steps.
         objective: the matching term, `SquaredDifferences()` by default.
         restarts: number of starts; the result with the least objective is returned.
         init: start of the images, "uniform" over [0, 1] or "normal"; soft labels start from N(0, 1).
@@ -126,6 +136,7 @@ def dlg(
         steps=steps,
         lr=lr,
         history=history,
+        converged=converged,
         objective=objective,
         restarts=restarts,
         init=init,

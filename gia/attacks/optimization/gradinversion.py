@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from gia.attacks.priors import (
     known_statistics,
 )
 from gia.attacks.reconstruction import Reconstruction
-from gia.attacks.schedules import Schedule, cosine_decay
+from gia.attacks.schedules import Schedule, cosine_decay, own_schedule
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
@@ -34,6 +35,7 @@ def _many(
     steps: int,
     lr: float,
     schedule: Schedule,
+    converged: float | None,
     noise: float,
     objective: Objective | None,
     total_variation: float,
@@ -67,9 +69,8 @@ def _many(
         )
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation), L2Norm(l2)]
-    if seeds > 1 and group:
-        priors.append(GroupConsistency(group, seeds, labels.cpu(), radius))
-    on_images = _batch_norm(batch_norm, model, repeated)
+    grouped, labels_here = seeds > 1 and group > 0, labels.cpu()
+    statistics = _batch_norm(batch_norm, model, repeated)
     start = pixels.start(
         init or ("uniform" if space == "pixels" else "normal"),
         (problem.batch_size, *problem.image_shape),
@@ -79,12 +80,14 @@ def _many(
 
     def evaluate(variables: Sequence[torch.Tensor], trials: slice) -> Point:
         images = pixels.images(variables[0])
-        values, to_images, _ = problem(images, labels[trials], trials=trials)
-        if on_images:
-            extra, along = penalty(on_images, images)
+        data, to_images, _ = problem(images, labels[trials], trials=trials)
+        values = data
+        if statistics is not None:
+            extra, along = penalty([partial(statistics, trials=trials)], images)
             values, to_images = values + extra, to_images + along
-        extra, along = penalty(priors, variables[0])
-        return Point(values + extra, [pixels.gradient(to_images) + along])
+        pull = [GroupConsistency(group, seeds, labels_here[trials], radius)] if grouped else []
+        extra, along = penalty([*priors, *pull], variables[0])
+        return Point(values + extra, [pixels.gradient(to_images) + along], data)
 
     adam = Adam(lr, signed=False)
     found = minimize(
@@ -92,7 +95,9 @@ def _many(
         [start],
         steps=steps,
         update=Langevin(adam, lr * noise, streams) if noise else adam,
-        schedule=schedule,
+        schedule=own_schedule(schedule, cosine_decay, converged),
+        converged=converged,
+        together=seeds if grouped else 1,
         constraint=pixels.clamp if box else None,
         callback=callback,
     )
@@ -116,6 +121,7 @@ def gradinversion(
     steps: int = 20_000,
     lr: float = 0.1,
     schedule: Schedule = cosine_decay,
+    converged: float | None = None,
     noise: float = 0.2,
     objective: Objective | None = None,
     total_variation: float = 1e-4,
@@ -145,6 +151,7 @@ def gradinversion(
         steps: 20,000 in the paper.
         lr: Adam's step size, > 0.
         schedule: factor on the step size; rises over 50 steps, then falls along a cosine.
+        converged: as in `inverting_gradients`; seeds that pull each other converge together.
         noise: after each step x moves by step size * noise * N(0, 1). The paper's 0.2 refers to standardized images,
             where the range of a pixel is about 4.
         objective: the matching term, `SquaredDifferences(1e-4)` by default.
@@ -189,6 +196,7 @@ def gradinversion(
         steps=steps,
         lr=lr,
         schedule=schedule,
+        converged=converged,
         noise=noise,
         objective=objective,
         total_variation=total_variation,
@@ -205,16 +213,16 @@ def gradinversion(
     )[0]
 
 
-def _batch_norm(weight: float | None, model: nn.Module, observations: Sequence[Observation]) -> list[Prior]:
+def _batch_norm(
+    weight: float | None, model: nn.Module, observations: Sequence[Observation]
+) -> BatchNormStatistics | None:
     """The prior on batch statistics where there are any. With a weight above 0 they must exist."""
     statistics = [known_statistics(model, observation) for observation in observations]
     if weight == 0 or (weight is None and not any(statistics)):
-        return []
+        return None
     if not any(statistics):
         raise ValueError(
             "batch_norm: expected leaked statistics or a model with trained batch normalization, got neither; None "
             "omits the prior"
         )
-    return [
-        BatchNormStatistics(0.1 if weight is None else weight, model, statistics, training=observations[0].training)
-    ]
+    return BatchNormStatistics(0.1 if weight is None else weight, model, statistics, training=observations[0].training)

@@ -50,6 +50,7 @@ def idlg(
     steps: int = 300,
     lr: float = 1.0,
     history: int = 100,
+    converged: float | None = None,
     objective: Objective | None = None,
     restarts: int = 1,
     init: Start = "uniform",
@@ -65,7 +66,7 @@ def idlg(
         model: the victim as sent.
         observation: of one image.
         generator: draws the starts.
-        steps, lr, history, objective, restarts, init, loss, callback: as in `dlg`.
+        steps, lr, history, converged, objective, restarts, init, loss, callback: as in `dlg`.
 
     Returns one image (1, C, H, W) in [0, 1] and its restored label (1,). Departs from the paper as `dlg` does. Raises
     ValueError for more than one image, a label that cannot be restored, and a setting out of range.
@@ -87,6 +88,7 @@ def idlg(
         steps=steps,
         lr=lr,
         history=history,
+        converged=converged,
         objective=objective,
         restarts=restarts,
         init=init,

@@ -13,7 +13,7 @@ from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import Pixels, Space, Start, penalty
 from gia.attacks.priors import Prior, TotalVariation
 from gia.attacks.reconstruction import Reconstruction
-from gia.attacks.schedules import Schedule, step_decay
+from gia.attacks.schedules import Schedule, own_schedule, step_decay
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
@@ -28,6 +28,7 @@ def _many(
     lr: float,
     signed: bool,
     schedule: Schedule,
+    converged: float | None,
     objective: Objective | None,
     total_variation: float,
     restarts: int,
@@ -59,19 +60,20 @@ def _many(
     )
 
     def evaluate(variables: Sequence[torch.Tensor], trials: slice) -> Point:
-        values, to_images, _ = problem(pixels.images(variables[0]), labels[trials], trials=trials)
-        gradient = pixels.gradient(to_images)
+        data, to_images, _ = problem(pixels.images(variables[0]), labels[trials], trials=trials)
+        values, gradient = data, pixels.gradient(to_images)
         if priors:
             extra, along = penalty(priors, variables[0])
             values, gradient = values + extra, gradient + along
-        return Point(values, [gradient])
+        return Point(values, [gradient], data)
 
     found = minimize(
         evaluate,
         [start],
         steps=steps,
         update=Adam(lr, signed=signed),
-        schedule=schedule,
+        schedule=own_schedule(schedule, step_decay, converged),
+        converged=converged,
         constraint=pixels.clamp if box else None,
         callback=callback,
     )
@@ -96,6 +98,7 @@ def inverting_gradients(
     lr: float = 0.1,
     signed: bool = True,
     schedule: Schedule = step_decay,
+    converged: float | None = None,
     objective: Objective | None = None,
     total_variation: float = 1e-2,
     restarts: int = 1,
@@ -117,6 +120,9 @@ def inverting_gradients(
         lr: Adam's step size, > 0.
         signed: whether Adam takes the sign of the gradient.
         schedule: factor on the step size; x0.1 after 3/8, 5/8 and 7/8 of the steps.
+        converged: a share such as 0.01, by which the best matching term must fall over the last fifth of the steps for
+            the search to go on at a constant step size; a decay follows (`gia.attacks.matching.minimize`). `steps` is
+            then the most that a start may take, and `schedule` is not given. None takes all steps.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight, >= 0; 1e-2 for CIFAR and 1e-6 for ImageNet in arXiv 2503.11514.
         restarts: number of starts; the result with the least objective is returned.
@@ -148,6 +154,7 @@ def inverting_gradients(
         lr=lr,
         signed=signed,
         schedule=schedule,
+        converged=converged,
         objective=objective,
         total_variation=total_variation,
         restarts=restarts,

@@ -79,6 +79,7 @@ class Pixels:
                 labels=labels[best],
                 objective=float(found.values[best]),
                 gradient_evaluations=sum(problem.evaluations[r * restarts : (r + 1) * restarts]),
+                converged=None if found.converged is None else found.converged[best],
             )
             for r, best in enumerate(chosen.tolist())
         ]
