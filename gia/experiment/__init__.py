@@ -11,6 +11,7 @@ from gia.experiment.drawing import draw
 from gia.experiment.exchange import Exchange
 from gia.experiment.measurement import Control, Measurement
 from gia.experiment.measuring import measure, prepared
+from gia.experiment.placebos import PLACEBOS, placebo
 from gia.experiment.protocol import (
     Attacker,
     Batch,
@@ -27,6 +28,7 @@ from gia.metrics import METRICS
 
 __all__ = [
     "METRICS",
+    "PLACEBOS",
     "Attacker",
     "Batch",
     "Client",
@@ -41,6 +43,7 @@ __all__ = [
     "Victim",
     "draw",
     "measure",
+    "placebo",
     "prepared",
     "substitution",
 ]

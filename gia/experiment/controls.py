@@ -1,99 +1,65 @@
-"""Controls: whether a block can say anything, seen on images that enter no statistic."""
+"""Controls: whether the path from image to attack works at a level, seen on another victim and other images.
+
+A control may look at the truth, which no attack may. A level that passes and leaks nothing is a finding; a level that
+fails says nothing.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from scipy.stats import binom
+import torch
+from torch import Tensor, nn
 
-from gia import attacks, metrics
-from gia.experiment.exchange import Exchange
+from gia import attacks, federated, metrics
+from gia.experiment.data_terms import data_term
+from gia.experiment.exchange import Answer, Exchange
 from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
 from gia.experiment.round import Block, Round
+from gia.federated.server import classifier
+
+#: A search is controlled on whole batches of at least so many images; larger levels need the other control images.
+FEW = 2
+#: A data term is zero at the truth where it is at most this share of the largest one at the noisy truth and the
+#: placebos. Rounding leaves about 1e-6 of it in float32, and more in updates, which are differences of weights.
+ZERO = {"float32": 1e-2, "float64": 1e-6}
+#: Standard deviation of the noise that a data term must see.
+NOISE = 0.1
+#: Random starts that the search must beat.
+STARTS = 8
+#: Decibels above the class mean that a learned inverter must reach.
+LEARNED = 1.0
 
 
-def beats_blind_guess(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
-    """The control of pixel attacks, on other images of the same victim: the attack works.
+def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
+    """The control of every attack, on control images and a victim of its own, drawn from the same setting.
 
-    The shared gradients are finite and not zero, the attack's objective fell, and its mean PSNR is above that of the
-    blind guess (for each image the better of its best constant colour and the mean image). Where the protocol has a
-    `fit`, whatever its state, the trained victim must have reached the accuracy that it states.
+    - A search: (a) under the simulation that suits the attack (the client's order of images and its local training are
+      known, and it has no defenses) the data term is zero at the truth, and larger at the truth plus noise and at every
+      placebo; (b) what the attack finds has a lower data term, as the attacker sees it, than the best placebo and the
+      best of `STARTS` random starts. (c) The values "found" and "truth" are the data terms that the attacker sees there.
+    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its own images' class means.
+    - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
+
+    Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
+    protocol has a `fit`, whatever its state, the trained victims of the block and of its control must both have reached
+    the accuracy that it states. An attack without a card is controlled as a search by the cosine of gradients.
     """
-    exchange = _on_control_images(protocol, block, cache)
-    if (norm := exchange.gradient_norm) == 0:
-        return _no_gradient(norm)
-    card = attacks.card_of(protocol.attacker.attack)
-    iterative = card is not None and card.iterative
-    best: list[float] = []  # before each step; infinite until the start is evaluated
-    watch = {"callback": lambda progress: best.append(float(progress.best.mean()))}
-    seen = exchange.attack("control start", settings=watch if iterative else {}, scores=("psnr",))
-    psnr, blind = float(seen.values["psnr"] or 0.0), seen.details["blind"]["psnr"]
-    checks = {f"PSNR {psnr:.2f} dB against {blind:.2f} dB blind": psnr > blind}
-    if iterative:
-        first, last = next(filter(math.isfinite, best), -math.inf), seen.details.get("objective", math.nan)
-        checks[f"objective {first:.4g} to {last:.4g}"] = last < first
-    return _control(exchange.round, checks, {"psnr": psnr, "blind_psnr": blind, "gradient_norm": norm})
-
-
-def beats_auxiliary_mean(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
-    """The control of a learned inverter, on other images of the same victim: it has learned something from gradients.
-
-    Its mean PSNR is above that of the mean of the attacker's own images, the best that it could return without looking.
-    The rest is as in `beats_blind_guess`.
-    """
-    exchange = _on_control_images(protocol, block, cache)
-    if (norm := exchange.gradient_norm) == 0:
-        return _no_gradient(norm)
-    psnr = float(exchange.attack("control start", scores=("psnr",)).values["psnr"] or 0.0)
-    reference = exchange.reference
-    mean_image = exchange.round.public.images.mean(0).to(reference)
-    mean = float(metrics.psnr(mean_image.expand_as(reference), reference).mean())
-    checks = {f"PSNR {psnr:.2f} dB against {mean:.2f} dB of the auxiliary mean image": psnr > mean}
-    return _control(exchange.round, checks, {"psnr": psnr, "mean_psnr": mean, "gradient_norm": norm})
-
-
-#: What the control of latent search asks of the decoder's own samples, in decibels: the PSNR, and how much of it the
-#: search must add (samples of a class resemble each other); and the number of Adam's steps that it has for that.
-OWN_SAMPLE, OWN_GAIN, OWN_STEPS = 20.0, 3.0, 80
-
-
-def inverts_its_own_samples(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
-    """The control of latent search, on other images of the same victim: search, decoder and judge work.
-
-    Samples of the decoder, with the labels of the control images, are shared as gradients and come back with Adam at
-    `OWN_SAMPLE` decibels on average, `OWN_GAIN` above other samples with their labels: a victim that gives nothing
-    away, or a search that does not follow it, is void.
-    The protocol's own attack on the control images ends nearer to them in PSNR than it starts: labels are given, so a
-    search that stays where it starts would find the class as well. The attack also reaches the judge's
-    "label_agreement" above chance, which is right guesses with 1 / classes each: at most 1 % of guessers do as well.
-    Without a judge this is not asked. The rest is as in `beats_blind_guess`.
-    """
-    judged = protocol.scoring.judge is not None
-    scores = ("psnr", "label_agreement") if judged else ("psnr",)
-    exchange = _on_control_images(protocol, block, cache)
-    if (norm := exchange.gradient_norm) == 0:
-        return _no_gradient(norm)
-    psnr, start = exchange.own_samples(OWN_STEPS)
-    end, first = (
-        exchange.attack("control start", settings=steps, scores=scores).values for steps in ({}, {"steps": 0})
-    )
-    real, unmoved = (float(values["psnr"] or 0.0) for values in (end, first))
-    checks = {
-        f"own samples {start:.1f} to {psnr:.1f} dB, at least {OWN_SAMPLE:g} and {OWN_GAIN:g} more asked": (
-            psnr >= max(OWN_SAMPLE, start + OWN_GAIN)
-        ),
-        f"real images {unmoved:.2f} to {real:.2f} dB": real > unmoved,
-    }
-    values = {"own_psnr": psnr, "psnr": real, "start_psnr": unmoved, "gradient_norm": norm}
-    if judged:
-        agreement = float(end["label_agreement"] or 0.0)
-        chance, count = 1 / exchange.round.data.num_classes, len(exchange.chosen)
-        guessed = float(binom.sf(round(agreement * count) - 1, count, chance))
-        checks[f"label agreement {agreement:.2f} of {count}, chance {chance:g}"] = guessed <= 0.01
-        values["label_agreement"] = agreement
-    return _control(exchange.round, checks, values)
+    round = Round(protocol, block, cache=cache)
+    card = attacks.card_of(round.protocol.attacker.attack)
+    if card is not None and card.leaf == "GEN-inverter":
+        checks, values = _learned(Exchange(round.controlled, round.control))
+    elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
+        checks, values = _exact(Exchange(round.controlled, round.control))
+    else:
+        checks, values = _searched(_few(round))
+    return _control(checks, values, {"": round, "control's ": round.controlled})
 
 
 def shares_gradients(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
@@ -102,26 +68,186 @@ def shares_gradients(protocol: Protocol, block: Block, *, cache: Path | None = N
     The shared gradients are finite and not zero. Where the protocol has a `fit`, whatever its state, the trained victim
     must have reached the accuracy that it states.
     """
-    exchange = _on_control_images(protocol, block, cache)
-    norm = exchange.gradient_norm
-    return _control(exchange.round, {f"gradient norm {norm:.3g}": norm > 0}, {"gradient_norm": norm})
-
-
-def _on_control_images(protocol: Protocol, block: Block, cache: Path | None) -> Exchange:
     round = Round(protocol, block, cache=cache)
-    return Exchange(round, round.control)
+    norm = Exchange(round, round.control).gradient_norm
+    return _control({f"gradient norm {norm:.3g}": norm > 0}, {"gradient_norm": norm}, {"": round})
 
 
-def _no_gradient(norm: float) -> Control:
-    return Control(False, "failed: a shared gradient is zero", {"gradient_norm": norm})
+Checks = dict[str, bool]
+Values = dict[str, float]
 
 
-def _control(round: Round, checks: dict[str, bool], values: dict[str, float]) -> Control:
-    """Passed where all checks hold and a victim that is to be trained has learned."""
-    if (fit := round.protocol.fit) is not None:
-        learned, least = round.fitted.accuracy, fit.accuracy
-        text = f"held-out accuracy {learned:.3f} of the trained victim, at least {least:g} asked"
-        checks, values = {**checks, text: learned >= least}, {**values, "held_out_accuracy": learned}
+def _few(round: Round) -> Exchange:
+    size, chosen = round.protocol.batch.size, round.control
+    if round.protocol.victim.fish is None and len(chosen) >= size:
+        chosen = chosen[: min(-(-FEW // size), len(chosen) // size) * size]
+    return Exchange(round.controlled, chosen)
+
+
+def _searched(exchange: Exchange) -> tuple[Checks, Values]:
+    if (norm := exchange.gradient_norm) == 0:
+        return {"a shared gradient is zero": False}, {"gradient_norm": norm}
+    checks, values = _sees(exchange)
+    if all(checks.values()):  # else there is nothing to search for
+        more, seen = _follows(exchange)
+        checks, values = {**checks, **more}, {**values, **seen}
+    return checks, {**values, "gradient_norm": norm}
+
+
+def _sees(exchange: Exchange) -> tuple[Checks, Values]:
+    """(a) The objective sees the image."""
+    terms: dict[str, list[float]] = {}
+    for number, answer in enumerate(exchange.answers):
+        ideal = _ideal(exchange, answer)
+        if not _is_alive(ideal):
+            return {"the ideal gradient is zero": False}, {}
+        (truth, labels), noise = ideal.truth, exchange.round.block.generator("noise", number)
+        noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise).to(truth)).clamp(0, 1)
+        for kind, images in {"truth": truth, "noisy truth": noisy, **_placebos(exchange, answer, number)}.items():
+            terms.setdefault(kind, []).append(_term(exchange, ideal, images, labels, mirrored=False))
+    means = {kind: math.fsum(each) / len(each) for kind, each in terms.items()}
+    truth, least = means.pop("truth"), min(means, key=lambda kind: means[kind])
+    limit = ZERO[exchange.protocol.dtype] * max(means.values())
+    checks = {
+        f"ideal data term {truth:.2g} at the truth, at most {limit:.2g} asked": truth <= limit,
+        f"{means[least]:.2g} at the {least}": means[least] > truth,
+    }
+    return checks, {"ideal_truth": truth, "ideal_noisy_truth": means["noisy truth"]}
+
+
+def _follows(exchange: Exchange) -> tuple[Checks, Values]:
+    """(b) The search works: what it finds is closer to what was observed than what it could return without it."""
+    answers = exchange.answers
+    results = exchange.reconstructions(answers, "control start")
+    if not all(len(result.images) for result in results):
+        return {"the attack found nothing": False}, {}
+    starts = _starts(exchange)
+    found, truth, best = [], [], []
+    for number, (answer, result) in enumerate(zip(answers, results, strict=True)):
+        images, labels = answer.truth
+        found.append(_term(exchange, answer, result.images, labels if result.labels is None else result.labels))
+        truth.append(_term(exchange, answer, images, labels))
+        without = [*_placebos(exchange, answer, number).values(), *(each[number] for each in starts)]
+        best.append(min(_term(exchange, answer, images, labels) for images in without))
+    values = {
+        name: math.fsum(each) / len(each) for name, each in {"found": found, "truth": truth, "unsearched": best}.items()
+    }
+    text = f"data term {values['found']:.3g} found, {values['unsearched']:.3g} unsearched, {values['truth']:.3g} true"
+    return {text: values["found"] < values["unsearched"]}, values
+
+
+def _starts(exchange: Exchange) -> list[list[Tensor]]:
+    """Random starts, each with images for all answers, and the attack's own: standing still must not pass by luck."""
+    answers, card = exchange.answers, attacks.card_of(exchange.protocol.attacker.attack)
+
+    def unmoved(purpose: str) -> list[Tensor]:
+        return [each.images for each in exchange.attacked(answers, purpose, {"steps": 0})]
+
+    own = [unmoved("control start")] if exchange.searches else []
+    if exchange.searches and card is not None and card.leaf != "GEN-z":
+        return own + [unmoved(f"random start {start}") for start in range(STARTS)]
+
+    # Latent search may start at one fixed latent, and an attack without steps has no start.
+    def drawn(answer: Answer, generator: torch.Generator) -> Tensor:
+        if card is not None and card.leaf == "GEN-z":
+            return exchange.placebos.samples(*answer.truth, generator)
+        return torch.rand(answer.reference.shape, generator=generator)
+
+    return own + [
+        [drawn(answer, exchange.block.generator("random start", start, n)) for n, answer in enumerate(answers)]
+        for start in range(STARTS)
+    ]
+
+
+def _learned(exchange: Exchange) -> tuple[Checks, Values]:
+    if (norm := exchange.gradient_norm) == 0:
+        return {"a shared gradient is zero": False}, {"gradient_norm": norm}
+    psnr = float(exchange.attack("control start", scores=("psnr",)).values["psnr"] or 0.0)
+    means = torch.cat([guess.kinds["class mean"] for guess in exchange.guesses])
+    mean = float(metrics.psnr(means, exchange.reference).mean())
+    checks = {f"PSNR {psnr:.2f} dB, at least {LEARNED:g} above {mean:.2f} of the class mean": psnr >= mean + LEARNED}
+    return checks, {"psnr": psnr, "class_mean_psnr": mean, "gradient_norm": norm}
+
+
+def _exact(exchange: Exchange) -> tuple[Checks, Values]:
+    """One image after the other, since a malicious server's models and gradients are large."""
+    doubles: dict[int, nn.Module] = {}
+    errors = []
+    for answer in exchange.answers:
+        model = doubles.setdefault(id(answer.model), copy.deepcopy(answer.model).double())
+        for index in range(len(answer.chosen)):
+            one = slice(index, index + 1)
+            alone = _alone(exchange, answer, model, one)
+            (result,) = exchange.reconstructions([alone], "control start")
+            images = result.images.detach().cpu().to(alone.reference)
+            apart = (images - alone.reference).abs().flatten(1).amax(1)
+            errors.append(float(apart.min()) if len(apart) else math.inf)
+    recovered = sum(error <= 1e-3 for error in errors)
+    text = f"{recovered} of {len(errors)} images exact, each alone and in float64"
+    return {text: recovered == len(errors)}, {"recovered": recovered / len(errors)}
+
+
+def _ideal(exchange: Exchange, answer: Answer) -> Answer:
+    """The answer under the simulation that suits the attack."""
+    client, fished = exchange.protocol.client, answer.target is not None
+    images, labels = answer.truth
+    asked = federated.Client(
+        images,
+        labels,
+        # A fished gradient is matched as that of one image, with running statistics and without local steps.
+        local=None if fished else client.local,
+        reveal={*client.reveal, "local"},
+        training=client.training and not fished,
+    )
+    return replace(answer, observation=asked.answer(answer.model))
+
+
+def _is_alive(answer: Answer) -> bool:
+    """Whether the gradient is not zero; after fishing the classifier's does not count."""
+    left_out = () if answer.target is None else (f"{classifier(answer.model)}.",)
+    gradients = answer.observation.gradients
+    return any(bool(g.any()) for name, g in gradients.items() if not name.startswith(left_out))
+
+
+def _alone(exchange: Exchange, answer: Answer, model: nn.Module, one: slice) -> Answer:
+    client, reference, labels = exchange.protocol.client, answer.reference[one].double(), answer.labels[one]
+    asked = federated.Client(
+        reference, labels, local=client.local, reveal={*client.reveal, "local"}, training=client.training
+    )
+    return replace(
+        answer,
+        model=model,
+        observation=asked.answer(model),
+        chosen=answer.chosen[one],
+        reference=reference,
+        labels=labels,
+    )
+
+
+def _placebos(exchange: Exchange, answer: Answer, number: int) -> Mapping[str, Tensor]:
+    return exchange.placebos.kinds(*answer.truth, target=answer.target, number=number)
+
+
+def _term(exchange: Exchange, answer: Answer, images: Tensor, labels: Tensor, *, mirrored: bool = True) -> float:
+    attack: Any = exchange.protocol.attacker.attack
+    settings = dict(exchange.protocol.attacker.settings)
+    if not mirrored:
+        settings.pop("mirror", None)
+    if answer.target is not None:
+        settings["target"] = answer.target
+    if attacks.card_of(attack) is None:
+        attack, settings = "inverting_gradients", {}
+    return data_term(attack, answer.model, answer.observation, images, labels, **settings)
+
+
+def _control(checks: Checks, values: Values, rounds: Mapping[str, Round]) -> Control:
+    """Passed where all checks hold and victims that are to be trained have learned."""
+    for whose, round in rounds.items():
+        if (fit := round.protocol.fit) is not None:
+            learned, least = round.fitted.accuracy, fit.accuracy
+            text = f"held-out accuracy {learned:.3f} of the {whose}trained victim, at least {least:g} asked"
+            checks = {**checks, text: learned >= least}
+            values = {**values, f"{'control_' if whose else ''}held_out_accuracy": learned}
     failed = [text for text, holds in checks.items() if not holds]
     reason = "failed: " + "; ".join(failed) if failed else "; ".join(checks)
     return Control(not failed, reason, values)

@@ -32,21 +32,21 @@ def draw(
         values: (blocks, levels), what decides.
         levels: a name for each column.
         metric: the name of what decides, `title` of the picture.
-        details: of all levels of all blocks; the median of their blind guesses is drawn as a line.
+        details: of all levels of all blocks; the median of their placebos is drawn as a line.
         arrays: "LEVEL/originals" and "LEVEL/reconstructions" of one block, uint8 (n, C, H, W).
         reported: level -> the paper's number, and `reported_as` what it is.
 
     Returns the files that were written.
     """
     paths = [folder / f"{id}-levels.png"]
-    blind = [detail["blind"][metric] for detail in details if metric in detail.get("blind", {})]
+    placebo = [detail["placebo"][metric] for detail in details if metric in detail.get("placebo", {})]
     pictures.curves(
         paths[0],
         values,
         levels=levels,
         metric=metric,
         title=title,
-        blind=float(np.median(blind)) if blind else None,
+        blind=float(np.median(placebo)) if placebo else None,
         reported=reported,
         reported_as=reported_as,
     )

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from gia import attacks, federated, metrics
 from gia.attacks.matching import Interrupted
+from gia.experiment.data_terms import NothingFound
 from gia.experiment.measurement import Measurement
-from gia.experiment.protocol import CONTEXTUAL, Fishing
+from gia.experiment.placebos import Guess, Placebos
+from gia.experiment.protocol import CONTEXTUAL, LEAKS, Fishing
 from gia.experiment.round import Round
 from gia.federated import Observation, share_gradient
 from gia.federated.server import classifier, fish_class
@@ -31,7 +33,7 @@ class Answer:
     """One client's answer: the model as sent, what it shared, and the images that are scored.
 
     Attributes:
-        chosen: indices (N,) of those images, `reference` the images (N, C, H, W).
+        chosen: indices (N,) of those images, `reference` the images (N, C, H, W), and `labels` their labels (N,).
         target: the class that was fished for, if any.
     """
 
@@ -39,7 +41,14 @@ class Answer:
     observation: Observation
     chosen: Tensor
     reference: Tensor
+    labels: Tensor
     target: int | None = None
+
+    @cached_property
+    def truth(self) -> tuple[Tensor, Tensor]:
+        """Images and labels in the order of an observation's labels, which are sorted."""
+        order = self.labels.argsort(stable=True)
+        return self.reference[order], self.labels[order]
 
 
 class Exchange:
@@ -96,24 +105,22 @@ class Exchange:
             scores: in place of the protocol's metrics.
         """
         scores = self.protocol.scoring.metrics if scores is None else scores
-        settings = {**self.protocol.attacker.settings, **self._equipment, **(settings or {})}
-        answers, norm, mean_image = self.answers, self.gradient_norm, self._mean_of_others
+        answers, norm = self.answers, self.gradient_norm
+        if self._runs:
+            self.equipment  # noqa: B018 - made before the clock starts
         began = time.perf_counter()
-        reconstructions = self._reconstructions(answers, start, settings)
+        reconstructions = self.reconstructions(answers, start, settings)
         seconds = time.perf_counter() - began
-        aligned, blinds, unmatched = [], [], 0
-        for reconstruction, answer in zip(reconstructions, answers, strict=True):
-            images = reconstruction.images.detach().cpu()
-            blind = metrics.blind_guess(answer.reference, mean_image=mean_image)
-            aligned.append(metrics.align(images, answer.reference, blind=blind))
-            blinds.append(blind)
-            unmatched += max(0, len(blind) - len(images))
-        reference, result, blind = self.reference, torch.cat(aligned), torch.cat(blinds)
+        reference, result = self.reference, self._aligned(reconstructions)
+        placebo = torch.cat([guess.best for guess in self.guesses])
         per_image = {name: self._score(name, result, reference) for name in scores if name != "psnr_lost"}
         if "psnr_lost" in scores:
             per_image["psnr_lost"] = self._lost(result, reference, start, settings)
-        guessed = {name: _score(name, blind, reference) for name in ("psnr", "rmse")}
+        per_image["leak"] = self._score("leak", result, reference)
+        guessed = {name: _score(name, placebo, reference) for name in ("psnr", "rmse")}
         values = {name: None if each is None else _mean(each) for name, each in per_image.items()}
+        for name in LEAKS & set(values):  # averaged first: flooring each image would add to a leak of nothing
+            values[name] = max(values[name] or 0.0, 0.0)
         if self.round.accuracy is not None:
             values["held_out_accuracy"] = self.round.accuracy
         objective = float(np.mean([math.nan if r.objective is None else r.objective for r in reconstructions]))
@@ -122,10 +129,13 @@ class Exchange:
             values=values,
             counts={
                 "gradient_evaluations": sum(each.gradient_evaluations for each in reconstructions),
-                "unmatched": unmatched,
+                "unmatched": sum(
+                    max(0, len(answer.reference) - len(found.images))
+                    for answer, found in zip(answers, reconstructions, strict=True)
+                ),
             },
             details={
-                "blind": {name: _mean(each) for name, each in guessed.items() if each is not None},
+                "placebo": {name: _mean(each) for name, each in guessed.items() if each is not None},
                 "per_image": {name: each for name, each in per_image.items() if each is not None},
                 "seconds": seconds,
                 **{name: value for name, value in finite.items() if math.isfinite(value)},
@@ -133,35 +143,87 @@ class Exchange:
             arrays={"originals": _bytes(reference[:SHOWN]), "reconstructions": _bytes(result[:SHOWN])},
         )
 
-    def own_samples(self, steps: int) -> tuple[float, float]:
-        """PSNR to samples of the decoder, one for each image and with its label.
+    def reconstructions(
+        self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any] | None = None
+    ) -> list[attacks.Reconstruction]:
+        """What the protocol's attack, or the placebo in its place, returns for each answer."""
+        name = self.protocol.attacker.placebo
+        if name == "unmoved" and self.searches:
+            return self.attacked(answers, start, {**(settings or {}), "steps": 0})
+        if name is None:
+            return self.attacked(answers, start, settings)
+        found = []
+        for number, answer in enumerate(answers):
+            images, labels = answer.truth
+            returned = self.placebos.returned(name, images, labels, target=answer.target, number=number)
+            found.append(attacks.Reconstruction(images=returned, labels=labels))
+        return found
 
-        The first value is that of what the attack reaches with Adam, the second that of what it starts from, another
-        such sample.
+    def attacked(
+        self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any] | None = None
+    ) -> list[attacks.Reconstruction]:
+        """What the protocol's attack itself returns for each answer; no image where it raises `NothingFound`.
+
+        Args:
+            answers: to the same model, unless it was fished.
+            start: the purpose of the generators that the attack gets.
+            settings: put over those of the protocol.
         """
-        settings = {**self.protocol.attacker.settings, **self._equipment, "optimizer": "adam", "mirror": ()}
+        given = {**self.protocol.attacker.settings, **self.equipment, **(settings or {})}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Interrupted)
+            try:
+                try:
+                    return self._run(answers, start, given, range(len(answers)))
+                except NothingFound:  # which answer is not said, so each is attacked alone
+                    return [self._found(answers, start, given, number) for number in range(len(answers))]
+            except Interrupted as stopped:  # half an attack must not be scored, let alone stored
+                raise KeyboardInterrupt from stopped
 
-        def run(observations: Sequence[Observation], start: str, steps: int) -> list[attacks.Reconstruction]:
-            generators = [self.block.generator(start, n) for n in range(len(observations))]
-            given = {**settings, "steps": steps}
-            attack = self.protocol.attacker.attack
-            return attacks.run_many(attack, self.round.victim, observations, generators=generators, **given)
+    @property
+    def searches(self) -> bool:
+        """Whether the attack searches, so that it has `steps`."""
+        card = attacks.card_of(self.protocol.attacker.attack)
+        return card is not None and card.iterative
 
-        own = run(self.observations, "own sample", 0)  # without a step, the start comes back
-        shared = []
-        for sample in own:
-            assert sample.labels is not None  # latent search needs them
-            answer = share_gradient(
-                self.round.victim,
-                sample.images,
-                sample.labels,
-                reveal=("labels",),
-                training=self.protocol.client.training,
-            )
-            shared.append(answer)
-        samples = torch.cat([sample.images for sample in own])
-        end, start = (torch.cat([each.images for each in run(shared, "own search", n)]) for n in (steps, 0))
-        return float(metrics.psnr(end, samples).mean()), float(metrics.psnr(start, samples).mean())
+    @cached_property
+    def placebos(self) -> Placebos:
+        """Of the attacker of these answers."""
+        return Placebos(self.round, self.chosen, lambda: {**self.protocol.attacker.settings, **self.equipment})
+
+    @cached_property
+    def guesses(self) -> list[Guess]:
+        """The placebos of each answer, matched with its images as reconstructions are."""
+        found = []
+        for number, answer in enumerate(self.answers):
+            images, labels = answer.truth
+            kinds = self.placebos.kinds(images, labels, target=answer.target, number=number)
+            found.append(Guess(kinds, answer.reference))
+        return found
+
+    @cached_property
+    def equipment(self) -> Mapping[str, Any]:
+        """What the attacker made before anybody shared anything."""
+        round, equip = self.round, self.protocol.attacker.equip
+        if equip is None:
+            return {}
+        generator = round.attacker_generator("equip")
+        return equip(self.protocol, round.victim, round.public, generator=generator, cache=round.cache)
+
+    @property
+    def _runs(self) -> bool:
+        """Whether the attack is run, and no placebo in its place."""
+        placebo = self.protocol.attacker.placebo
+        return placebo is None or (placebo == "unmoved" and self.searches)
+
+    def _aligned(self, reconstructions: Sequence[attacks.Reconstruction]) -> Tensor:
+        """The images in the order of the private ones, matched within each answer; the best placebo where none is."""
+        return torch.cat(
+            [
+                metrics.align(found.images.detach().cpu(), answer.reference, blind=guess.best)
+                for found, answer, guess in zip(reconstructions, self.answers, self.guesses, strict=True)
+            ]
+        )
 
     def _client(self, batch: Tensor, number: int) -> federated.Client:
         client = self.protocol.client
@@ -182,14 +244,17 @@ class Exchange:
         observation, assumed = self._client(batch, number).answer(self.round.victim), self.protocol.attacker.assumed
         if assumed is not None:
             observation = replace(observation, local=assumed)
-        return Answer(self.round.victim, observation, batch, self._images(batch))
+        return Answer(self.round.victim, observation, batch, self._images(batch), self.round.data.labels[batch])
 
     def _fished(self, fish: Fishing, number: int) -> Answer:
         batch = self.chosen[(number + torch.arange(self.protocol.batch.size)) % len(self.chosen)]
         client, target = self._client(batch, number), int(self.round.data.labels[batch[0]])
         if fish.kind == "class":
             sent = fish_class(self.round.victim, target=target)
-            return Answer(sent, client.answer(sent), batch[:1], self._images(batch[:1]), target)
+            only = batch[:1]
+            return Answer(
+                sent, client.answer(sent), only, self._images(only), self.round.data.labels[only], target
+            )
         sent, observation = attacks.fish(
             self.round.victim,
             client,
@@ -199,7 +264,7 @@ class Exchange:
         )
         # The attacker does not know which image it caught; the score does: the one that still has a gradient.
         caught = batch[[self._isolated(sent, batch)]]
-        return Answer(sent, observation, caught, self._images(caught), target)
+        return Answer(sent, observation, caught, self._images(caught), self.round.data.labels[caught], target)
 
     def _isolated(self, sent: nn.Module, batch: Tensor) -> int:
         """Place in the batch of the image with the largest gradient before the classifier."""
@@ -214,68 +279,82 @@ class Exchange:
     def _images(self, chosen: Tensor) -> Tensor:
         return self.round.data.images[chosen].to(self.dtype)
 
-    @cached_property
-    def _mean_of_others(self) -> Tensor:
-        """(C, H, W): what an attacker knows of the data without the attacked images; mid-gray where none are left."""
-        images = self.round.data.images
-        others = torch.ones(len(images), dtype=torch.bool).index_fill(0, self.chosen, False)
-        mean = images[others].mean(0) if bool(others.any()) else torch.full(images.shape[1:], 0.5)
-        return mean.to(self.dtype)
-
-    @cached_property
-    def _equipment(self) -> Mapping[str, Any]:
-        round, equip = self.round, self.protocol.attacker.equip
-        if equip is None:
-            return {}
-        generator = round.attacker_generator("equip")
-        return equip(self.protocol, round.victim, round.public, generator=generator, cache=round.cache)
-
-    def _lost(self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any]) -> list[float]:
+    def _lost(
+        self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any] | None
+    ) -> list[float]:
         """PSNR of each fished image, had it been alone in its batch, less what it has: what isolation leaves mixed."""
         alone = [
             replace(answer, observation=self._client(answer.chosen, number).answer(answer.model))
             for number, answer in enumerate(self.answers)
         ]
-        reconstructions = self._reconstructions(alone, start, settings)
-        best = metrics.psnr(torch.cat([each.images.detach().cpu() for each in reconstructions]), reference)
+        best = metrics.psnr(self._aligned(self.reconstructions(alone, start, settings)), reference)
         return [float(value) for value in best - metrics.psnr(result, reference)]
 
-    def _reconstructions(
-        self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any]
+    def _run(
+        self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any], numbers: Sequence[int]
     ) -> list[attacks.Reconstruction]:
         attack: str | Callable[..., attacks.Reconstruction] = self.protocol.attacker.attack
-        generators = [self.block.generator(start, number) for number in range(len(answers))]
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Interrupted)
-            try:
-                if self.protocol.victim.fish is None:
-                    observations = [answer.observation for answer in answers]
-                    return attacks.run_many(attack, self.round.victim, observations, generators=generators, **settings)
-                attack = attacks.find(attack)
-                return [
-                    attack(answer.model, answer.observation, generator=generator, target=answer.target, **settings)
-                    for answer, generator in zip(answers, generators, strict=True)
-                ]
-            except Interrupted as stopped:  # half an attack must not be scored, let alone stored
-                raise KeyboardInterrupt from stopped
+        generators = [self.block.generator(start, number) for number in numbers]
+        chosen = [answers[number] for number in numbers]
+        if self.protocol.victim.fish is None:
+            observations = [answer.observation for answer in chosen]
+            return attacks.run_many(attack, chosen[0].model, observations, generators=generators, **settings)
+        attack = attacks.find(attack)
+        return [
+            attack(answer.model, answer.observation, generator=generator, target=answer.target, **settings)
+            for answer, generator in zip(chosen, generators, strict=True)
+        ]
+
+    def _found(
+        self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any], number: int
+    ) -> attacks.Reconstruction:
+        """What the attack returns for one answer: no image where it finds nothing."""
+        try:
+            return self._run(answers, start, settings, [number])[0]
+        except NothingFound:
+            return attacks.Reconstruction(images=answers[number].reference[:0])
 
     def _score(self, name: str, result: Tensor, reference: Tensor) -> list[float] | None:
+        """One value per image, None below the size from which the metric is defined."""
         if name not in CONTEXTUAL:
             return _score(name, result, reference)
-        round, judge = self.round, self.protocol.scoring.judge
+        round = self.round
         chosen = torch.cat([answer.chosen for answer in self.answers])
+        placebo = torch.cat([guess.best for guess in self.guesses])
+        if name == "leak":
+            return _difference(metrics.psnr(result, reference), metrics.psnr(placebo, reference))
+        if name == "exact_leak":
+            exact = metrics.METRICS["exact_share"].function
+            return _difference(exact(result, reference), exact(placebo, reference))
         if name == "psnr_other":
             return _score("psnr", result, self._images(round.others_of_their_class(chosen)))
         if name == "lpips_nearest":
             if min(reference.shape[-2:]) < metrics.METRICS["lpips_vgg"].minimum:
                 return None
             return metrics.lpips_nearest(result, round.data.images[round.bystanders]).tolist()
+        agreement = self._agreement(result, chosen)
+        if name == "agreement_leak":
+            kinds = [torch.cat([guess.kinds[kind] for guess in self.guesses]) for kind in self.guesses[0].kinds]
+            best = max((self._agreement(images, chosen) for images in kinds), key=lambda each: float(each.mean()))
+            return _difference(agreement, best)
+        return [float(agrees) for agrees in agreement]
+
+    def _agreement(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """1 for each image in which the judge sees the label of the private one, else 0."""
+        with torch.no_grad():
+            seen = self._judge(images.clamp(0, 1).float()).argmax(1)
+        return (seen == self.round.data.labels[chosen]).double()
+
+    @cached_property
+    def _judge(self) -> nn.Module:
+        round, judge = self.round, self.protocol.scoring.judge
         assert judge is not None  # the scoring's own check
         generator = round.attacker_generator("judge")
-        classify = judge(round.data.take(round.remaining), generator=generator, cache=round.cache)
-        with torch.no_grad():
-            seen = classify(result.clamp(0, 1).float()).argmax(1)
-        return [float(agrees) for agrees in seen == round.data.labels[chosen]]
+        return judge(round.data.take(round.remaining), generator=generator, cache=round.cache)
+
+
+def _difference(of: Tensor, to: Tensor) -> list[float]:
+    return [float(value) for value in of - to]
 
 
 def _score(name: str, result: Tensor, reference: Tensor) -> list[float] | None:

@@ -15,11 +15,13 @@ class Measurement:
 
     Attributes:
         values: metric -> mean over the block's images; None where the metric is not defined at this size. With a `fit`
-            also "held_out_accuracy" of the victim as it is attacked.
+            also "held_out_accuracy" of the victim as it is attacked. "leak" is always there: the PSNR above that of the
+            best placebo, averaged over images and then floored at 0.
         counts: "gradient_evaluations" of the attack alone, and "unmatched", the private images without a
             reconstruction.
-        details: plain JSON that decides nothing: "blind" ("psnr" and "rmse" of the blind guess, what a dead attack with
-            a good prior would score), "per_image" (metric -> one value per private image), "seconds" of the attack
+        details: plain JSON that decides nothing: "placebo" ("psnr" and "rmse" of the best placebo of each image, what
+            an attacker can return without the gradient), "per_image" (metric -> one value per private image; leaks are
+            differences there, also below 0), "seconds" of the attack
             alone, "gradient_norm" (smallest 2-norm among the shared gradients) and "objective" (mean of the attack's
             own objective at its results), the last two where they are finite.
         arrays: "originals" and "reconstructions" of the first images, uint8 (n, C, H, W), for pictures.

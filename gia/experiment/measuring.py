@@ -18,7 +18,7 @@ def measure(protocol: Protocol, block: Block, *, cache: Path | None = None) -> M
 
     Victim, images and starts come from the block's own generators, so that all levels share what they can: the victim
     where its description is the same, the images where pattern and `pattern_batch` are. The attack gets the model as
-    sent and the observations. Images are matched within their own batch; an unmatched one scores as the blind guess.
+    sent and the observations. Images are matched within their own batch; an unmatched one scores as its best placebo.
 
     Args:
         protocol: the level; the block's setting is put in.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -21,11 +22,17 @@ from gia.numerics import digest_of
 ControlCheck = Callable[..., Control]
 
 State = Literal["untrained", "half-trained", "trained"]
+Placebo = Literal["blind", "labels", "nearest", "noise", "unmoved", "truth"]
+
+#: What the gradient adds to a placebo, as a mean over images that is not below 0: "leak" in PSNR, "exact_leak" in exact
+#: images, "agreement_leak" in labels that the protocol's judge sees.
+LEAKS = frozenset({"leak", "exact_leak", "agreement_leak"})
 
 #: Scores that need more than a reconstruction and its original: "psnr_other" is PSNR to another image of the same
 #: label; "psnr_lost" how much more PSNR the same attack has where a fished image is the whole batch; "label_agreement"
-#: 1 where the protocol's judge sees the original's label; "lpips_nearest" LPIPS to the nearest real image of others.
-CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"})
+#: 1 where the protocol's judge sees the original's label; "lpips_nearest" LPIPS to the nearest real image of others;
+#: and `LEAKS`.
+CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"}) | LEAKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,8 @@ class Fitting:
             private and control images of the block.
         held_out: share of each label's images on which accuracy is measured; they are neither attacked nor trained on.
         accuracy: what the trained victim must reach there, or the block is void (`gia.experiment.controls`).
+        as_attacked: whether a malicious server edits the victim before this training and not after it, so that what is
+            attacked is what was trained.
     """
 
     state: State = "trained"
@@ -98,6 +107,7 @@ class Fitting:
     members: bool = True
     held_out: float = 0.2
     accuracy: float
+    as_attacked: bool = False
 
     def __post_init__(self) -> None:
         if self.state not in get_args(State):
@@ -166,6 +176,10 @@ class Attacker:
             and judge for each block.
         disjoint: what public and attacked images must not share, where `public` is None: "images", or "labels", where
             these are people.
+        placebo: what is returned in place of the attack's images, to test the harness: "blind" (each image's best
+            constant colour), "labels" (the mean of each label's class in the public images, where labels are given;
+            else the mean image), "nearest" (the public image nearest to that), "noise", "unmoved" (the attack without a
+            step, and the mean image where it has no steps) or "truth" (the private images).
     """
 
     attack: str | Callable[..., attacks.Reconstruction]
@@ -175,8 +189,11 @@ class Attacker:
     public: str | None = None
     seed: int | None = None
     disjoint: Literal["images", "labels"] = "images"
+    placebo: Placebo | None = None
 
     def __post_init__(self) -> None:
+        if self.placebo is not None and self.placebo not in get_args(Placebo):
+            raise ValueError(expected_one_of("placebo", self.placebo, get_args(Placebo)))
         if self.disjoint not in ("images", "labels"):
             raise ValueError(expected_one_of("disjoint", self.disjoint, ("images", "labels")))
         if self.seed is not None and self.disjoint == "labels":
@@ -189,8 +206,9 @@ class Scoring:
 
     Args:
         metrics: names in `gia.metrics.METRICS` and `CONTEXTUAL`; the deciding metric among them.
-        judge: a module-level callable (images, *, generator, cache) -> classifier, for the score "label_agreement". It
-            is made from the images that are neither attacked nor the control's, or from those of `Attacker.seed`.
+        judge: a module-level callable (images, *, generator, cache) -> classifier, for the scores "label_agreement" and
+            "agreement_leak". It is made from the images that are neither attacked nor the control's, or from those of
+            `Attacker.seed`.
         control: a module-level callable (protocol, block, *, cache) -> Control.
         control_images: images on which the control runs; none of them is private.
     """
@@ -204,8 +222,9 @@ class Scoring:
         known = sorted({*METRICS, *CONTEXTUAL})
         if unknown := sorted(set(self.metrics) - set(known)):
             raise ValueError(expected_one_of("metrics", unknown[0], known))
-        if "label_agreement" in self.metrics and self.judge is None:
-            raise ValueError("judge: expected a callable that makes a classifier for 'label_agreement', got None")
+        if judged := sorted({"label_agreement", "agreement_leak"} & set(self.metrics)):
+            if self.judge is None:
+                raise ValueError(f"judge: expected a callable that makes a classifier for {judged[0]!r}, got None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +300,29 @@ class Protocol:
         """
         changed: Protocol = _changed(self, {_path(key): value for key, value in changes.items()}, "")
         return changed
+
+    def with_budget(self, factor: float) -> Protocol | None:
+        """This protocol with `factor` times the steps of its attack, all of which it takes; None where it takes none.
+
+        Raises ValueError where neither the settings nor the attack's defaults hold a number of steps.
+
+        >>> protocol = Protocol(
+        ...     victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
+        ... )
+        >>> protocol.with_budget(4).attacker.settings
+        {'steps': 1200}
+        """
+        attack, settings = attacks.find(self.attacker.attack), self.attacker.settings
+        card = attacks.card_of(attack)
+        if card is None or not card.iterative:
+            return None
+        steps = settings.get("steps", inspect.signature(attack).parameters["steps"].default)
+        if not isinstance(steps, int):
+            raise ValueError(f"steps: expected a number in attacker.settings, got {steps!r}")
+        budget: dict[str, Any] = {"steps": round(factor * steps)}
+        if "converged" in settings:  # without it no attack ends before its last step
+            budget["converged"] = None
+        return self.with_({"attacker.settings": {**settings, **budget}})
 
     def at(self, key: str) -> Any:
         """The value at a dotted key; None where the key leads through a field that is None, or an option is not set."""

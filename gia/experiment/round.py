@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol as Structure
@@ -18,12 +19,42 @@ from gia.numerics import generator_of
 
 
 class Block(Structure):
-    """What a round asks of a block: its drawn setting, and a generator for each purpose."""
+    """What a round asks of a block: its drawn setting, its lane, and a generator for each purpose."""
 
     @property
     def setting(self) -> Mapping[str, object]: ...
 
+    @property
+    def lane(self) -> str: ...
+
     def generator(self, *purpose: str | int) -> torch.Generator: ...
+
+
+@dataclass(frozen=True)
+class Controlling:
+    """The block of a control: the setting of another block, and generators of its own."""
+
+    of: Block
+
+    @property
+    def setting(self) -> Mapping[str, object]:
+        """As it was drawn."""
+        return self.of.setting
+
+    @property
+    def lane(self) -> str:
+        """Of the block."""
+        return lane_of(self.of)
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """Of the block, for a purpose of its control."""
+        return self.of.generator("control", *purpose)
+
+
+def lane_of(block: Block) -> str:
+    """The lane of a block; blocks without one belong to the claims."""
+    lane: str = getattr(block, "lane", "claims")
+    return lane
 
 
 class Round:
@@ -72,6 +103,16 @@ class Round:
         return rest[torch.randperm(len(rest), generator=self.block.generator("control images"))[:count]]
 
     @cached_property
+    def controlled(self) -> Round:
+        """The round of the control: another victim from the same setting, and the control images in the private ones' place.
+
+        The private images are then the control's, which nobody attacks, so the attacker holds the same images.
+        """
+        other = Round(self.protocol, Controlling(self.block), cache=self.cache)
+        other.__dict__.update(private=self.control, control=self.private, data=self.data)
+        return other
+
+    @cached_property
     def remaining(self) -> Tensor:
         """Indices of the images that are neither private nor the control's, in a random order.
 
@@ -103,9 +144,9 @@ class Round:
         return self.data.take(self.remaining)
 
     def attacker_generator(self, purpose: str) -> torch.Generator:
-        """A generator for a net of the attacker or for the judge: the block's, or that of a shared attacker."""
+        """A generator for a net of the attacker or for the judge: the block's, or that of its lane's shared attacker."""
         seed = self.protocol.attacker.seed
-        return self.block.generator(purpose) if seed is None else generator_of("attacker", seed, purpose)
+        return self.block.generator(purpose) if seed is None else generator_of(lane_of(self.block), seed, purpose)
 
     def others_of_their_class(self, chosen: Tensor) -> Tensor:
         """For each chosen index another one with its label that is not chosen; ValueError where there is none."""
@@ -122,8 +163,9 @@ class Round:
     def fitted(self) -> Fit:
         """The victim after the whole training, with what it was after half of it. The protocol must have a `fit`."""
         fitting, (train, held_out) = self._fitting, self._divided
+        start = self._edited(self._untrained) if fitting.as_attacked else self._untrained
         return fit(
-            self._untrained.to(self.protocol.device),
+            start.to(self.protocol.device),
             train,
             epochs=fitting.epochs,
             batch_size=fitting.batch_size,
@@ -137,14 +179,11 @@ class Round:
     @cached_property
     def victim(self) -> nn.Module:
         """The victim as it is sent: built, trained as far as the protocol says, edited by a malicious server."""
-        fitting, edit = self.protocol.fit, self.protocol.victim.edit
+        fitting = self.protocol.fit
         if fitting is None or fitting.state == "untrained":
-            model = self._untrained
-        else:
-            model = self.fitted.model if fitting.state == "trained" else self.fitted.checkpoints[fitting.half]
-        if edit is not None:
-            model = edit(model.cpu(), self.public, generator=self.block.generator("edit"))
-        return model.to(self.protocol.device)
+            return self._edited(self._untrained).to(self.protocol.device)
+        model = self.fitted.model if fitting.state == "trained" else self.fitted.checkpoints[fitting.half]
+        return (model if fitting.as_attacked else self._edited(model)).to(self.protocol.device)
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -191,6 +230,12 @@ class Round:
             **victim.options,
         )
         return model if victim.standardize is None else standardize(model, **victim.standardize)
+
+    def _edited(self, model: nn.Module) -> nn.Module:
+        edit = self.protocol.victim.edit
+        if edit is None:
+            return model
+        return edit(model.cpu(), self.public, generator=self.block.generator("edit"))
 
     def _without(self, indices: Tensor) -> Tensor:
         """The other indices of the data, in order."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gia import attacks
-from gia.experiment.controls import beats_blind_guess, shares_gradients
+from gia.experiment.controls import path_works, shares_gradients
 from gia.experiment.protocol import Protocol
 
 #: Keys that are drawn for the protocol's own attack.
@@ -17,7 +17,7 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Protocol
     """A function that puts an attack in the place of a protocol's own, or says in a sentence why it cannot.
 
     The attack gets nothing that was set or made for the protocol's own: neither its settings nor its equipment. It is
-    controlled as a pixel attack (`gia.experiment.controls.beats_blind_guess`), except where nothing is attacked.
+    controlled by `gia.experiment.controls.path_works`, except where nothing is attacked.
     Without a card it is tried on every protocol whose observations are attacked one by one.
 
     Args:
@@ -38,7 +38,7 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Protocol
     def substitute(protocol: Protocol) -> Protocol | str:
         if (reason := _obstacle(protocol, needs)) is not None:
             return reason
-        control = protocol.control if protocol.control in (None, shares_gradients) else beats_blind_guess
+        control = protocol.control if protocol.control in (None, shares_gradients) else path_works
         return protocol.with_(
             {
                 "attacker.attack": attack,
