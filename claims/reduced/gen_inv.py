@@ -16,10 +16,11 @@ SIZED = narrowed(GEN_INV, "batch.image_size", data=("faces",))
 FOURS = narrowed(GEN_INV, changes={"batch.size": 4, "batch.pattern_batch": 4})
 
 #: One inverter serves all levels. Otherwise each level would leave other training images, and levels would differ by
-#: more than labels.
+#: more than labels. Beside a shared attacker's images only the digits hold enough with equal labels.
 EQUAL = narrowed(
     FOURS,
     changes={"batch.images": 32, "attacker.seed": 0, "vary": {"attacker.seed": tuple(range(8))}},
+    data=("digits",),
 )
 
 TRAINED = narrowed(

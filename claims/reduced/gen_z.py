@@ -12,7 +12,8 @@ PROTOCOL = GEN_Z
 #: Each size has its own decoders and judges. Digits show no more than eight pixels in each direction, faces do.
 SIZED = narrowed(GEN_Z, "batch.image_size", data=("faces",))
 
-FOURS = narrowed(GEN_Z, changes={"batch.size": 4})
+#: Beside a shared attacker's images only the digits hold enough with equal labels.
+FOURS = narrowed(GEN_Z, changes={"batch.size": 4}, data=("digits",))
 
 TRAINED = narrowed(
     GEN_Z,

@@ -210,13 +210,14 @@ class Scoring:
             "agreement_leak". It is made from the images that are neither attacked nor the control's, or from those of
             `Attacker.seed`.
         control: a module-level callable (protocol, block, *, cache) -> Control.
-        control_images: images on which the control runs; none of them is private.
+        control_images: images on which the control runs; none of them is private. None takes one batch, of at least two
+            images.
     """
 
     metrics: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
     judge: Callable[..., nn.Module] | None = None
     control: ControlCheck | None = None
-    control_images: int = 2
+    control_images: int | None = None
 
     def __post_init__(self) -> None:
         known = sorted({*METRICS, *CONTEXTUAL})

@@ -93,14 +93,25 @@ class Round:
 
     @cached_property
     def control(self) -> Tensor:
-        """Indices (control_images,) of the control's images. None of them is private or a shared attacker's."""
-        rest, count = self._without(torch.cat([self.private, self._reserved])), self.protocol.scoring.control_images
+        """Indices of the control's images, with the private ones' label pattern. None is private or a shared attacker's.
+
+        Without `control_images` they are one batch, or as many batches as make two images.
+        """
+        batch, rest = self.protocol.batch, self._without(torch.cat([self.private, self._reserved]))
+        repeats = batch.pattern not in ("any", "distinct")  # a condition on as many images, not on any part of them
+        group = (batch.pattern_batch or batch.size) if repeats else batch.size
+        count = self.protocol.scoring.control_images or group * -(-2 // group)
         if not 1 <= count <= len(rest):
             raise ValueError(
-                f"control_images: expected 1 to {len(rest)}, the images of {self.protocol.batch.data!r} that are "
+                f"control_images: expected 1 to {len(rest)}, the images of {batch.data!r} that are "
                 f"neither private nor a shared attacker's, got {count}"
             )
-        return rest[torch.randperm(len(rest), generator=self.block.generator("control images"))[:count]]
+        generator = self.block.generator("control images")
+        if count % group:
+            return rest[torch.randperm(len(rest), generator=generator)[:count]]
+        return rest[
+            sample(self.data.take(rest), count, pattern=batch.pattern, batch_size=group, generator=generator)
+        ]
 
     @cached_property
     def controlled(self) -> Round:
