@@ -6,7 +6,7 @@ that Fishing fishes in all of them. The rest is drawn from each type's own space
 
 from __future__ import annotations
 
-from claims.reduced.spaces import ANA_ARCH, ANA_PARAM, GEN_INV, GEN_W, GEN_Z, OP, narrowed
+from claims.reduced.spaces import ANA_ARCH, ANA_PARAM, CONVERGED, GEN_INV, GEN_W, GEN_Z, OP, narrowed
 from gia.experiment import Protocol
 
 
@@ -27,7 +27,7 @@ def _on_faces(space: Protocol) -> Protocol:
 #: Latent search takes the trained generator of faces that the paper's kind of attacker would have.
 _GENERATED = {
     "attacker.equip": None,
-    "attacker.settings": {"optimizer": "adam", "steps": 60, "lr": 0.2},
+    "attacker.settings": {"optimizer": "adam", "steps": 160, "lr": 0.2, "converged": CONVERGED},
     "scoring.judge": None,
 }
 
@@ -35,7 +35,7 @@ _GENERATED = {
 #: Attack type -> its protocol on these faces.
 PROTOCOLS = {
     "op": _on_faces(OP),
-    "gen_z": narrowed(_on_faces(GEN_Z), "attacker.settings.population", changes=_GENERATED),
+    "gen_z": narrowed(_on_faces(GEN_Z), changes=_GENERATED),
     "gen_w": _on_faces(GEN_W),
     "gen_inv": _on_faces(GEN_INV),
     "ana_arch": _on_faces(ANA_ARCH),
