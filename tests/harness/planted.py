@@ -108,7 +108,12 @@ class Quantity(NamedTuple):
     platform_spread: float = 0.0
 
 
-METRICS = {"psnr": Quantity("dB"), "leak": Quantity("dB"), "ssim": Quantity("1"), "lpips": Quantity("1", higher_is_better=False)}
+METRICS = {
+    "psnr": Quantity("dB"),
+    "leak": Quantity("dB"),
+    "ssim": Quantity("1"),
+    "lpips": Quantity("1", higher_is_better=False),
+}
 
 
 def batch(level: Level, size: int) -> Level:

@@ -18,7 +18,7 @@ XY = {"x": st.integers(0, 1000), "y": st.integers(0, 1000)}
 
 def claim(kind="universal", *, margin=None, name="c.x"):
     """A row of the register of this kind."""
-    return Claim(name, "It always is.", kind, "slack", "relative", margin, None, "Thm 1", "a bound", {})
+    return Claim(name, "It always is.", kind, "slack", "relative", margin, None, "Thm 1", "a bound")
 
 
 def test_a_true_statement_is_supported_by_at_least_200_distinct_examples():

@@ -1,16 +1,35 @@
-"""The two looks at a claim: a second one after an inconclusive first, and never a third."""
+"""The looks at a claim: each on an exact number of valid blocks, a further one only after an inconclusive one."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from gia.harness.decide.looks import LOOKS, MOST_BLOCKS, look_twice
+from gia.harness.decide.looks import LOOKS, MOST_DRAWN, look
+from gia.harness.decide.statistics import RANKS
 from gia.harness.decide.verdicts import Look, Verdict
 
 
-def verdict(outcome: str, look: Look) -> Verdict:
-    """A verdict with this outcome."""
-    return Verdict("toy", outcome, 1.0, "dB", None, LOOKS[look], 0, look, None, "", "", {})
+def verdict(outcome: str, look: Look, blocks: int, void: int = 0) -> Verdict:
+    """A verdict with this outcome over so many blocks."""
+    detail = {"reason": "planted"}
+    return Verdict("toy", outcome, 1.0, "dB", None, blocks, void, look, None, "", "", detail)
+
+
+def run(outcomes: list[str], void: set[int], *, looks: int = 3) -> tuple[Verdict, list[int]]:
+    """The verdict where these blocks are void and the looks end so, and the numbers of blocks that were drawn."""
+    drawn: list[int] = []
+
+    def measured(blocks: int) -> list[bool]:
+        drawn.append(blocks)
+        return [index not in void for index in range(blocks)]
+
+    def decide(valid: list[bool], number: Look) -> Verdict:
+        return verdict(outcomes[number - 1], number, sum(valid), len(valid) - sum(valid))
+
+    found, blocks = look(measured, decide, looks=looks)
+    assert len(blocks) == drawn[-1]  # what is returned is what the verdict was decided on
+    return found, drawn
 
 
 @pytest.mark.parametrize(
@@ -20,24 +39,74 @@ def verdict(outcome: str, look: Look) -> Verdict:
         (["refuted"], [8]),
         (["inconclusive", "supported"], [8, 16]),
         (["inconclusive", "refuted"], [8, 16]),
-        (["inconclusive", "inconclusive"], [8, 16]),
+        (["inconclusive", "inconclusive", "supported"], [8, 16, 32]),
+        (["inconclusive", "inconclusive", "inconclusive"], [8, 16, 32]),
     ],
 )
-def test_only_an_inconclusive_first_look_is_followed_by_a_second_and_last(
+def test_only_an_inconclusive_look_is_followed_by_another_and_the_third_is_the_last(
     outcomes: list[str], looked_at: list[int]
 ) -> None:
-    """With more looks, or a second one after a refutation, some look would support any claim."""
-    seen: list[int] = []
-
-    def measured(blocks: int) -> int:
-        seen.append(blocks)
-        return blocks
-
-    found, blocks = look_twice(measured, lambda blocks, look: verdict(outcomes[look - 1], look))
-    assert seen == looked_at
-    assert (found.outcome, found.look, blocks) == (outcomes[-1], len(outcomes), looked_at[-1])
+    """With more looks, or a further one after a refutation, some look would support any claim."""
+    found, drawn = run(outcomes, set())
+    assert drawn == looked_at
+    assert (found.outcome, found.look, found.blocks) == (outcomes[-1], len(outcomes), looked_at[-1])
 
 
-def test_the_second_look_has_all_the_blocks_that_a_space_must_hold() -> None:
-    """A space that is just large enough for the first look would end the run at the second."""
-    assert max(LOOKS.values()) == LOOKS[2] == MOST_BLOCKS
+@pytest.mark.parametrize(("looks", "blocks"), [(1, 8), (2, 16), (3, 32)])
+def test_a_run_takes_no_more_looks_than_it_is_allowed(looks: int, blocks: int) -> None:
+    """The first look alone is what the daily run costs."""
+    found, _ = run(["inconclusive"] * 3, set(), looks=looks)
+    assert (found.look, found.blocks) == (looks, blocks)
+
+
+def test_void_blocks_are_replaced_by_the_next_ones() -> None:
+    """Fewer valid blocks would be decided at another error than the stated one. Block 9 is void and a replacement."""
+    found, drawn = run(["supported"], {0, 1, 9})
+    assert drawn == [8, 10, 11]
+    assert (found.outcome, found.blocks, found.void) == ("supported", 8, 3)
+
+
+def test_a_further_look_adds_to_the_blocks_that_are_there() -> None:
+    """Blocks that are left out after a look would let it be tried again."""
+    found, drawn = run(["inconclusive", "refuted"], {0, 12})
+    assert drawn == [8, 9, 17, 18]
+    assert (found.outcome, found.look, found.blocks, found.void) == ("refuted", 2, 16, 2)
+
+
+@pytest.mark.parametrize(("void", "outcome"), [(4, "supported"), (5, "inconclusive")])
+def test_more_than_a_third_void_at_the_end_is_inconclusive(void: int, outcome: str) -> None:
+    """A verdict on the blocks that are left would be one on a selection. 4 of 12 is a third, 5 of 13 is more."""
+    found, _ = run(["supported"], set(range(void)))
+    assert (found.outcome, found.blocks, found.void) == (outcome, 8, void)
+    reason = "planted" if outcome == "supported" else "5 of 13 blocks are void: expected at most a third"
+    assert found.detail["reason"] == reason
+
+
+def test_the_share_of_void_blocks_counts_at_the_end_and_not_at_an_earlier_look() -> None:
+    """A few dead settings among the first blocks would end a run that finds many live ones."""
+    found, _ = run(["inconclusive", "supported"], set(range(5)))
+    assert (found.outcome, found.look, found.void) == ("supported", 2, 5)
+
+
+@pytest.mark.parametrize(("void", "most", "look"), [(41, 7, 1), (33, 15, 2), (17, 31, 3)])
+def test_a_look_that_lacks_valid_blocks_among_all_that_may_be_drawn_is_inconclusive(
+    void: int, most: int, look: Look
+) -> None:
+    """The run would draw until blocks of some kind are found, or decide on any number of them."""
+    found, drawn = run([*["inconclusive"] * (look - 1), *["supported"] * 3], set(range(void)))
+    assert drawn[-1] == MOST_DRAWN == 48
+    assert (found.outcome, found.look, found.blocks, found.void) == ("inconclusive", look, most, void)
+    assert found.detail["reason"] == f"{most} of 48 blocks are valid: expected {LOOKS[look]}"
+
+
+def test_the_looks_are_those_that_have_an_interval() -> None:
+    """A look without an interval could decide nothing. Rule: 8, 16 and 32 valid blocks."""
+    assert list(LOOKS.values()) == [8, 16, 32] == list(RANKS)
+    assert np.diff([0, *LOOKS.values()]).min() > 0
+
+
+@pytest.mark.parametrize("looks", [0, 4])
+def test_a_number_of_looks_that_no_rule_has_is_refused(looks: int) -> None:
+    """A fourth look would have no error rate."""
+    with pytest.raises(ValueError, match=f"looks: expected 1 to 3, got {looks}"):
+        run(["supported"], set(), looks=looks)

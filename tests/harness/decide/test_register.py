@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from gia.harness.decide.register import Claim, Expectation, Register, load_register
+from gia.harness.decide.register import Claim, Register, load_register
 
 ROW = {
     "id": "'op.batch_size'",
@@ -17,7 +17,6 @@ ROW = {
     "direction": "'worse'",
     "source": "'Fig. 3a'",
     "paper": "'.765 to .513'",
-    "expected": "{ reduced = ['supported', 'measured'], paper = ['supported', 'the claim'] }",
 }
 
 
@@ -34,7 +33,7 @@ def test_a_row_is_read_as_it_is_written(tmp_path):
     row = ROW | {"margin": "'8/64'", "reported": "{ 'fig.1' = 0.765 }"}
     claim = load_register(write(tmp_path, row))["op.batch_size"]
     assert (claim.kind, claim.margin, claim.direction, claim.sign) == ("trend", 0.125, "worse", -1)
-    assert claim.expected["reduced"] == Expectation("supported", "measured")
+    assert (claim.paper_says, claim.by_construction, claim.leak) == ("supported", None, False)
     assert claim.reported == {"fig.1": 0.765}
 
 
@@ -44,12 +43,48 @@ def test_effects_in_the_claimed_direction_are_positive(tmp_path, direction, sign
     assert load_register(write(tmp_path, ROW | {"direction": repr(direction)}))["op.batch_size"].sign == sign
 
 
-def test_the_unmeasured_expectation_fills_the_scales_that_a_row_leaves_out(tmp_path):
-    """If this fails, a row without a scale has no expectation and its test could not fail."""
-    row = ROW | {"expected": "{ reduced = ['refuted', 'seen'] }"}
-    path = write(tmp_path, row, rest="[unmeasured]\nreduced = ['supported', 'a']\npaper = ['supported', 'b']")
-    expected = load_register(path)["op.batch_size"].expected
-    assert expected == {"reduced": ("refuted", "seen"), "paper": ("supported", "b")}
+def test_what_the_paper_says_and_why_a_row_cannot_fail_are_read(tmp_path):
+    """If this fails, a row that holds by algebra counts as evidence, or the paper's no as its yes."""
+    row = ROW | {"paper_says": "'refuted'", "by_construction": "'one step is the gradient'"}
+    claim = load_register(write(tmp_path, row))["op.batch_size"]
+    assert (claim.paper_says, claim.by_construction) == ("refuted", "one step is the gradient")
+
+
+def test_a_row_is_one_of_leakage_where_its_metric_is_one_of_leakage(tmp_path):
+    """If this fails, a row is decided where nothing can be lost."""
+    scales = "scales = ['reduced']\nleak_metrics = ['leak', 'exact_leak']"
+    rows = [ROW, ROW | {"id": "'op.leak'", "metric": "'leak'"}, ROW | {"id": "'op.exact'", "metric": "'exact_leak'"}]
+    register = load_register(write(tmp_path, *rows, scales=scales))
+    assert {id: claim.leak for id, claim in register.items()} == {
+        "op.batch_size": False,
+        "op.leak": True,
+        "op.exact": True,
+    }
+
+
+@pytest.mark.parametrize("leaks", ["[]", "'leak'", "['leak', 'leak']", "[1]"])
+def test_metrics_of_leakage_that_are_no_names_are_refused(tmp_path, leaks):
+    """If this fails, no row needs room, silently."""
+    with pytest.raises(ValueError, match="leak_metrics: expected a list of distinct names, at least one, got"):
+        load_register(write(tmp_path, ROW, scales=f"scales = ['reduced']\nleak_metrics = {leaks}"))
+
+
+@pytest.mark.parametrize(
+    ("id", "file"),
+    [("thm1", "thm1"), ("op.resolution", "op.resolution"), ("op.resolution/2", "op.resolution-2"), ("a/10", "a-10")],
+)
+def test_a_changed_row_has_a_number_that_its_file_names_carry_too(tmp_path, id, file):
+    """If this fails, a picture is written into a folder "op.resolution", or over the earlier row's."""
+    assert load_register(write(tmp_path, ROW | {"id": repr(id)})).claim(id).file == file
+
+
+@pytest.mark.parametrize("id", ["op.size/1", "op.size/0", "op.size/02", "op.size/b", "op.size/2/3", "/2", "op-size"])
+def test_another_form_of_a_number_is_refused(tmp_path, id):
+    """If this fails, one row has two ids, or two rows one file."""
+    with pytest.raises(
+        ValueError, match=f"claim '{id}': id: expected lower-case words joined by at most one dot, and /2"
+    ):
+        load_register(write(tmp_path, ROW | {"id": repr(id)}))
 
 
 def test_a_claim_travels_to_a_worker_process(tmp_path):
@@ -80,21 +115,12 @@ def test_a_claim_travels_to_a_worker_process(tmp_path):
         ({"number": "1"}, "claim 'op.batch_size': number: expected no value for the kind 'trend', got 1.0"),
         ({"pair": "['a', 'b']"}, "claim 'op.batch_size': pair: expected no value for the kind 'trend'"),
         ({"kind": "'paired'", "pair": "['a']"}, "claim 'op.batch_size': pair: expected the names of the two"),
-        ({"expected": "'supported'"}, "claim 'op.batch_size': expected: expected a table of scales"),
-        ({"expected": "{ reduced = 'supported' }"}, r"claim 'op.batch_size': expected.reduced: expected \[outcome"),
-        ({"expected": "{ reduced = ['passed', 'x'] }"}, "claim 'op.batch_size': expected.reduced: expected one of"),
-        (
-            {"expected": "{ reduced = ['supported', ' '] }"},
-            "claim 'op.batch_size': expected.reduced: expected a reason",
-        ),
-        (
-            {"expected": "{ papre = ['supported', 'x'] }"},
-            r"claim 'op.batch_size': expected: expected scales among \['reduced', 'paper'\], got 'papre'; did you mean",
-        ),
-        (
-            {"expected": "{ reduced = ['supported', 'x'] }"},
-            r"claim 'op.batch_size': expected.paper: expected \[outcome",
-        ),
+        ({"expected": "{}"}, "claim 'op.batch_size': expected keys among .*, got 'expected'"),
+        ({"leak": "true"}, "claim 'op.batch_size': expected keys among .*, got 'leak'"),
+        ({"paper_says": "'yes'"}, "claim 'op.batch_size': paper_says: expected one of .* got 'yes'"),
+        ({"paper_says": "3"}, "claim 'op.batch_size': paper_says: expected a non-empty string, got 3"),
+        ({"by_construction": "true"}, "claim 'op.batch_size': by_construction: expected a non-empty string, got True"),
+        ({"by_construction": "' '"}, "claim 'op.batch_size': by_construction: expected a non-empty string, got ' '"),
         ({"reported": "3"}, "claim 'op.batch_size': reported: expected a table"),
         ({"reported": "{ 'fig.1' = [1] }"}, "claim 'op.batch_size': reported.fig.1: expected a number"),
     ],
@@ -113,11 +139,9 @@ def test_two_rows_with_one_id_are_refused(tmp_path):
 
 
 def test_the_register_names_its_scales_and_the_first_is_the_default(tmp_path):
-    """If this fails, a run takes a scale that no row has an expectation for."""
+    """If this fails, a run takes another scale than the one it names."""
     register = load_register(write(tmp_path, ROW))
     assert register.scales == ("reduced", "paper")
-    one = load_register(write(tmp_path, ROW | {"expected": "{ tiny = ['refuted', 'x'] }"}, scales="scales = ['tiny']"))
-    assert one["op.batch_size"].expected == {"tiny": ("refuted", "x")}
 
 
 @pytest.mark.parametrize("scales", ["", "scales = []", "scales = 'reduced'", "scales = ['a', 'a']", "scales = [1]"])
@@ -145,7 +169,7 @@ def test_a_file_without_rows_or_with_a_misspelt_key_is_refused(tmp_path):
     """If this fails, a misspelt table or key is dropped silently."""
     with pytest.raises(ValueError, match=r"claim: expected rows under \[\[claim\]\], got 3"):
         load_register(write(tmp_path, rest="claim = 3"))
-    for misspelt, meant in (("[claims]", "claim"), ("[unmeasurd]", "unmeasured"), ("[scale]", "scales")):
+    for misspelt, meant in (("[claims]", "claim"), ("[leak_metric]", "leak_metrics"), ("[scale]", "scales")):
         with pytest.raises(ValueError, match=rf"expected tables and the keys .*; did you mean '{meant}'"):
             load_register(write(tmp_path, ROW, rest=misspelt))
     with pytest.raises(ValueError, match=r"expected tables and the keys .*, got 'factor'"):
@@ -160,4 +184,6 @@ def test_further_tables_belong_to_others_and_are_not_read(tmp_path):
 def test_a_claim_made_in_python_is_checked_alike():
     """If this fails, a claim built in a test can lack what the register demands."""
     with pytest.raises(ValueError, match="claim 'planted': margin: expected"):
-        Claim("planted", "x", "trend", "psnr", "dB", math.inf, "worse", "here", "-", {})
+        Claim("planted", "x", "trend", "psnr", "dB", math.inf, "worse", "here", "-")
+    with pytest.raises(ValueError, match="claim 'planted': by_construction: expected a reason, or no value, got ' '"):
+        Claim("planted", "x", "trend", "psnr", "dB", 1.0, "worse", "here", "-", by_construction=" ")

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gia.harness.decide.statistics import (
+    RANKS,
     binomial_interval,
     coverage_of_rank,
+    decide_paired,
     detectable_effect,
-    interval_rank,
     median_interval,
     page_p,
+    power,
     slopes,
+    steepest_slope,
+    steps,
     wilcoxon_p,
 )
 
@@ -40,27 +44,53 @@ def test_slopes_refuse_levels_that_define_no_line(levels, values):
         slopes(levels, values)
 
 
+def test_steps_are_the_slopes_between_neighbours():
+    """If this fails, a reversal is judged by the difference of levels that lie far apart. Slopes of two levels each."""
+    levels, values = np.array([0.0, 1.0, 3.0]), np.random.default_rng(1).standard_normal((7, 3))
+    expected = np.stack([slopes(levels[pair], values[:, pair]) for pair in (slice(2), slice(1, 3))], axis=1)
+    np.testing.assert_allclose(steps(levels, values), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("levels", "values"),
+    [([0, 1], [[1.0, 2.0, 3.0]]), ([[0, 1]], [[1.0, 2.0]]), ([2, 2], [[1.0, 2.0]]), ([2], [[1.0]])],
+)
+def test_steps_refuse_levels_without_a_step(levels, values):
+    """If this fails, a mistaken table gives infinite steps or those of other numbers."""
+    with pytest.raises(ValueError, match="levels"):
+        steps(levels, values)
+
+
+@pytest.mark.parametrize(("count", "share"), [(3, 0.5), (4, 0.4), (7, 3 / 14)])
+def test_no_slope_of_values_between_zero_and_one_is_steeper_than_the_share_of_the_room(count, share):
+    """If this fails, a row is judged where no effect of the margin fits. Shares: design, rule 2 (.5, .4, .214)."""
+    levels = np.arange(count)
+    assert steepest_slope(levels) == pytest.approx(share, rel=1e-12)
+    corners = np.array(list(itertools.product([0.0, 1.0], repeat=count)))  # a linear function is largest at a corner
+    assert slopes(levels, corners).max() == pytest.approx(share, rel=1e-12)
+    assert steepest_slope([1.0, 2.0, 4.0]) == pytest.approx(slopes([1.0, 2.0, 4.0], [0.0, 0.0, 1.0]), rel=1e-12)
+
+
 def test_the_ranks_are_those_of_the_design():
-    """If this fails, the verdicts' intervals are not the committed ones.
-
-    Coverages: 1 - 2 P(Binomial(n, 1/2) < rank); 8: 254/256, 16: 65262/65536, 7: 126/128, and 10: 1002/1024 at rank 2.
-    """
-    assert [interval_rank(blocks) for blocks in (0, 1, 7, 8, 9, 10, 11, 12, 15, 16)] == [None] * 3 + [
-        1,
-        1,
-        1,
-        1,
-        2,
-        3,
-        3,
-    ]
-    assert coverage_of_rank(8, 1) == 254 / 256
-    assert coverage_of_rank(16, 3) == 65262 / 65536
-    assert coverage_of_rank(7, 1) == 126 / 128 < 0.99
-    assert coverage_of_rank(10, 2) == 1002 / 1024
+    """If this fails, the verdicts' intervals are not the committed ones. Rule 8: .9922, .9995, .9979."""
+    assert RANKS == {8: 1, 16: 2, 32: 8}
+    coverages = [coverage_of_rank(blocks, rank) for blocks, rank in RANKS.items()]
+    assert coverages[:2] == [254 / 256, 65502 / 65536]
+    assert [round(coverage, 4) for coverage in coverages] == [0.9922, 0.9995, 0.9979]
+    with pytest.raises(ValueError, match="rank: expected 1 to 4 for 8 values, got 5"):
+        coverage_of_rank(8, 5)
 
 
-@pytest.mark.parametrize("blocks", [8, 9, 12, 16])
+def test_the_looks_together_err_as_rarely_as_the_design_says():
+    """If this fails, "99 %" is only a word. Rule 8: .493 % on one side and .985 % on both, for any law."""
+    for noise in (stats.norm(), stats.t(2)):
+        one_sided = power(1.0, noise_sd=0.5, margin=1.0, noise=noise)
+        assert 100 * one_sided == pytest.approx(0.493, abs=5e-4)
+        assert 200 * one_sided == pytest.approx(0.985, abs=1e-3)
+    assert power(1.0, noise_sd=0.5, margin=1.0, looks=1) == pytest.approx(1 / 256, rel=1e-12)
+
+
+@pytest.mark.parametrize("blocks", [8, 16])
 def test_the_interval_covers_the_median_as_often_as_it_says(blocks):
     """If this fails, "99 %" is only a word. Every pattern of blocks above and below a median of 0 is equally likely."""
     patterns = np.array(list(itertools.product([-1.0, 1.0], repeat=blocks))).T
@@ -74,14 +104,15 @@ def test_the_median_of_an_even_number_is_the_middle_of_the_two():
     values = np.random.default_rng(2).standard_normal((16, 3))
     interval = median_interval(values)
     np.testing.assert_allclose(interval.median, np.median(values, axis=0), rtol=1e-15)
-    np.testing.assert_array_equal(interval.low, np.sort(values, axis=0)[2])
-    np.testing.assert_array_equal(interval.high, np.sort(values, axis=0)[13])
+    np.testing.assert_array_equal(interval.low, np.sort(values, axis=0)[1])
+    np.testing.assert_array_equal(interval.high, np.sort(values, axis=0)[14])
 
 
-def test_seven_blocks_give_no_interval():
-    """If this fails, an interval of 98.4 % passes for one of 99 %."""
-    with pytest.raises(ValueError, match=r"enough blocks for a coverage of .*, got 7"):
-        median_interval(np.arange(7.0))
+@pytest.mark.parametrize("blocks", [0, 7, 9, 15, 31, 33])
+def test_other_numbers_of_blocks_give_no_interval(blocks):
+    """If this fails, a look at another number of blocks errs more often than the three that are stated."""
+    with pytest.raises(ValueError, match=f"values: expected 8, 16 or 32 blocks, got {blocks}"):
+        median_interval(np.arange(float(blocks)))
 
 
 def test_page_reproduces_a_published_example():
@@ -188,36 +219,39 @@ def test_counts_outside_the_trials_are_refused(successes, trials):
         binomial_interval(successes, trials)
 
 
-@pytest.mark.parametrize("blocks", [8, 12, 16])
-def test_without_margin_the_detectable_effect_has_a_closed_form(blocks):
-    """If this fails, the power table lies: fewer than `rank` blocks may be negative, a quantile of a beta law."""
-    rank = interval_rank(blocks)
-    share = stats.beta.ppf(0.1, rank, blocks - rank + 1)
-    assert detectable_effect(blocks, noise_sd=2.0) == pytest.approx(-2.0 * stats.norm.ppf(share), rel=1e-6)
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_the_detectable_effect_of_one_look_has_a_closed_form(margin):
+    """If this fails, the power table lies: all eight blocks lie above the margin, each with the chance .9^(1/8)."""
+    above = -2.0 * stats.norm.ppf(1 - 0.9 ** (1 / 8))
+    assert detectable_effect(1, noise_sd=2.0, margin=margin) == pytest.approx(margin + above, rel=1e-6)
 
 
 @pytest.mark.parametrize("noise", [stats.norm(), stats.t(3)], ids=["normal", "t3"])
-@pytest.mark.parametrize("blocks", [8, 9, 16])
+@pytest.mark.parametrize("looks", [1, 2, 3])
 @pytest.mark.parametrize("margin", [0.5, 2.0])
-def test_the_detectable_effect_is_supported_with_the_promised_power(blocks, margin, noise):
+def test_the_detectable_effect_is_supported_with_the_promised_power(looks, margin, noise):
     """If this fails, a claim is planned with too few blocks. 40,000 simulated tables, four standard errors."""
-    effect = detectable_effect(blocks, noise_sd=1.5, margin=margin, noise=noise)
-    tables = 1.5 * noise.rvs(size=(blocks, 40_000), random_state=np.random.default_rng(4)) + effect
-    interval = median_interval(tables)
-    supported = ((interval.low > 0) & (interval.median >= margin)).mean()
-    assert supported == pytest.approx(0.9, abs=4 * math.sqrt(0.9 * 0.1 / 40_000))
+    effect = detectable_effect(looks, noise_sd=1.5, margin=margin, noise=noise)
+    tables = 1.5 * noise.rvs(size=(32, 40_000, 1), random_state=np.random.default_rng(4)) + effect
+    outcomes = np.full(40_000, "inconclusive")
+    for blocks in list(RANKS)[:looks]:
+        now = decide_paired(median_interval(tables[:blocks]), margin)
+        outcomes = np.where(outcomes == "inconclusive", now, outcomes)
+    assert (outcomes == "supported").mean() == pytest.approx(0.9, abs=4 * math.sqrt(0.9 * 0.1 / 40_000))
 
 
 def test_the_power_table_in_the_documentation_is_the_computed_one():
     """If this fails, readers plan with numbers that the code does not give."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in detectable_effect.__doc__.splitlines()]
-    for margin in (0, 0.5, 1, 2):
-        effects = [f"{detectable_effect(blocks, noise_sd=1, margin=margin):.2f}" for blocks in (8, 16)]
-        assert [str(margin), *effects] in rows
+    for looks, blocks in ((1, "8"), (2, "8, 16"), (3, "8, 16, 32")):
+        for margin in (0, 2):
+            assert [str(looks), blocks, f"{detectable_effect(looks, noise_sd=1, margin=margin) - margin:.2f}"] in rows
 
 
-@pytest.mark.parametrize("change", [{"blocks": 7}, {"noise_sd": 0.0}, {"margin": -1.0}, {"power": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"looks": 4}, {"noise_sd": 0.0}, {"margin": -1.0}, {"chance": 1.0}, {"chance": 0.0}]
+)
 def test_a_power_that_cannot_be_computed_is_refused(change):
     """If this fails, the search for the effect does not end."""
-    with pytest.raises(ValueError, match=r"blocks: expected at least 8|noise_sd, margin, power: expected > 0"):
-        detectable_effect(**{"blocks": 8, "noise_sd": 1.0} | change)
+    with pytest.raises(ValueError, match=r"chance: expected between|noise_sd, margin, looks: expected > 0"):
+        detectable_effect(**{"looks": 1, "noise_sd": 1.0} | change)

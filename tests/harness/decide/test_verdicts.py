@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from gia.harness.decide.register import Claim
-from gia.harness.decide.verdicts import affected, count, equivalence, needs_second_look, paired, trend
+from gia.harness.decide.verdicts import NOTHING_TO_LOSE, affected, count, equivalence, paired, trend
 
 unit = settings(settings.get_profile("unit"), max_examples=25)
 LEVELS = [0.0, 1.0, 2.0, 3.0]
@@ -19,7 +19,7 @@ LEVELS = [0.0, 1.0, 2.0, 3.0]
 def claim(kind, *, margin=1.0, direction=None, number=None):
     """A row of the register with this kind, in the direction "worse" if the kind needs one."""
     direction = direction or ("worse" if kind in ("trend", "paired") else None)
-    return Claim("c.x", "It is so.", kind, "psnr", "dB", margin, direction, "Fig. 1", "1 to 2", {}, number=number)
+    return Claim("c.x", "It is so.", kind, "psnr", "dB", margin, direction, "Fig. 1", "1 to 2", number=number)
 
 
 def eight(low, middle, high):
@@ -33,48 +33,188 @@ def difference(kind, effects, **options):
     return decide(claim(kind), np.zeros(len(effects)), -effects if kind == "paired" else effects, **options)
 
 
-# Rules: harness.md, "Statistics", with margin 1.
+# Rules: truth.md, rule 8, with margin 1.
 
 
 @pytest.mark.parametrize(
-    ("low", "middle", "high", "outcome"),
+    ("low", "middle", "high", "outcome", "direction"),
     [
-        (0.1, 1.0, 2.0, "supported"),  # the effect at the margin
-        (0.0, 1.0, 2.0, "inconclusive"),  # 0 in the interval
-        (0.1, 0.9, 2.0, "inconclusive"),  # a median below the margin
-        (0.1, 0.5, 1.0, "inconclusive"),  # the high end at the margin
-        (0.1, 0.5, 0.9, "refuted"),  # smaller than the margin, if it exists
-        (-3.0, -2.0, -1.0, "refuted"),  # the other way round
-        (0.0, 0.0, 0.0, "refuted"),  # dead
+        (1.1, 1.5, 2.0, "supported", None),
+        (1.0, 1.5, 2.0, "inconclusive", "certain"),  # the low end at the margin
+        (0.1, 1.5, 2.0, "inconclusive", "certain"),  # a large median with a low end below the margin
+        (0.1, 0.5, 1.0, "inconclusive", "certain"),  # the high end at the margin
+        (0.0, 1.5, 2.0, "inconclusive", None),  # 0 in the interval
+        (-0.5, 1.5, 2.0, "inconclusive", None),
+        (0.1, 0.5, 0.9, "refuted", "certain"),  # smaller than the margin, if it exists
+        (-3.0, -2.0, -1.0, "refuted", None),  # the other way round
+        (0.0, 0.0, 0.0, "refuted", None),  # dead
     ],
 )
-def test_a_pair_or_trend_needs_an_interval_above_zero_and_an_effect_of_the_margin(low, middle, high, outcome):
-    """If this fails, verdicts follow another rule than the committed one: l > 0 and e >= m; u < m."""
+def test_a_pair_or_trend_needs_an_interval_above_the_margin(low, middle, high, outcome, direction):
+    """If this fails, verdicts follow another rule than the committed one: l > m; h < m; direction where l > 0."""
     effects = eight(low, middle, high)
     pair = difference("paired", effects)
     slope = trend(claim("trend"), LEVELS, 20 - effects[:, None] * np.array(LEVELS))
-    assert pair.outcome == outcome
     assert slope.effect == pytest.approx(middle)
     assert pair.interval == (low, high)
-    if not {low, middle, high} & {0.0, 1.0}:  # a least-squares slope is exact up to rounding only
-        assert slope.outcome == outcome
+    exact = {low, middle, high} & {0.0, 1.0}  # a least-squares slope is exact up to rounding only
+    for verdict in [pair] if exact else [pair, slope]:
+        assert verdict.outcome == outcome
+        assert verdict.detail.get("direction") == direction
+        assert ("direction certain" in verdict.measured) == (direction is not None)
+        assert ("direction certain, size not" in verdict.measured) == (direction is not None and outcome != "refuted")
+
+
+def test_an_effect_of_exactly_the_margin_in_every_block_is_neither_supported_nor_refuted():
+    """If this fails, an inequality is not strict, and rounding decides."""
+    assert difference("paired", eight(1, 1, 1)).outcome == "inconclusive"
+    assert difference("affected", eight(1, 1, 1)).outcome == "inconclusive"
+    assert difference("affected", eight(-1, -1, -1)).outcome == "inconclusive"
 
 
 @pytest.mark.parametrize(
-    ("low", "middle", "high", "outcome"),
+    ("levels", "outcome", "reason"),
     [
-        (0.1, 1.0, 2.0, "supported"),
-        (-2.0, -1.0, -0.1, "supported"),  # either direction
-        (0.0, 1.0, 2.0, "inconclusive"),
-        (0.1, 0.9, 2.0, "inconclusive"),
-        (-1.0, 0.0, 0.9, "inconclusive"),  # the low end at the margin
-        (-0.9, 0.0, 0.9, "refuted"),
-        (0.1, 0.5, 0.9, "refuted"),  # different from 0, but by less than the margin
+        ([0.0, 5.0, 7.0], "supported", "the interval lies above the margin, and no step reverses by it"),
+        ([0.0, 7.0, 6.1], "supported", "the interval lies above the margin, and no step reverses by it"),
+        ([0.0, 8.0, 6.9], "refuted", "a step between levels reverses by the margin"),  # slope 3.45
+        ([0.0, -1.1, 9.0], "refuted", "a step between levels reverses by the margin"),
+        ([0.0, 0.5, 0.6], "refuted", "the interval lies below the margin"),
     ],
 )
-def test_affected_is_two_sided(low, middle, high, outcome):
-    """If this fails, verdicts follow another rule: 0 outside [l, u] and |e| >= m; [l, u] inside (-m, m)."""
-    assert difference("affected", eight(low, middle, high)).outcome == outcome
+def test_a_trend_is_ordered_at_every_step(levels, outcome, reason):
+    """If this fails, a slope, (last - first) / 2 over three levels, supports tables that go up and down."""
+    verdict = trend(claim("trend", direction="better"), [0, 1, 2], np.array(levels) + np.arange(8)[:, None] / 100)
+    assert (verdict.outcome, verdict.detail["reason"]) == (outcome, reason)
+    assert len(verdict.detail["steps"]) == 2
+
+
+def test_a_step_that_reverses_is_no_certain_direction():
+    """If this fails, a table that falls for certain between two levels is said to rise for certain."""
+    falls = np.array([0.0, 2.1, 0.9]) + np.arange(8)[:, None] / 100  # slope .45, last step -1.2
+    verdict = trend(claim("trend", direction="better"), [0, 1, 2], falls)
+    assert (verdict.outcome, verdict.detail["reason"]) == ("refuted", "a step between levels reverses by the margin")
+    assert "direction" not in verdict.detail
+    assert "direction" not in verdict.measured
+
+
+def test_a_step_that_may_reverse_withholds_support():
+    """If this fails, one step that goes either way passes for ordered, since the slope is steep."""
+    rises = np.array([0.0, 8.0, 8.0]) + np.zeros((8, 1))
+    rises[:4, 2] -= 1.5  # in half of the blocks
+    verdict = trend(claim("trend", direction="better"), [0, 1, 2], rises)
+    assert verdict.interval[0] > 1
+    assert verdict.outcome == "inconclusive"
+    assert "may reverse" in verdict.detail["reason"]
+    assert "direction" not in verdict.detail
+
+
+def test_a_step_is_judged_per_unit_of_the_levels():
+    """If this fails, a long step may reverse by less than a short one. -1.5 over a step of 2 is within the margin."""
+    table = np.array([0.0, 10.0, 8.5]) + np.arange(8)[:, None] / 100
+    assert trend(claim("trend", direction="better"), [0, 1, 3], table).outcome == "supported"
+    assert trend(claim("trend", direction="better"), [0, 1, 2], table).outcome == "refuted"
+    assert trend(claim("trend", direction="worse"), [0, 1, 3], -table).outcome == "supported"
+
+
+@pytest.mark.parametrize(
+    ("low", "middle", "high", "outcome", "words"),
+    [
+        (1.1, 1.5, 2.0, "supported", "B is higher"),
+        (-2.0, -1.5, -1.1, "supported", "B is lower"),  # either direction
+        (0.1, 1.5, 2.0, "inconclusive", None),  # apart from 0, but the low end is inside the margin
+        (1.0, 1.5, 2.0, "inconclusive", None),
+        (-1.0, 0.0, 0.9, "inconclusive", None),  # the low end at the margin
+        (-0.9, 0.0, 0.9, "refuted", None),
+        (0.1, 0.5, 0.9, "refuted", None),  # different from 0, but by less than the margin
+    ],
+)
+def test_affected_is_two_sided_and_says_which_way(low, middle, high, outcome, words):
+    """If this fails, verdicts follow another rule: [l, h] wholly outside [-m, m]; inside (-m, m)."""
+    verdict = difference("affected", eight(low, middle, high))
+    assert verdict.outcome == outcome
+    assert ("B is" in verdict.measured) == (words is not None)
+    assert words is None or words in verdict.measured
+
+
+@pytest.mark.parametrize(
+    ("second", "outcome", "shown"),
+    [
+        ((1.2, 1.5, 2.0), "supported", (1.1, 3.0)),  # the weaker one is shown
+        ((0.5, 1.5, 2.0), "inconclusive", (0.5, 2.0)),
+        ((0.1, 0.2, 0.9), "refuted", (0.1, 0.9)),
+        ((-2.0, -1.5, -1.0), "refuted", (-2.0, -1.0)),
+    ],
+)
+def test_a_pair_of_several_comparisons_holds_if_all_do_and_fails_if_one_does(second, outcome, shown):
+    """If this fails, one comparison in three carries the others, or the one that failed is not shown."""
+    b = -np.stack([eight(1.1, 2.0, 3.0), eight(*second)], axis=1)
+    verdict = paired(claim("paired"), np.zeros((8, 2)), b)
+    assert (verdict.outcome, verdict.interval) == (outcome, shown)
+    assert "the worst of 2 comparisons decides" in verdict.measured
+    assert verdict.p == max(difference("paired", -column).p for column in b.T)
+    assert (verdict.detail.get("direction") == "certain") == (outcome != "supported" and second[0] > 0)
+    alone = paired(claim("paired"), np.zeros((8, 1)), b[:, :1])
+    assert (alone.outcome, alone.interval) == ("supported", (1.1, 3.0))
+
+
+# Room: truth.md, rule 2, with margin 1: 2 for two levels, and 2 / .5, 2 / .4 for trends over three and four.
+
+
+def roomy(kind, room, *, outcome="supported"):
+    """A verdict that is "supported" or "refuted" with this room."""
+    size = 3.0 if (outcome == "supported") != (kind == "equivalence") else 0.0
+    falling = 20 - size * np.arange(3) + np.arange(8)[:, None] / 100
+    return {
+        "trend": lambda c: trend(c, [0, 1, 2], falling, room=room),
+        "paired": lambda c: paired(c, falling[:, 0], falling[:, 1], room=room),
+        "affected": lambda c: affected(c, falling[:, 0], falling[:, 1], room=room),
+        "equivalence": lambda c: equivalence(c, falling, room=room),
+        "count": lambda c: count(c, falling, claimed=falling[0] if outcome == "supported" else 0, room=room),
+    }[kind](claim(kind))
+
+
+@pytest.mark.parametrize("outcome", ["supported", "refuted"])
+@pytest.mark.parametrize(
+    ("kind", "enough", "little", "needed"),
+    [
+        ("trend", [0.0, 4.0, 1.0], [3.9, 3.9, 3.9], 4.0),
+        ("paired", [2.0, 0.0], [1.9, 1.9], 2.0),
+        ("affected", [0.0, 2.0], [1.9, 1.9], 2.0),
+        ("equivalence", [0.0, 2.0, 0.0], [1.9, 1.9, 1.9], 2.0),
+        ("count", [0.0, 2.0, 0.0], [1.9, 1.9, 1.9], 2.0),
+    ],
+)
+def test_without_room_a_row_is_neither_supported_nor_refuted(kind, enough, little, needed, outcome):
+    """If this fails, levels that leak nothing are equal, or worse, or refute what could not be seen in them."""
+    assert roomy(kind, None, outcome=outcome).outcome == outcome
+    assert roomy(kind, enough, outcome=outcome).outcome == outcome
+    without = roomy(kind, little, outcome=outcome)
+    assert (without.outcome, without.detail["reason"]) == ("inconclusive", NOTHING_TO_LOSE)
+    assert without.detail["room"] == {"largest": max(little), "needed": pytest.approx(needed)}
+    assert "nothing to lose" in without.measured
+    assert "direction" not in without.detail
+
+
+def test_the_room_of_a_trend_follows_its_levels():
+    """If this fails, a trend over four levels is judged where its slope cannot reach twice the margin: 2 / .4 = 5."""
+    falling = 20 - 3 * np.array(LEVELS) + np.arange(8)[:, None] / 100
+    assert trend(claim("trend"), LEVELS, falling, room=[5.0, 0, 0, 0]).outcome == "supported"
+    assert trend(claim("trend"), LEVELS, falling, room=[4.9, 0, 0, 0]).outcome == "inconclusive"
+
+
+def test_every_one_of_several_comparisons_needs_room():
+    """If this fails, a type of attack that leaks nothing is placed among those that do."""
+    a, b = np.zeros((8, 2)), np.full((8, 2), -3.0)
+    assert paired(claim("paired"), a, b, room=[2.0, 2.0]).outcome == "supported"
+    assert paired(claim("paired"), a, b, room=[9.0, 1.9]).detail["reason"] == NOTHING_TO_LOSE
+
+
+@pytest.mark.parametrize("room", [[1.0], [1.0, np.nan], [[1.0, 2.0]], 3.0])
+def test_a_room_that_does_not_fit_is_refused(room):
+    """If this fails, the room of one level speaks for another, or NaN for any."""
+    with pytest.raises(ValueError, match="room: expected 2 finite medians, got"):
+        paired(claim("paired"), np.ones(8), np.ones(8), room=room)
 
 
 @pytest.mark.parametrize(
@@ -159,29 +299,32 @@ def test_the_slope_is_per_unit_of_the_levels():
     assert trend(claim("trend"), [1, 2, 4, 8], falling).effect != pytest.approx(2)
 
 
-def test_sixteen_blocks_leave_two_at_each_end_out():
-    """If this fails, the second look is a test at another level than 99.6 %."""
-    effects = np.array([-9.0, -8.0, *np.linspace(1, 2, 12), 8.0, 9.0])
-    verdict = difference("paired", effects, look=2)
-    assert (verdict.outcome, verdict.interval, verdict.look) == ("supported", (1.0, 2.0), 2)
-    assert verdict.detail["coverage"] == 65262 / 65536
+@pytest.mark.parametrize(("blocks", "left_out", "coverage"), [(16, 1, 65502 / 65536), (32, 7, 0.9979)])
+def test_later_looks_leave_blocks_at_each_end_out(blocks, left_out, coverage):
+    """If this fails, a later look is a test at another level. Ranks 2 of 16 and 8 of 32: truth.md, rule 8."""
+    outliers = np.linspace(5, 9, left_out)
+    effects = np.array([*-outliers, *np.linspace(2, 3, blocks - 2 * left_out), *outliers])
+    verdict = difference("paired", effects, look=2 if blocks == 16 else 3)
+    assert (verdict.outcome, verdict.interval) == ("supported", (2.0, 3.0))
+    assert verdict.look == (2 if blocks == 16 else 3)
+    assert verdict.detail["coverage"] == pytest.approx(coverage, abs=5e-5)
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 7])
+@pytest.mark.parametrize("blocks", [0, 1, 7, 9, 31])
 @pytest.mark.parametrize("kind", ["trend", "paired", "affected", "equivalence", "count"])
-def test_too_few_valid_blocks_are_inconclusive_whatever_they_say(kind, blocks):
+def test_another_number_of_valid_blocks_is_inconclusive_whatever_they_say(kind, blocks):
     """If this fails, seven blocks that agree pass for evidence at 99 %, or a run without valid blocks crashes."""
     falling = 90 - 30 * np.arange(3) + np.zeros((blocks, 1))
     verdict = {
-        "trend": lambda c: trend(c, [0, 1, 2], falling, void=8 - blocks),
-        "paired": lambda c: paired(c, falling[:, 0], falling[:, 1], void=8 - blocks),
-        "affected": lambda c: affected(c, falling[:, 0], falling[:, 1], void=8 - blocks),
-        "equivalence": lambda c: equivalence(c, falling * 0, void=8 - blocks),
-        "count": lambda c: count(c, falling[:, 0], claimed=90, void=8 - blocks),
+        "trend": lambda c: trend(c, [0, 1, 2], falling, void=2, room=[9, 9, 9]),
+        "paired": lambda c: paired(c, falling[:, 0], falling[:, 1], void=2, room=[0, 0]),
+        "affected": lambda c: affected(c, falling[:, 0], falling[:, 1], void=2),
+        "equivalence": lambda c: equivalence(c, falling * 0, void=2),
+        "count": lambda c: count(c, falling[:, 0], claimed=90, void=2),
     }[kind](claim(kind))
     assert verdict.outcome == "inconclusive"
-    assert (verdict.interval, verdict.blocks, verdict.void) == (None, blocks, 8 - blocks)
-    assert f"too few valid blocks ({blocks}, and {8 - blocks} void)" in verdict.detail["reason"]
+    assert (verdict.interval, verdict.blocks, verdict.void) == (None, blocks, 2)
+    assert verdict.detail["reason"] == f"{blocks} valid blocks, and 2 void: expected 8, 16 or 32 valid ones"
     assert (verdict.effect is None) == (blocks == 0)
     assert (verdict.p is None) == (blocks == 0 or kind == "count")
 
@@ -218,9 +361,12 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(value):
         (lambda: trend(claim("trend"), [0], np.ones((8, 1))), "levels: expected 1 rising numbers, at least two"),
         (lambda: trend(claim("trend"), LEVELS, np.ones(4)), r"values: expected shape \(blocks, levels\)"),
         (lambda: equivalence(claim("equivalence"), np.ones((8, 1))), "at least two levels"),
-        (lambda: paired(claim("paired"), np.ones(8), np.ones(7)), r"a, b: expected shape \(blocks,\) for both"),
+        (
+            lambda: paired(claim("paired"), np.ones(8), np.ones(7)),
+            r"a, b: expected shape \(blocks,\) or ",
+        ),
         (lambda: affected(claim("affected"), np.ones((8, 1)), np.ones((8, 1))), "a, b: expected shape"),
-        (lambda: paired(claim("paired"), np.ones(8), np.ones(8), look=3), "look: expected 1 or 2"),
+        (lambda: paired(claim("paired"), np.ones(8), np.ones(8), look=4), "look: expected 1, 2 or 3"),
         (lambda: paired(claim("paired"), np.ones(8), np.ones(8), void=-1), "void: expected a number of blocks"),
     ],
 )
@@ -228,19 +374,6 @@ def test_a_call_that_does_not_fit_the_claim_is_refused(call, message):
     """If this fails, a table is judged by the rules of another kind, or by numbers that are not its own."""
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_a_second_look_follows_only_an_inconclusive_first():
-    """If this fails, a claim is tried until it is green, or given up too early."""
-    for look, effects, again in [
-        (1, eight(-1, 1, 2), True),
-        (1, eight(1, 2, 3), False),
-        (1, eight(-3, -2, -1), False),
-        (2, eight(-1, 1, 2), False),
-        (2, eight(1, 2, 3), False),
-    ]:
-        assert needs_second_look(difference("paired", effects, look=look)) is again
-    assert needs_second_look(difference("paired", eight(1, 2, 3)[:7]))  # too few valid blocks at first
 
 
 def test_a_p_is_printed_and_never_decides():
@@ -273,8 +406,8 @@ def test_the_verdict_is_plain_json_and_its_line_shows_every_level():
 
 @unit
 @given(
-    table=arrays.arrays(float, (9, 3), elements=st.floats(-50, 50)),
-    order=st.permutations(range(9)),
+    table=arrays.arrays(float, (8, 3), elements=st.floats(-50, 50)),
+    order=st.permutations(range(8)),
     shift=st.sampled_from([-64.0, 0.0, 64.0]),
 )
 def test_neither_the_order_of_the_blocks_nor_their_level_matters(table, order, shift):

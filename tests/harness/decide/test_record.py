@@ -1,0 +1,98 @@
+"""A verdict against its record: what fails, what is said, and what is silent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gia.harness.decide.record import disagreement, notice, record_of
+from gia.harness.decide.verdicts import Verdict
+
+SAME, OTHER = "c8638c12c745b295", "2b4c8d1e0f6a9375"
+
+
+def verdict(outcome: str, effect: float | None = 2.0) -> Verdict:
+    """A verdict with this outcome and effect."""
+    interval = None if effect is None else (effect - 1, effect + 1)
+    return Verdict("op.size", outcome, effect, "dB", interval, 8, 1, 1, None, "", "psnr 24/22", {})
+
+
+def against(recorded: str, now: str, *, digest: str, lane: str, effect: float = 2.0) -> tuple[str | None, str | None]:
+    """What fails and what is said of a verdict where "claims" has a record with this outcome and an effect of 2 dB."""
+    record = record_of(verdict(recorded), digest=SAME, commit="0f3adc1")
+    place = {"digest": digest, "lane_of_record": "claims", "lane": lane}
+    return disagreement(record, verdict(now, effect), **place), notice(record, verdict(now, effect), **place)
+
+
+def test_a_record_holds_the_verdict_as_plain_json() -> None:
+    """What is stored could not be read back, or lacks what a report shows of it."""
+    record = record_of(verdict("supported"), digest=SAME, commit="0f3adc1")
+    assert json.loads(json.dumps(record)) == {
+        "outcome": "supported",
+        "effect": 2.0,
+        "interval": [1.0, 3.0],
+        "unit": "dB",
+        "blocks": 8,
+        "void": 1,
+        "look": 1,
+        "digest": SAME,
+        "commit": "0f3adc1",
+    }
+    assert record_of(verdict("inconclusive", None), digest=SAME, commit="0f3adc1")["interval"] is None
+
+
+@pytest.mark.parametrize("recorded", ["supported", "refuted", "inconclusive"])
+@pytest.mark.parametrize("now", ["supported", "refuted", "inconclusive"])
+def test_the_same_blocks_of_a_lane_must_end_as_recorded(recorded: str, now: str) -> None:
+    """A change of the code could turn a verdict without a word."""
+    failure, said = against(recorded, now, digest=SAME, lane="claims")
+    assert (failure is None) == (recorded == now)
+    assert said is None
+    if failure:
+        assert failure == (
+            f"op.size: {now} (+2 dB) on the same blocks, but claims has {recorded} (+2 dB, commit 0f3adc1)"
+        )
+
+
+@pytest.mark.parametrize(("digest", "lane"), [(OTHER, "claims"), (OTHER, "confirm:5a17"), (SAME, "confirm:5a17")])
+@pytest.mark.parametrize("recorded", ["supported", "refuted", "inconclusive"])
+@pytest.mark.parametrize("now", ["supported", "refuted", "inconclusive"])
+def test_on_other_blocks_only_supported_against_refuted_fails(recorded: str, now: str, digest: str, lane: str) -> None:
+    """Chance would fail a run: another eight blocks are often inconclusive. All other differences are said."""
+    failure, said = against(recorded, now, digest=digest, lane=lane)
+    assert (failure is not None) == ({recorded, now} == {"supported", "refuted"})
+    assert (said is not None) == (recorded != now and failure is None)
+    assert "on other blocks" in (failure or said or "on other blocks")
+
+
+def test_what_follows_the_colon_of_a_lane_does_not_count() -> None:
+    """Each frozen commit has a salt of its own, and none would be compared with its own record."""
+    record = record_of(verdict("supported"), digest=SAME, commit="0f3adc1")
+    lanes = {"lane_of_record": "confirm", "lane": "confirm:5a17"}
+    assert disagreement(record, verdict("inconclusive"), digest=SAME, **lanes) is not None
+
+
+def test_another_effect_on_the_same_blocks_is_said() -> None:
+    """A drift that changes no verdict yet would be found when it does."""
+    assert against("supported", "supported", digest=SAME, lane="claims", effect=2.001) == (None, None)
+    failure, said = against("supported", "supported", digest=SAME, lane="claims", effect=2.3)
+    assert failure is None
+    assert said == "op.size: supported (+2.3 dB) on the same blocks, but claims has supported (+2 dB, commit 0f3adc1)"
+    assert against("supported", "supported", digest=OTHER, lane="claims", effect=2.3) == (None, None)
+
+
+def test_a_verdict_without_record_is_said_and_does_not_fail() -> None:
+    """A new row could not be run, or nobody would know that nothing holds it."""
+    place: dict[str, Any] = {"digest": SAME, "lane_of_record": "confirm:5a17", "lane": "claims"}
+    assert disagreement(None, verdict("refuted"), **place) is None
+    assert notice(None, verdict("refuted"), **place) == "op.size: no record in confirm"
+
+
+def test_nothing_measured_is_compared_too() -> None:
+    """A run in which every block is void would crash where it should fail."""
+    record = record_of(verdict("supported"), digest=SAME, commit="0f3adc1")
+    failure = disagreement(record, verdict("inconclusive", None), digest=SAME, lane_of_record="claims", lane="claims")
+    assert failure is not None
+    assert "inconclusive (no effect)" in failure
