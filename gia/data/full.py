@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from gia.data.pixels import stack, to_square
 
 # torchvision is imported inside functions, because it imports torch's compiler, which takes as long as torch itself.
 
-__all__ = ["FULL", "FullSet", "Split", "load_full"]
+__all__ = ["FULL", "FullSet", "Split", "full_digest", "load_full"]
 
 Split = Literal["train", "test"]
 
@@ -24,10 +25,11 @@ _CELEBRITIES = 1000  # the paper uses the first thousand celebrities of CelebA a
 
 @dataclass(frozen=True, kw_only=True)
 class _Listing:
-    """The labels of all pictures of a set, and a function that opens one picture."""
+    """The labels of all pictures of a set, a function that opens one picture, and one that reads its bytes."""
 
     labels: list[int]
     picture: Callable[[int], Image.Image]
+    content: Callable[[int], bytes]
     num_classes: int
 
 
@@ -72,16 +74,7 @@ def load_full(name: str, root: Path, *, image_size: int | None, split: Split | N
         ...
     ValueError: split: expected None for celeba, which has no splits, got 'train'
     """
-    spec = FULL[name]
-    expected = f"root: expected {root / spec.folder} with {spec.layout}"
-    if split is not None and not spec.splits:
-        raise ValueError(f"split: expected None for {name}, which has no splits, got {split!r}")
-    if not (root / spec.folder).is_dir():
-        raise FileNotFoundError(f"{expected}, got no such folder; to get {spec.title}: {spec.command}")
-    try:
-        listing = spec.read(root, split or "test")
-    except (RuntimeError, FileNotFoundError) as error:  # torchvision raises these for missing and for changed files
-        raise FileNotFoundError(f"{expected}, got {error!r}; to get {spec.title}: {spec.command}") from error
+    spec, listing = FULL[name], _read(name, root, split)
     chosen = first_of_each_class(listing.labels, per_class or spec.per_class)
     size = spec.image_size if image_size is None else image_size
     part = f", {split or 'test'} split" if spec.splits else ""
@@ -94,13 +87,47 @@ def load_full(name: str, root: Path, *, image_size: int | None, split: Split | N
     )
 
 
+def full_digest(name: str, root: Path) -> str:
+    """SHA-256 of the labels and pictures that `load_full` takes where it is given neither split nor number.
+
+    >>> from pathlib import Path
+    >>> from gia.data.full import full_digest
+    >>> full_digest("celeba", Path("nowhere"))
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: root: expected nowhere/celeba with ..., got no such folder; to get CelebA, ...
+    """
+    listing = _read(name, root, None)
+    digest = sha256()
+    for index in first_of_each_class(listing.labels, FULL[name].per_class):
+        content = listing.content(index)
+        digest.update(f"{listing.labels[index]} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _read(name: str, root: Path, split: Split | None) -> _Listing:
+    spec = FULL[name]
+    expected = f"root: expected {root / spec.folder} with {spec.layout}"
+    if split is not None and not spec.splits:
+        raise ValueError(f"split: expected None for {name}, which has no splits, got {split!r}")
+    if not (root / spec.folder).is_dir():
+        raise FileNotFoundError(f"{expected}, got no such folder; to get {spec.title}: {spec.command}")
+    try:
+        return spec.read(root, split or "test")
+    except (RuntimeError, FileNotFoundError) as error:  # torchvision raises these for missing and for changed files
+        raise FileNotFoundError(f"{expected}, got {error!r}; to get {spec.title}: {spec.command}") from error
+
+
 def _cifar(name: str) -> Callable[[Path, Split], _Listing]:
     def read(root: Path, split: Split) -> _Listing:
         from torchvision import datasets
 
         data: Any = getattr(datasets, name)(root, train=split == "train", download=False)
         return _Listing(
-            labels=data.targets, picture=lambda index: Image.fromarray(data.data[index]), num_classes=len(data.classes)
+            labels=data.targets,
+            picture=lambda index: Image.fromarray(data.data[index]),
+            content=lambda index: data.data[index].tobytes(),
+            num_classes=len(data.classes),
         )
 
     return read
@@ -112,9 +139,11 @@ def _celeba(root: Path, split: Split) -> _Listing:
     data: Any = datasets.CelebA(root, split="all", target_type="identity", download=False)
     identities = data.identity[:, 0].tolist()
     chosen = [index for index, identity in enumerate(identities) if identity <= _CELEBRITIES]
+    paths = [root / "celeba" / "img_align_celeba" / data.filename[index] for index in chosen]
     return _Listing(
         labels=[identities[index] - 1 for index in chosen],
-        picture=lambda index: _open(root / "celeba" / "img_align_celeba" / data.filename[chosen[index]]),
+        picture=lambda index: _open(paths[index]),
+        content=lambda index: paths[index].read_bytes(),
         num_classes=_CELEBRITIES,
     )
 
@@ -124,7 +153,10 @@ def _imagenet(root: Path, split: Split) -> _Listing:
 
     data: Any = datasets.ImageFolder(root / "imagenet" / ("train" if split == "train" else "val"))
     return _Listing(
-        labels=data.targets, picture=lambda index: _open(data.samples[index][0]), num_classes=len(data.classes)
+        labels=data.targets,
+        picture=lambda index: _open(data.samples[index][0]),
+        content=lambda index: Path(data.samples[index][0]).read_bytes(),
+        num_classes=len(data.classes),
     )
 
 

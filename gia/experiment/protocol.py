@@ -12,6 +12,8 @@ from torch import nn
 
 from gia import attacks
 from gia.data import Pattern
+from gia.data.assets import ASSETS
+from gia.data.contents import content_digest
 from gia.errors import expected_one_of
 from gia.experiment.measurement import Control
 from gia.federated import LocalTraining, Observation
@@ -33,6 +35,9 @@ LEAKS = frozenset({"leak", "exact_leak", "agreement_leak"})
 #: 1 where the protocol's judge sees the original's label; "lpips_nearest" LPIPS to the nearest real image of others;
 #: and `LEAKS`.
 CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"}) | LEAKS
+
+#: Metric -> the weight file that it reads.
+_WEIGHTS = {"lpips": "lpips-alex", "lpips_vgg": "lpips-vgg", "lpips_nearest": "lpips-vgg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +365,31 @@ class Protocol:
         """Every callable that takes part in a measurement: the attack, and whatever fields and settings hold."""
         yield attacks.find(self.attacker.attack)
         yield from _callables(self)
+
+    def inputs(self) -> dict[str, str]:
+        """Digest of the content of each data set that takes part in some setting, and of the weights behind metrics.
+
+        Weights that an attack, a judge or a victim loads by its own code are not among them: their digests stand in
+        gia's list of assets, which is part of that code. Raises as `gia.data.load` for data that are not there.
+
+        >>> protocol = Protocol(
+        ...     victim=Victim(name="mlp"),
+        ...     batch=Batch(data="digits", image_size=8),
+        ...     attacker=Attacker(attack="dlg"),
+        ...     vary={"batch.data": ("digits", "faces")},
+        ... )
+        >>> sorted(protocol.inputs())
+        ['digits', 'faces', 'lpips-alex']
+        """
+        data = {
+            *self.vary.get("batch.data", (self.batch.data,)),
+            *self.vary.get("attacker.public", (self.attacker.public,)),
+        }
+        weights = {_WEIGHTS[metric] for metric in self.scoring.metrics if metric in _WEIGHTS}
+        return {
+            **{name: content_digest(name, root=self.root) for name in sorted(data - {None})},
+            **{name: ASSETS[name].digest for name in sorted(weights)},  # a loader reads no other file
+        }
 
     def described(self) -> dict[str, Any]:
         """Every field that is not as it is by default, as plain JSON; a callable by its module and name.

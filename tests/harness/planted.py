@@ -98,6 +98,14 @@ class Level:
         if self.control is not None:
             yield self.control
 
+    def inputs(self) -> dict[str, str]:
+        """Planted numbers come from no data."""
+        return {}
+
+    def with_budget(self, factor: int) -> Level | None:
+        """A planted attack has no budget."""
+        return None
+
 
 class Quantity(NamedTuple):
     """What is known of a metric."""

@@ -245,7 +245,9 @@ class Baseline:
         if level.vary:
             raise ValueError(f"level: expected nothing that varies in a baseline, got {sorted(level.vary)}")
         with numerics.reproducible():
-            results = [self._run.measure(level, Block("baseline", seed, {}), cache=None) for seed in range(SEEDS)]
+            results = [
+                self._run.measure(level, Block("baseline", seed, {}, "baseline"), cache=None) for seed in range(SEEDS)
+            ]
         numbers = [{**result.values, **result.counts} for result in results]
         sample = {}
         for name in (name for name in numbers[0] if name in self._run.quantities):

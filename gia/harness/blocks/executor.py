@@ -3,50 +3,77 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
-from gia.harness.blocks.store import Store
+from gia.harness.blocks.store import Store, log_controls
 from gia.harness.blocks.workers import Job, Pool
 from gia.numerics import reproducible
+
+#: Called with label -> what its control said, before anything is attacked.
+Log = Callable[[Mapping[str, Control]], object]
 
 #: Called as (blocks done, blocks in all, of these from the store) now and then while blocks are computed.
 Progress = Callable[[int, int, int], object]
 
 
 def run_block(
-    experiment: Experiment, block: Block, measure: Measure, cache: Path | None = None
+    experiment: Experiment,
+    block: Block,
+    measure: Measure,
+    cache: Path | None = None,
+    *,
+    void_too: bool = False,
+    log: Log | None = None,
 ) -> tuple[BlockResult, Arrays]:
-    """Run the control and then all levels of one block, on one thread; the second value is its arrays.
+    """Run the controls of all levels of one block, then all levels, on one thread; the second value is its arrays.
 
-    Networks that are trained for it are kept in the folder `cache`.
+    Args:
+        experiment, block, measure: what is run; nothing is attacked in a block where a control fails.
+        cache: networks that are trained for the block are kept in this folder.
+        void_too: whether to run every control, and to measure the block although one failed.
+        log: is given what the controls said before anything is attacked.
     """
     began = time.perf_counter()
     arrays: Arrays = {}
     with reproducible(threads=1):
-        check = experiment.first.control
-        seen = None if check is None else check(experiment.first, block, cache=cache)
-        control = None if seen is None else Control(seen.passed, seen.reason, dict(seen.values))
-        valid = control is None or control.passed
-        results = {
-            str(label): measure(level, block, cache=cache) for label, level in experiment.levels.items() if valid
-        }
+        controls = _controls(experiment, block, cache, void_too)
+        if log is not None:
+            log(controls)
+        valid = all(control.passed for control in controls.values())
+        measured = experiment.levels if valid or void_too else {}
+        results = {str(label): measure(level, block, cache=cache) for label, level in measured.items()}
     for label, result in results.items():
         arrays |= {f"{label}/{name}": array for name, array in result.arrays.items()}
     done = BlockResult(
         block=block,
         levels={label: dict(result.values) for label, result in results.items()},
-        control=control,
+        controls=controls,
         valid=valid,
         seconds=time.perf_counter() - began,
         counts={label: dict(result.counts) for label, result in results.items()},
         details={label: dict(result.details) for label, result in results.items()},
     )
     return done, arrays
+
+
+def _controls(experiment: Experiment, block: Block, cache: Path | None, void_too: bool) -> dict[str, Control]:
+    """What the controls of the levels say, up to the first failure."""
+    controls: dict[str, Control] = {}
+    for label, level in experiment.levels.items():
+        if (check := level.control) is None:
+            continue
+        seen = check(level, block, cache=cache)
+        controls[str(label)] = Control(seen.passed, seen.reason, dict(seen.values))
+        if not (seen.passed or void_too):
+            break
+    return controls
 
 
 def run_blocks(
@@ -57,14 +84,16 @@ def run_blocks(
     *,
     workers: int | Pool = 2,
     progress: Progress | None = None,
+    void_too: bool = False,
 ) -> list[BlockResult]:
     """All blocks in order, from the store where it has them, else computed by `workers` processes and stored.
 
     `workers` is a number (0 computes in this process, for a debugger) or a `Pool` that stays for the next call. Every
-    block is stored as it finishes, so an interrupt or a kill loses only those under way. Raises WorkerError with the
-    worker's traceback when a block fails, after the others under way are stored.
+    block is stored as it finishes, so an interrupt or a kill loses only those under way. What the controls of a block
+    said is stored before anything is attacked in it. With `void_too` a block is measured although a control failed.
+    Raises WorkerError with the worker's traceback when a block fails, after the others under way are stored.
     """
-    keys = [store.key(experiment, block, measure) for block in blocks]
+    keys = [store.key(experiment, block, measure, void_too=void_too) for block in blocks]
     stored = {index: store.load(key, blocks[index]) for index, key in enumerate(keys)}
     results = {index: result for index, result in stored.items() if result is not None}
     cached = len(results)
@@ -77,12 +106,13 @@ def run_blocks(
     missing = [index for index in range(len(blocks)) if index not in results]
     if workers == 0:
         for index in missing:
-            results[index] = store.save(keys[index], *run_block(experiment, blocks[index], measure, store.nets))
+            job = _job(experiment, blocks[index], measure, store, keys[index], void_too)
+            results[index] = store.save(keys[index], *job.function(*job.arguments))
             report()
     elif missing:
         pool = Pool(workers) if isinstance(workers, int) else workers
         try:
-            jobs = {index: _job(experiment, blocks[index], measure, store.nets) for index in missing}
+            jobs = {index: _job(experiment, blocks[index], measure, store, keys[index], void_too) for index in missing}
             pool.run(jobs, lambda index, done: results.update({index: store.save(keys[index], *done)}), report)
         finally:
             if pool is not workers:
@@ -90,6 +120,9 @@ def run_blocks(
     return [results[index] for index in range(len(blocks))]
 
 
-def _job(experiment: Experiment, block: Block, measure: Measure, cache: Path | None) -> Job:
+def _job(
+    experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any], void_too: bool
+) -> Job:
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
-    return Job(name, run_block, (experiment, block, measure, cache))
+    run = partial(run_block, void_too=void_too, log=partial(log_controls, store.log_of(key)))
+    return Job(name, run, (experiment, block, measure, store.nets))

@@ -12,7 +12,7 @@ from gia.harness.blocks.level import Level
 
 @dataclass(frozen=True)
 class Experiment:
-    """The levels that are compared inside each block, label -> level; the first one's control decides validity.
+    """The levels that are compared inside each block, label -> level; a block is valid if the control of each passes.
 
     Raises ValueError without levels, for two labels with the same text, or where a level changes what `vary` draws (the
     draw would overwrite it), and TypeError for a setting that is no plain JSON.
@@ -38,5 +38,5 @@ class Experiment:
 
     @property
     def first(self) -> Level:
-        """The level whose control counts: A of a pair, the first level of a trend."""
+        """A of a pair, the first level of a trend; all levels draw the same block, so it stands for what they share."""
         return next(iter(self.levels.values()))

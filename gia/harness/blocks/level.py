@@ -28,10 +28,16 @@ class Level(Protocol):
 
     @property
     def control(self) -> Callable[..., Control] | None:
-        """(level, block, *, cache) -> whether the block can say anything; run once per block, of the first level."""
+        """(level, block, *, cache) -> whether the path from the images to a result works at this level; None: no check.
+
+        It runs in each block before anything is attacked there.
+        """
 
     def at(self, key: str) -> Any:
         """The value at a dotted key, None where there is none."""
+
+    def with_budget(self, factor: int) -> Any:
+        """This level with `factor` times the budget of its attack; None where the attack has no budget."""
 
     def placed(self, *, device: str, root: str | None) -> Any:
         """This level on a device, with the user's data in the folder `root`."""
@@ -45,9 +51,12 @@ class Level(Protocol):
     def callables(self) -> Iterable[Callable[..., object]]:
         """The functions that take part; their source is in the key of a stored block."""
 
+    def inputs(self) -> Mapping[str, str]:
+        """Name of each data set and weight file that takes part -> digest of its content, for the same key."""
+
 
 class Control(Protocol):
-    """Whether a block can say anything, and what was seen."""
+    """Whether a level of a block can say anything, and what was seen."""
 
     @property
     def passed(self) -> bool: ...

@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Control:
-    """What the control of a block said."""
+    """What the control of a level said; `values` may hold "found" and "truth", the data terms that it compared."""
 
     passed: bool
     reason: str
@@ -29,9 +29,10 @@ class BlockResult:
     """One block.
 
     Attributes:
-        levels: label of each level -> metric -> value; empty where the control failed.
-        control: None where the first level has none.
-        valid: whether the control passed.
+        levels: label of each level -> metric -> value; empty where the block is void, unless void blocks were measured.
+        controls: label of each level that was controlled -> what its control said. The first failure ends the
+            controls of a block, unless void blocks are measured.
+        valid: whether all controls passed.
         seconds: what the block cost when it was computed.
         counts, details: label of each level -> those of its result.
         cached: whether the block was computed in an earlier run.
@@ -40,7 +41,7 @@ class BlockResult:
 
     block: Block
     levels: Mapping[str, Mapping[str, float | None]]
-    control: Control | None
+    controls: Mapping[str, Control]
     valid: bool
     seconds: float
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -1,10 +1,18 @@
-"""The source of every function that takes part in a block, and of what it imports from the user's own code."""
+"""What takes part in a block: the source behind its functions, and the distributions which that source imports.
+
+The import closure of a function is its module, the packages around it, and whatever these import, directly or not, also
+inside functions. Imports that only a type checker sees do not count. Followed are gia, the function's own package and
+all modules that are not installed, such as claims and tests; other installed packages count as distributions.
+"""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import functools
+import hashlib
+import importlib.metadata
+import re
 import site
 import sys
 import sysconfig
@@ -12,40 +20,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from gia import numerics
-from gia.numerics import digest_of, file_digest
+from gia.numerics import file_digest
 
-_GIA = Path(str(numerics.__file__)).parents[1]
-
-#: Large libraries whose functions may stand in settings: their source is not read, their version is in the key.
-_BY_VERSION = frozenset({"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "lpips"})
+#: Large libraries whose functions may stand in settings: they count as distributions even where a callable is theirs.
+_LIBRARIES = frozenset({"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "lpips"})
 
 
-@functools.cache
-def source_of_gia() -> str:
-    """Sixteen hex digits of the names and contents of all of gia's source and tables."""
-    paths = sorted([*_GIA.rglob("*.py"), *_GIA.rglob("*.toml")])
-    return digest_of({path.relative_to(_GIA).as_posix(): file_digest(path) for path in paths})
+@dataclasses.dataclass(frozen=True)
+class Closure:
+    """Everything that some functions import.
+
+    Attributes:
+        modules: module -> digest of its file.
+        distributions: distribution -> its version, and a digest of the files that it installed.
+    """
+
+    modules: Mapping[str, str]
+    distributions: Mapping[str, str]
 
 
-def sources_of(callables: Iterable[Callable[..., object]]) -> dict[str, str]:
-    """Module -> digest of its file, of each callable's module and of the modules that it imports, directly or not.
-
-    Followed are modules of the callable's own package, and all modules that are not installed: those of a checkout,
-    such as claims and tests. An import inside a function counts as well. gia is digested as a whole (`source_of_gia`);
-    other installed packages count by their version.
+def closure_of(callables: Iterable[Callable[..., object]], *, modules: Sequence[str] = ()) -> Closure:
+    """The import closure of functions and of further modules. Each file is read once in a process.
 
     Args:
         callables: functions, instances with `__call__`, methods, or `functools.partial` of these.
+        modules: names of modules.
 
     Raises ValueError for a callable whose module has no source file, such as one that was typed into a session.
     """
-    found: dict[str, str] = {}
-    for callable in callables:
-        for name in _modules_of(callable):
-            if not _is_gia(name):
-                _follow(name, name.partition(".")[0], found)
-    return dict(sorted(found.items()))
+    names = {name for callable in callables for name in _modules_of(callable)}
+    return _closure(frozenset(names | set(modules)))
 
 
 def named(measure: Callable[..., object]) -> str:
@@ -77,38 +81,214 @@ def _modules_of(value: object) -> Iterator[str]:
             yield from _modules_of([getattr(value, field.name) for field in dataclasses.fields(value)])
 
 
-def _follow(name: str, package: str, found: dict[str, str]) -> None:
+@functools.cache
+def _closure(names: frozenset[str]) -> Closure:
+    modules: dict[str, str] = {}
+    tops: set[str] = set()
+    for name in names:
+        found, outside = _followed(name)
+        modules |= found
+        tops |= outside
+    distributions = {name: content for top in tops for name, content in _distributions_of(top).items()}
+    return Closure(dict(sorted(modules.items())), dict(sorted(distributions.items())))
+
+
+@functools.cache
+def _followed(name: str) -> tuple[Mapping[str, str], frozenset[str]]:
+    """Digests of the modules that importing this one brings, and the top-level names of installed packages."""
     if _file_of(name) is None and getattr(sys.modules.get(name), "__spec__", None) is None:
         raise ValueError(f"callables: expected functions of a module that has a file, got one of {name!r}")
-    waiting = [name]
+    own = {"gia", name.partition(".")[0]} - _LIBRARIES
+    found: dict[str, str] = {}
+    outside: set[str] = set()
+    waiting: list[_Import] = [(name, None)]
+    seen: set[_Import] = set()
     while waiting:
-        name = waiting.pop()
-        path = None if name in found or _is_gia(name) else _file_of(name)
-        if path is None or (_is_installed(path) and (name.partition(".")[0] != package or package in _BY_VERSION)):
+        name, taken = step = waiting.pop()
+        top = name.partition(".")[0]
+        if step in seen or top in sys.stdlib_module_names:
             continue
-        found[name] = file_digest(path)
-        parents = name.split(".")[:-1]
-        waiting += [".".join(parents[:depth]) for depth in range(1, len(parents) + 1)]
-        waiting += _imported(path, name)
+        seen.add(step)
+        if top not in own and _counts_as_distribution(top):
+            outside.add(top)
+            continue
+        if (path := _file_of(name)) is None:
+            continue
+        found[name] = _digest(path)
+        parent = name.rpartition(".")[0]
+        if parent:
+            waiting.append((parent, _NOTHING if top == "gia" else None))
+        names = _names_of(name)
+        found |= {f"{name}:{file}": _digest(path.parent / file) for file in names.files}
+        known: list[_Import] = []
+        if taken is not None:
+            known += [*names.bound.get(taken, ()), *names.lazy.get(taken, ())]
+            known += [] if _file_of(f"{name}.{taken}") is None else [(f"{name}.{taken}", None)]
+            waiting += known
+        if not (top == "gia" and path.name == "__init__.py" and (known or taken == _NOTHING)):
+            waiting += names.imported
+    return found, frozenset(outside)
 
 
-def _imported(path: Path, module: str) -> Iterator[str]:
-    """Names of modules that a file may import, submodules of what it imports from among them."""
-    if path.suffix != ".py":
-        return
+#: (module, name that is taken from it; None for the module as a whole).
+_Import = tuple[str, str | None]
+
+#: Taken from a package of gia by whoever imports a module inside it: nothing but the package's own file.
+_NOTHING = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    """What a file imports.
+
+    Attributes:
+        imported: everything that importing the file imports, or calling its functions.
+        bound: name -> what it is imported from. gia's packages do nothing but give names to their modules' contents, so
+            that who takes one name depends on its module alone; elsewhere a package's imports count as a whole.
+        lazy: the same of imports that only a type checker sees. A package that loads its names at their first use
+            (PEP 562) lists them in this way; they count for whoever takes them.
+        files: other files of its folder that it names, such as a table.
+    """
+
+    imported: tuple[_Import, ...] = ()
+    bound: Mapping[str, tuple[_Import, ...]] = dataclasses.field(default_factory=dict)
+    lazy: Mapping[str, tuple[_Import, ...]] = dataclasses.field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+@functools.cache
+def _names_of(module: str) -> _Names:
+    path = _file_of(module)
+    if path is None or path.suffix != ".py":
+        return _Names()
+    source = path.read_bytes()
+    tree = ast.parse(source)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, base] if base else above)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+    bound: dict[str, tuple[_Import, ...]] = {}
+    lazy: dict[str, tuple[_Import, ...]] = {}
+    imported: list[_Import] = []
+    whole: dict[str, str] = {}
+    origin: _Import
+    for node, checked_only in _imports(tree.body):
+        for alias in node.names:
+            top = alias.name.partition(".")[0]
+            if isinstance(node, ast.Import):
+                name, origin = alias.asname or top, (alias.name, None)
+                if not checked_only and _is_followed(top):
+                    whole[name] = alias.name if alias.asname else top
+            else:
+                name, origin = alias.asname or alias.name, _origin(node, alias.name, package)
+            names = lazy if checked_only else bound
+            names[name] = (*names.get(name, ()), origin)
+            if not checked_only:
+                imported.append(origin)
+    imported += _attributes(tree, whole)
+    strings = {match.decode() for match in _FILE.findall(source)}
+    files = tuple(sorted(file for file in strings if not file.endswith(".py") and (path.parent / file).is_file()))
+    return _Names(tuple(dict.fromkeys(imported)), bound, lazy, files)
 
 
+_FILE = re.compile(rb"""["']([\w-][\w./-]*\.\w+)["']""")
+
+
+def _origin(node: ast.ImportFrom, name: str, package: str) -> _Import:
+    base = node.module or ""
+    if node.level:
+        above = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*above, base] if base else above)
+    return base, None if name == "*" else name
+
+
+def _imports(
+    body: Sequence[ast.stmt], checked_only: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Every import statement, and whether only a type checker sees it."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, checked_only
+        elif isinstance(node, ast.If) and _is_type_checking(node.test):
+            yield from _imports(node.body, True)
+            yield from _imports(node.orelse, checked_only)
+        else:
+            for inner in ("body", "orelse", "finalbody"):
+                yield from _imports(getattr(node, inner, ()), checked_only)
+            for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+                yield from _imports(part.body, checked_only)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None))
+
+
+def _attributes(tree: ast.Module, whole: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """("gia", "attacks") for each `gia.attacks` in a file that imports gia: a package may load it at this moment."""
+    for node in ast.walk(tree) if whole else ():
+        path: list[str] = []
+        end: ast.AST = node
+        while isinstance(end, ast.Attribute):
+            path.insert(0, end.attr)
+            end = end.value
+        if path and isinstance(end, ast.Name) and end.id in whole:
+            yield ".".join([whole[end.id], *path[:-1]]), path[-1]
+
+
+def _is_followed(module: str) -> bool:
+    top = module.partition(".")[0]
+    return top == "gia" or not (top in sys.stdlib_module_names or _counts_as_distribution(top))
+
+
+@functools.cache
+def _counts_as_distribution(top: str) -> bool:
+    path = _file_of(top)
+    return path is not None and any(path.resolve().is_relative_to(folder) for folder in _installed())
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    return file_digest(path)
+
+
+@functools.cache
+def _distributions_of(top: str) -> Mapping[str, str]:
+    """Distribution -> its version and content, of all that install files of this top-level module."""
+    found: dict[str, str] = {}
+    for distribution, record in _records():
+        if record is None:
+            if top in (distribution.read_text("top_level.txt") or "").split():
+                found[distribution.name] = distribution.version
+        elif record.startswith((f"{top}/", f"{top}.")) or f"\n{top}/" in record or f"\n{top}." in record:
+            found[distribution.name] = f"{distribution.version} {_content(record)}"
+    return found
+
+
+def _content(record: str) -> str:
+    """A digest of the package's own files: neither launchers, which hold the environment's path, nor pip's notes."""
+    lines = [
+        line
+        for line in record.splitlines()
+        if ",sha256=" in line and not line.startswith(("..", "/")) and ".dist-info/" not in line
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _records() -> tuple[tuple[importlib.metadata.Distribution, str | None], ...]:
+    return tuple((distribution, distribution.read_text("RECORD")) for distribution in _distributions())
+
+
+@functools.cache
+def packages() -> tuple[str, ...]:
+    """NAME==VERSION of everything that is installed. It is recorded beside a result, and no key depends on it."""
+    return tuple(sorted({f"{distribution.name}=={distribution.version}" for distribution in _distributions()}))
+
+
+def _distributions() -> Iterator[importlib.metadata.Distribution]:
+    # Setuptools, once it is imported, puts the packages that it brings for itself on the path.
+    path = [folder for folder in sys.path if Path(folder).name != "_vendor"]
+    yield from importlib.metadata.distributions(path=path)
+
+
+@functools.cache
 def _file_of(name: str) -> Path | None:
     """The file of a module, compiled or not, without importing anything; None where there is none."""
     if (module := sys.modules.get(name)) is not None:
@@ -138,15 +318,7 @@ def _specification(name: str) -> ModuleSpec | None:
     return None
 
 
-def _is_gia(name: str) -> bool:
-    return name == "gia" or name.startswith("gia.")
-
-
 @functools.cache
 def _installed() -> tuple[Path, ...]:
     standard = [sysconfig.get_path(which) for which in ("stdlib", "platstdlib", "purelib", "platlib")]
     return tuple(Path(path).resolve() for path in {*standard, *site.getsitepackages(), site.getusersitepackages()})
-
-
-def _is_installed(path: Path) -> bool:
-    return any(path.resolve().is_relative_to(folder) for folder in _installed())

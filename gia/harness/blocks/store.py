@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
-import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,46 +18,53 @@ from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
-from gia.harness.blocks.sources import named, source_of_gia, sources_of
+from gia.harness.blocks.sources import closure_of, named, packages
 from gia.numerics import digest_of, file_digest, replacing
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Store:
     """Block results by content: `<digest>.json`, and `<digest>.npz` with arrays for pictures where there are any.
 
-    The digest covers all of gia's source, that of the functions in an experiment and of what they import, every
-    installed package by version, the arithmetic of this machine, the device, the block and every level's setting.
-    Networks that blocks train are kept in `nets`.
+    The digest covers what takes part and nothing else: the source and the distributions that the functions of the
+    experiment import, directly or not, the content of the data, the arithmetic of this machine, the device, the block
+    and every level's setting. What else is installed is stored beside the result, as `recorded`, and is not compared.
+    Networks that blocks train are kept in `nets`, and what the controls of a block said before it was attacked in
+    `controls`.
     A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again.
     """
 
     def __init__(self, folder: Path, *, notice: Callable[[str], object] | None = None) -> None:
         self.folder = folder
         self.nets = folder / "nets"
+        self.controls = folder / "controls"
         self._notice = notice
         self._computed: set[Path] = set()
 
     def clear(self) -> None:
         """Remove every block of this store, and every network that was trained for one."""
-        for pattern in ("*.json", "*.npz", "*.partial", "nets/*"):
+        for pattern in ("*.json", "*.npz", "*.partial", "nets/*", "controls/*"):
             for path in self.folder.glob(pattern):
                 path.unlink()
 
-    def key(self, experiment: Experiment, block: Block, measure: Measure) -> dict[str, Any]:
+    def key(self, experiment: Experiment, block: Block, measure: Measure, *, void_too: bool = False) -> dict[str, Any]:
         """Everything that the result of this block depends on, as plain JSON."""
-        callables = [measure, *(call for level in experiment.levels.values() for call in level.callables())]
+        levels = experiment.levels.values()
+        calls = [measure, *(call for level in levels for call in level.callables())]
+        closure = closure_of(calls, modules=_HARNESS)
         return {
             "format": _FORMAT,
-            "gia": source_of_gia(),
-            "sources": sources_of(callables),
+            "sources": dict(closure.modules),
+            "distributions": dict(closure.distributions),
+            "inputs": {name: digest for level in levels for name, digest in level.inputs().items()},
+            "arithmetic": _arithmetic(),
+            "devices": {name: _device(name) for name in sorted({level.device for level in levels})},
             "measure": named(measure),
-            "machine": _machine(),
-            "devices": {name: _device(name) for name in sorted({level.device for level in experiment.levels.values()})},
+            "void_too": void_too,
             "experiment": experiment.id,
             "levels": [[str(label), level.described()] for label, level in experiment.levels.items()],  # in order
-            "block": {"claim": block.claim, "index": block.index, "setting": dict(block.setting)},
+            "block": {**asdict(block), "setting": dict(block.setting)},
         }
 
     def load(self, key: dict[str, Any], block: Block) -> BlockResult | None:
@@ -79,7 +84,7 @@ class Store:
         path = self._path(key)
         self.folder.mkdir(parents=True, exist_ok=True)
         images = path.with_suffix(".npz")
-        content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None}
+        content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None, "recorded": _recorded()}
         if arrays:
             with replacing(images) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -90,8 +95,20 @@ class Store:
         self._computed.add(path)
         return replace(result, pictures=(images,) if arrays else ())
 
+    def log_of(self, key: dict[str, Any]) -> Path:
+        """The file that `log_controls` writes for the block of this key."""
+        return self.controls / self._path(key).name
+
     def _path(self, key: dict[str, Any]) -> Path:
         return self.folder / f"{digest_of(key)}.json"
+
+
+def log_controls(path: Path, controls: Mapping[str, Control]) -> None:
+    """Write down what the controls of a block said, label by label. Nothing was attacked in this block before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        plain = {label: asdict(control) for label, control in controls.items()}
+        partial.write_text(json.dumps(plain, indent=1), encoding="utf-8")
 
 
 class _DamagedError(ValueError):
@@ -111,9 +128,9 @@ def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
     if content["pictures"] is not None and not (images.exists() and file_digest(images) == content["pictures"]):
         raise _DamagedError("its pictures are missing or changed")
     stored = content["result"]
-    control = None if stored["control"] is None else Control(**stored["control"])
+    controls = {label: Control(**control) for label, control in stored["controls"].items()}
     return BlockResult(
-        **{**stored, "control": control, "block": block},
+        **{**stored, "controls": controls, "block": block},
         pictures=() if content["pictures"] is None else (images,),
     )
 
@@ -131,18 +148,26 @@ def load_pictures(result: BlockResult) -> Arrays:
 
 
 def _to_plain(result: BlockResult) -> dict[str, Any]:
-    content = {name: getattr(result, name) for name in ("levels", "control", "valid", "seconds", "counts", "details")}
-    return {**content, "control": None if result.control is None else asdict(result.control)}
+    content = {name: getattr(result, name) for name in ("levels", "valid", "seconds", "counts", "details")}
+    return {**content, "controls": {label: asdict(control) for label, control in result.controls.items()}}
+
+
+#: What runs a block, as far as a level's functions do not import it.
+_HARNESS = ("gia.harness.blocks.executor",)
 
 
 @functools.cache
-def _machine() -> dict[str, str]:
-    """Arithmetic as it is in a worker, and every installed package: a change of any of them is a new key."""
-    # Setuptools, once it is imported, puts the packages that it brings for itself on the path.
-    path = [folder for folder in sys.path if Path(folder).name != "_vendor"]
-    packages = sorted({f"{package.name}=={package.version}" for package in importlib.metadata.distributions(path=path)})
+def _arithmetic() -> str:
+    """The fingerprint of arithmetic as it is in a worker."""
     with numerics.reproducible(threads=1):
-        return {**numerics.environment(), "fingerprint": numerics.fingerprint(), "packages": digest_of(packages)}
+        return numerics.fingerprint()
+
+
+@functools.cache
+def _recorded() -> dict[str, Any]:
+    """What was there when a block was computed, whether it took part or not."""
+    with numerics.reproducible(threads=1):
+        return {"environment": numerics.environment(), "packages": list(packages())}
 
 
 def _device(name: str) -> str:

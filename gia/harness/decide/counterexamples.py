@@ -14,7 +14,7 @@ from hypothesis import Phase, given, seed, settings
 from hypothesis import example as explicit
 from hypothesis.strategies import SearchStrategy
 
-from gia.harness.blocks.drawing import claim_seed
+from gia.harness.decide.profiles import claim_seed
 from gia.harness.decide.register import Claim
 from gia.harness.decide.verdicts import Verdict
 

@@ -210,7 +210,7 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
 
     options = {"machine": HERE, "measure": measure, "rebaseline": True, "reason": "first", "ci": False}
     comparison = opened(tmp_path, **options).open("toy").check_level("op/b1", Level())
-    assert blocks == 2 * [Block("baseline", seed, {}) for seed in range(6)]
+    assert blocks == 2 * [Block("baseline", seed, {}, lane="baseline") for seed in range(6)]
     assert (comparison.deciding, comparison.how) == ("psnr", "stored now")
     stored = baseline_file.load(tmp_path / "toy.json")["op/b1"]
     assert {name: row["values"] for name, row in stored["metrics"].items()} == {
