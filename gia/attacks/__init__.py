@@ -1,15 +1,16 @@
 """Gradient inversion attacks: one function per published algorithm.
 
 Each attack is a function (model, observation, *, generator, **settings) -> Reconstruction. `ATTACKS` holds them by
-name, `CARDS` says what each of them needs, and `run_many` runs one on several observations.
+name, `CARDS` says what each of them needs, `run_many` runs one on several observations, and `data_term` gives what a
+search would minimize, without priors, at given images.
 """
 
 from gia.attacks import labels
 from gia.attacks.analytics import fish, fishing, linear_layer, robbing_the_fed, trap_weights
-from gia.attacks.catalog import ATTACKS, CARDS, card_of, find, registered, run_many
+from gia.attacks.catalog import ATTACKS, CARDS, card_of, data_term, find, registered, run_many
 from gia.attacks.generation import Inverter, ci_net, ggl, gias, learning_to_invert, train_inverter
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Attack, Card
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Attack",
     "Card",
     "Inverter",
+    "NothingFound",
     "Reconstruction",
     "card_of",
     "ci_net",
+    "data_term",
     "dlg",
     "find",
     "fish",

@@ -8,10 +8,13 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics import fishing, linear_layer, robbing_the_fed, trap_weights
 from gia.attacks.generation import ci_net, ggl, gias, learning_to_invert
+from gia.attacks.matching import matching_term
+from gia.attacks.objectives import Cosine
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card, check_settings, check_trials
@@ -163,6 +166,54 @@ def run_many(
         if not isinstance(result, Reconstruction):
             raise TypeError(f"attack: expected {_name(function)} to return a gia.Reconstruction, got {_kind(result)}")
     return results
+
+
+def data_term(
+    attack: str | Callable[..., Reconstruction],
+    model: nn.Module,
+    observation: Observation,
+    images: Tensor,
+    labels: Tensor | None = None,
+    **settings: Any,
+) -> float:
+    """What a search minimizes, without priors, at given images: the distance of their gradient to the observed one.
+
+    It compares images that an attack found with other images. At the private images themselves it is zero, except for
+    rounding. Local training and the client's mode are simulated as the attack does it. Nothing is drawn.
+
+    Args:
+        attack: anything that `find` takes. A function without a card has the cosine distance.
+        model: the victim as sent.
+        observation: what the client shared.
+        images: (B, C, H, W), as many as the attack reconstructs: one for `fishing`.
+        labels: (B,) int64, in the order of the images; None takes the observation's, or those that `idlg` restores.
+            `fishing` does not read them.
+        settings: the attack's own; `objective`, `loss`, the `mirror` of `ggl` and the `target` of `fishing` matter.
+
+    Returns the matching term. Raises what `find` raises; ValueError for an attack that does not search, images of
+    another shape, and labels that are not known; TypeError for a setting that the attack does not have.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images, labels = torch.rand(1, 3, 4, 4, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, images, labels, reveal=("labels",))
+    >>> noisy = images + 0.1 * torch.randn(images.shape, generator=seed)
+    >>> terms = [gia.attacks.data_term("inverting_gradients", model, observation, each) for each in (images, noisy)]
+    >>> abs(terms[0]) < 1e-6 < 1e-3 < terms[1]
+    True
+    """
+    function, card = find(attack), card_of(attack)
+    if card is not None and not card.iterative:
+        raise ValueError(f"attack: expected one that searches and so has a data term, got {_name(function)!r}")
+    if not isinstance(observation, Observation):
+        raise TypeError(f"observation: expected a gia.Observation, got {_kind(observation)}")
+    observation.check(model)
+    term: Callable[..., float] | None = getattr(function, "term", None)
+    if term is None:
+        check_settings(function, settings)
+        term, settings = matching_term(Cosine()), {"objective": None, "loss": cross_entropy, **settings}
+    return term(model, observation, images, labels, **settings)
 
 
 def _imported(path: str) -> Callable[..., Reconstruction]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gia.attacks.reconstruction import Reconstruction
 from gia.errors import expected_one_of
@@ -54,12 +54,14 @@ class Card:
 
 
 class Attack(Protocol):
-    """A gia attack: a function (model, observation, *, generator, **settings) -> Reconstruction with two attributes.
+    """A gia attack: a function (model, observation, *, generator, **settings) -> Reconstruction with three attributes.
 
     Attributes:
         card: what it is and what it needs.
         many: the same attack on several observations of one victim, (model, observations, *, generators, **settings)
             -> list of reconstructions. `gia.attacks.run_many` calls it.
+        term: its matching term at given images, (model, observation, images, labels, **settings) -> float; None for an
+            attack that does not search. `gia.attacks.data_term` calls it.
 
     >>> import gia
     >>> gia.attacks.dlg.card.leaf
@@ -69,6 +71,7 @@ class Attack(Protocol):
     __name__: str
     card: Card
     many: Callable[..., list[Reconstruction]]
+    term: Callable[..., float] | None
 
     def __call__(
         self, model: nn.Module, observation: Observation, *, generator: torch.Generator, **settings: Any
@@ -82,7 +85,7 @@ class TypedAttack(Attack, Protocol[P]):
 
 
 def attack(
-    card: Card, *, many: Callable[..., list[Reconstruction]]
+    card: Card, *, many: Callable[..., list[Reconstruction]], term: Callable[..., float] | None = None
 ) -> Callable[[Callable[P, Reconstruction]], TypedAttack[P]]:
     """Make a function for one observation a gia attack.
 
@@ -92,6 +95,7 @@ def attack(
         card: what the attack is and what it needs.
         many: the attack over trials, (model, observations, *, generators, **settings). It has the settings of the
             decorated function and no defaults: those of the decorated function hold for both.
+        term: the matching term of a search, (model, observation, images, labels, **settings), also without defaults.
     """
 
     def decorate(function: Callable[P, Reconstruction]) -> TypedAttack[P]:
@@ -106,6 +110,12 @@ def attack(
             with torch.enable_grad():
                 return function(*args, **kwargs)
 
+        def completed(model: nn.Module, given: object, settings: Mapping[str, Any]) -> dict[str, Any]:
+            check_settings(function, settings)
+            bound = signature.bind(model, given, generator=None, **settings)
+            bound.apply_defaults()
+            return {name: bound.arguments[name] for name in settings_of(function) or ()}
+
         @functools.wraps(many)
         def over_trials(
             model: nn.Module,
@@ -114,14 +124,17 @@ def attack(
             generators: Sequence[torch.Generator],
             **settings: Any,
         ) -> list[Reconstruction]:
-            check_settings(function, settings)
-            bound = signature.bind(model, observations, generator=generators, **settings)
-            bound.apply_defaults()
-            complete = {name: bound.arguments[name] for name in settings_of(function) or ()}
+            complete = completed(model, observations, settings)
             with torch.enable_grad():
                 return many(model, observations, generators=generators, **complete)
 
-        one.card, one.many = card, over_trials  # type: ignore[attr-defined]
+        def term_at(
+            model: nn.Module, observation: Observation, images: Tensor, labels: Tensor | None, **settings: Any
+        ) -> float:
+            assert term is not None
+            return term(model, observation, images, labels, **completed(model, observation, settings))
+
+        one.card, one.many, one.term = card, over_trials, term_at if term else None  # type: ignore[attr-defined]
         return cast(TypedAttack[P], one)
 
     return decorate

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Progress
+from gia.attacks.matching import Progress, matching_term
 from gia.attacks.objectives import Cosine
 from gia.attacks.optimization.inverting_gradients import inverting_gradients
 from gia.attacks.optimization.pixels import Space
@@ -36,17 +36,7 @@ def _many(
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
-    name = classifier(model)
-    layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
-    attacked, label = _unsaturated(model, name, target)
-    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
-        raise NothingFound(
-            f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
-        )
-    isolated = [
-        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
-        for o in observations
-    ]
+    attacked, label, layers, isolated = _isolated(model, observations, target)
     results = inverting_gradients.many(
         attacked,
         isolated,
@@ -63,6 +53,39 @@ def _many(
     return results if label == target else [replace(each, labels=None) for each in results]
 
 
+def _term(
+    model: nn.Module,
+    observation: Observation,
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    target: int,
+    loss: Loss,
+    **_: object,
+) -> float:
+    """Of the isolated image. Labels are not read, since the isolated gradient has one of its own."""
+    attacked, _label, layers, (isolated,) = _isolated(model, [observation], target)
+    return matching_term(Cosine(layers=layers))(attacked, isolated, images, None, objective=None, loss=loss)
+
+
+def _isolated(
+    model: nn.Module, observations: Sequence[Observation], target: int
+) -> tuple[nn.Module, int, list[str], list[Observation]]:
+    """What is attacked: a model, the label of the isolated image, the layers that are compared, and observations."""
+    name = classifier(model)
+    layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
+    attacked, label = _unsaturated(model, name, target)
+    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
+        raise NothingFound(
+            f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
+        )
+    isolated = [
+        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
+        for o in observations
+    ]
+    return attacked, label, layers, isolated
+
+
 @attack(
     Card(
         leaf="ANA-parameters",
@@ -71,6 +94,7 @@ def _many(
         source="Wen et al., 2022, Fishing for User Data in Large-Batch Federated Learning via Gradient Magnification",
     ),
     many=_many,
+    term=_term,
 )
 def fishing(
     model: nn.Module,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
-from gia.attacks.matching import Adam, Matching, Point, Progress, minimize
+from gia.attacks.matching import Adam, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.priors import Prior, TotalVariation
 from gia.attacks.reconstruction import Reconstruction
@@ -18,6 +18,9 @@ from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
 from gia.models import OverParameterized
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = Cosine()
 
 
 def _many(
@@ -39,7 +42,7 @@ def _many(
     check_trials(model, observations, generators)
     if not lr > 0 or not total_variation >= 0:
         raise ValueError(f"lr and total_variation: expected lr > 0 and a weight >= 0, got {lr} and {total_variation}")
-    problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
+    problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError("labels: expected labels, which ci_net needs, got None; use reveal=('labels',) or set them")
@@ -83,6 +86,7 @@ def _many(
         source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def ci_net(
     model: nn.Module,

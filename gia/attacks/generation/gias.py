@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
-from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, minimize
+from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.matching.updates import Evaluate, Step, UpdateRule
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import penalty
@@ -20,6 +20,9 @@ from gia.attacks.schedules import Schedule, constant
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = Cosine()
 
 
 def _many(
@@ -49,7 +52,7 @@ def _many(
         raise ValueError(
             f"total_variation and divergence: expected weights >= 0, got {total_variation} and {divergence}"
         )
-    problem = Matching(model, observations, objective=objective or Cosine(), loss=loss)
+    problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError("labels: expected labels, which gias needs, got None; use reveal=('labels',) or set them")
@@ -89,6 +92,7 @@ def _many(
         source="Jeon et al., 2021, Gradient Inversion with Generative Image Prior",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def gias(
     model: nn.Module,

@@ -17,7 +17,18 @@ from gia.attacks.generation.decoding import (
     reconstructions,
     takes_labels,
 )
-from gia.attacks.matching import CMA, LEAST, Adam, Matching, Mirror, Point, Progress, UpdateRule, minimize
+from gia.attacks.matching import (
+    CMA,
+    LEAST,
+    Adam,
+    Matching,
+    Mirror,
+    Point,
+    Progress,
+    UpdateRule,
+    matching_term,
+    minimize,
+)
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
@@ -26,6 +37,9 @@ from gia.federated import Observation, set_mode
 from gia.federated.client import Loss
 
 Optimizer = Literal["cma", "adam"]
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = SquaredDifferences()
 
 
 def _many(
@@ -47,7 +61,7 @@ def _many(
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
     _check(optimizer, population, lr, bound, mirror)
-    problem = Matching(model, observations, objective=objective or SquaredDifferences(), loss=loss)
+    problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError("labels: expected labels, which ggl needs, got None; use reveal=('labels',) or set them")
@@ -94,6 +108,7 @@ def _many(
         source="Li et al., 2022, Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def ggl(
     model: nn.Module,
@@ -132,8 +147,8 @@ def ggl(
         lr: step size of "adam", > 0.
         bound: every entry of z stays in [-bound, bound], the region that a decoder has seen in training; None sets no
             bound.
-        converged: as in `inverting_gradients`. "cma" is first checked after 20 generations. It has no step size, so that
-            nothing but the third of further steps is left of the decay.
+        converged: as in `inverting_gradients`. "cma" is first checked after 20 generations. It has no step size to
+            decay, and only takes a third more steps.
         objective: the matching term D, `SquaredDifferences()` by default.
         mirror: T, callables Observation -> Observation, applied in order to each simulated gradient. They need no
             derivative, and may draw noise, so only "cma" accepts them.

@@ -169,7 +169,7 @@ def _part(point: Point, trials: slice) -> Point:
 
 
 def _served(point: Point, evaluate: Evaluate, group: slice) -> Evaluate:
-    """The evaluation of a group's trials for its rule. The first of each is at hand, since a rule starts where it is."""
+    """The evaluation of a group's trials for its rule. The first of each is known, since a rule starts where it is."""
     unserved = set(range(group.stop - group.start))
 
     def served(variables: Sequence[Tensor], trials: slice) -> Point:

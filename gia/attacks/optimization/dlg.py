@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import LBFGS, Matching, Point, Progress, minimize
+from gia.attacks.matching import LBFGS, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.optimization.pixels import Pixels, Start
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = SquaredDifferences()
 
 
 def _many(
@@ -39,7 +42,7 @@ def _many(
         raise ValueError(f"restarts: expected at least 1, got {restarts}")
     repeated = [observation for observation in observations for _ in range(restarts)]
     streams = [generator for generator in generators for _ in range(restarts)]
-    problem = Matching(model, repeated, objective=objective or SquaredDifferences(), loss=loss)
+    problem = Matching(model, repeated, objective=objective or _OBJECTIVE, loss=loss)
     known = problem.labels
     pixels = Pixels("pixels", model, problem.reference)
     shape = (problem.batch_size, *problem.image_shape)
@@ -75,6 +78,7 @@ def _many(
         source="Zhu et al., 2019, Deep Leakage from Gradients",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def dlg(
     model: nn.Module,

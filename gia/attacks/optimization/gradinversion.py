@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Adam, Langevin, Matching, Point, Progress, minimize
+from gia.attacks.matching import Adam, Langevin, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.optimization.pixels import Pixels, Space, Start, penalty
 from gia.attacks.priors import (
@@ -25,6 +25,9 @@ from gia.attacks.schedules import Schedule, cosine_decay, own_schedule
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = SquaredDifferences(1e-4)
 
 
 def _many(
@@ -61,7 +64,7 @@ def _many(
             raise ValueError(f"{name}: expected at least 0, got {weight}")
     repeated = [observation for observation in observations for _ in range(seeds)]
     streams = [generator for generator in generators for _ in range(seeds)]
-    problem = Matching(model, repeated, objective=objective or SquaredDifferences(1e-4), loss=loss)
+    problem = Matching(model, repeated, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError(
@@ -112,6 +115,7 @@ def _many(
         source="Yin et al., 2021, See through Gradients: Image Batch Recovery via GradInversion",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def gradinversion(
     model: nn.Module,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.labels import restore
@@ -33,6 +33,14 @@ def _many(
     return dlg.many(model, labelled, generators=generators, **settings)
 
 
+def _term(
+    model: nn.Module, observation: Observation, images: Tensor, labels: Tensor | None, **settings: object
+) -> float:
+    restored = restore(model, observation, rule="sign") if labels is None else observation
+    assert dlg.term is not None
+    return dlg.term(model, restored, images, labels, **settings)
+
+
 @attack(
     Card(
         leaf="OP",
@@ -41,6 +49,7 @@ def _many(
         source="Zhao et al., 2020, iDLG: Improved Deep Leakage from Gradients",
     ),
     many=_many,
+    term=_term,
 )
 def idlg(
     model: nn.Module,

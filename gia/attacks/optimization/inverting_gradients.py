@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Adam, Matching, Point, Progress, minimize
+from gia.attacks.matching import Adam, Matching, Point, Progress, matching_term, minimize
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import Pixels, Space, Start, penalty
 from gia.attacks.priors import Prior, TotalVariation
@@ -17,6 +17,9 @@ from gia.attacks.schedules import Schedule, own_schedule, step_decay
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.client import Loss
+
+#: The matching term where none is given.
+_OBJECTIVE: Objective = Cosine()
 
 
 def _many(
@@ -44,7 +47,7 @@ def _many(
     if not lr > 0 or not total_variation >= 0:
         raise ValueError(f"lr and total_variation: expected lr > 0 and a weight >= 0, got {lr} and {total_variation}")
     repeated = [observation for observation in observations for _ in range(restarts)]
-    problem = Matching(model, repeated, objective=objective or Cosine(), loss=loss)
+    problem = Matching(model, repeated, objective=objective or _OBJECTIVE, loss=loss)
     labels = problem.labels
     if labels is None:
         raise ValueError(
@@ -88,6 +91,7 @@ def _many(
         source="Geiping et al., 2020, Inverting Gradients - How easy is it to break privacy in federated learning?",
     ),
     many=_many,
+    term=matching_term(_OBJECTIVE),
 )
 def inverting_gradients(
     model: nn.Module,

@@ -114,7 +114,7 @@ def seeded(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def still(variables):
+def still(variables, trials=slice(None)):
     """A rule that moves nothing."""
     return lambda evaluate, factor: None
 
