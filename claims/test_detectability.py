@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from claims.evasion import BATCH, Attempt, Manipulation, attempt
-from claims.honest import reports, trials
+from claims.honest import left_out, reports, trials
 from claims.victims import VICTIMS, before_classifier, drawn, first_alone
 from gia import pictures
 from gia.data import load_cached
@@ -37,6 +37,8 @@ from gia.numerics import reproducible
 
 Strategies = dict[str, st.SearchStrategy[Any]]
 
+#: The largest D-SNR of class fishing in the code of Garov et al.; theirs fall from here to .77.
+DISAGGREGATED = 79.0
 #: From the weakest on.
 OUTCOMES = ("refuted", "inconclusive", "supported")
 
@@ -170,18 +172,18 @@ def malicious(server: Callable[..., ValidationReport], strategies: Strategies, c
 
 
 @pytest.mark.claim("detect.false_alarms")
-def test_no_honest_training_raises_an_alarm(claims: Claims) -> None:
-    """Trials that set no limit. Each is a separate training; it is flagged if one of its checkpoints is, or, in the 21
-    federated trainings on faces, if one of five clients flags the model of one of four rounds.
+def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Claims) -> None:
+    """Each family is judged by limits that the others set; ten families of torchvision, and those of timm where it is
+    installed, set none. A training counts once: it is flagged if a client flags one of its models.
 
-    All are small and trained briefly: the rate is one of this collection, not of every honest model. How well each
-    check distinguishes these trials from malicious models is drawn with it."""
-    held = trials("held out")
-    seen = dict(zip(held, claims.spread("detect.false_alarms", reports, held), strict=True))
+    The interval has 5 % on either side, so that no alarm among 299 shows the rate, and a higher rate can be refuted. It
+    is the rate of this collection, in which one family may have all alarms. How well each check distinguishes these
+    models from malicious ones is drawn with it."""
+    everything = trials()
+    seen = dict(zip(everything, claims.spread("detect.false_alarms", reports, everything), strict=True))
     with reproducible():
         servers = {"Robbing the Fed": malicious(imprinted, VICTIMS | BLOCK, 60)}
         servers["Fishing"] = malicious(fished, VICTIMS | FISHING, 60)
-    alarms = {trial: [f for report in found for f in report.findings] for trial, found in seen.items()}
     curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float], float]]] = {}
     for title, models in servers.items():
         curves[title] = {
@@ -195,13 +197,18 @@ def test_no_honest_training_raises_an_alarm(claims: Claims) -> None:
         }
     path = claims.images / "detect.false_alarms-roc.png"
     pictures.roc(path, curves)
+    alarms = left_out(seen)
     claim = claims.claim("detect.false_alarms")
-    verdict = verdicts.count(
-        claim, np.array([bool(found) for found in alarms.values()]), coverage=0.95, alternative="less"
-    )
-    which = "; ".join(f"{t.architecture} {t.seed}: {found[0]}" for t, found in alarms.items() if found)
-    measured = f"{sum(map(bool, alarms.values()))} of {len(held)} {which}".strip()
-    claims.record(replace(verdict, measured=measured), pictures=[path])
+    verdict = verdicts.count(claim, np.array([bool(failed) for failed in alarms.values()]), coverage=0.9)
+    counts = {trial.family: [0, 0] for trial in alarms}
+    for trial, failed in alarms.items():
+        counts[trial.family][0] += bool(failed)
+        counts[trial.family][1] += 1
+    never = [bool(failed) for trial, failed in alarms.items() if not trial.fitted]
+    shares = ", ".join(f"{family} {flagged} of {count}" for family, (flagged, count) in counts.items() if flagged)
+    which = "; ".join(f"{t.family} {t.seed}: {failed[0]}" for t, failed in alarms.items() if failed)
+    total = f"{sum(map(bool, alarms.values()))} of {len(alarms)}, at random initialization {sum(never)} of {len(never)}"
+    claims.record(replace(verdict, measured="; ".join(filter(None, (total, shares, which)))), pictures=[path])
 
 
 def weakened(protocol: Protocol, level: int) -> Protocol:
@@ -239,19 +246,27 @@ def isolated(protocol: Protocol, block: Block, *, cache: Path | None) -> Measure
     # each block.
     bias = 0.5 * float(features[0].sum()) + protocol.attacker.settings["gap"]
     sent = fish_class(model, target=int(labels[0]), bias=bias)
-    dsnr = validate_model(sent, batch=(images, labels)).values["dsnr"]
+    report = validate_model(sent, batch=(images, labels))
     whole, own = before_classifier(sent, images, labels), before_classifier(sent, images[:1], labels[:1])
-    leak = float(own.norm() / (whole - own).norm())
+    outweighs = float(own.norm() / (whole - own).norm())
     return Measurement(
-        values={"dsnr": dsnr, "leak": leak, "cosine": float(torch.cosine_similarity(whole, own, 0))},
+        values={
+            "dsnr": report.values["dsnr"],
+            "outweighs": outweighs,
+            "found": float(not report.ok),
+            "cosine": float(torch.cosine_similarity(whole, own, 0)),
+        },
         details={"gradient_norm": float(whole.norm())},
     )
 
 
 @pytest.mark.claim("detect.dsnr")
 def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
-    """From two nats on, level by level two nats less. The leak is the target's share of the batch gradient before the
-    classifier against the rest; the verdict is that of the slower of the two."""
+    """From four nats on, level by level two nats less. The leak is how far the target's gradient outweighs the rest
+    before the classifier; the verdict is that of the slower of the two.
+
+    D-SNR is advisory, so at no level does it raise an alarm. Printed are the levels at which it is above what the
+    literature calls disaggregation, and at which the other checks fire."""
     protocol = Protocol(
         victim=Victim(name="convnet"),
         batch=Batch(data="faces", image_size=16, images=8, size=8),
@@ -271,7 +286,7 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
     def decide(table: Table, look: Look) -> Verdict:
         both = [
             verdicts.trend(claim, range(len(levels)), np.log2(table.values(name)), void=table.void, look=look)
-            for name in ("dsnr", "leak")
+            for name in ("dsnr", "outweighs")
         ]
         unclear = [verdict for verdict in both if verdicts.needs_second_look(verdict)]  # one of them asks for both
         return min(unclear or both, key=lambda verdict: (OUTCOMES.index(verdict.outcome), verdict.effect or 0.0))
@@ -279,8 +294,14 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
     verdict, table = look_twice(measured, decide)
     shown = "; ".join(
         f"{name} " + "/".join(f"{median:.3g}" for median in np.median(table.values(name), axis=0))
-        for name in ("dsnr", "leak", "cosine")
+        for name in ("dsnr", "outweighs", "cosine")
     )
+    least = {"dsnr": DISAGGREGATED, "found": 1.0}
+    reached = ["/".join(map(str, (table.values(name) >= value).sum(axis=0))) for name, value in least.items()]
+    shown += (
+        f"; in {reached[0]} of {len(table.valid)} blocks D-SNR is at least {DISAGGREGATED:.0f}, which is advisory; "
+    )
+    shown += f"in {reached[1]} another check fires"
     claims.record(replace(verdict, measured=shown), tables=[table])
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from gia.models import cached_net
 
 __all__ = ["Fit", "accuracy", "fit"]
 
-Optimizer = Literal["adam", "sgd"]
+Optimizer = Literal["adam", "adamw", "sgd"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,9 +86,9 @@ def fit(
         generator: decides which images are held out, and the order of training. One number is drawn from it, also when
             the cache answers.
         checkpoints: epochs, from 0 to `epochs`, after which a copy of the model is returned.
-        optimizer: "adam" (betas 0.9, 0.999) or "sgd" with `momentum`.
-        momentum: of "sgd"; "adam" ignores it.
-        weight_decay: L2 penalty of either optimizer.
+        optimizer: "adam" or "adamw" (betas 0.9, 0.999), or "sgd" with `momentum`.
+        momentum: of "sgd"; the others ignore it.
+        weight_decay: L2 penalty; of "adamw" the share of the weights that each step takes away, in step sizes.
         cache: folder of finished fits, none by default. The key covers weights, data, settings, seed, the fingerprint
             of this machine's arithmetic with torch's version, and the source of training, models and model classes.
 
@@ -111,8 +111,8 @@ def fit(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if not lr > 0:
         raise ValueError(f"lr: expected a positive step size, got {lr}")
-    if optimizer not in ("adam", "sgd"):
-        raise ValueError(expected_one_of("optimizer", optimizer, ("adam", "sgd")))
+    if optimizer not in get_args(Optimizer):
+        raise ValueError(expected_one_of("optimizer", optimizer, get_args(Optimizer)))
     if not set(checkpoints) <= set(range(epochs + 1)):
         raise ValueError(f"checkpoints: expected epochs from 0 to {epochs}, got {sorted(checkpoints)}")
     seed = int(torch.randint(2**62, (1,), generator=generator))
@@ -218,8 +218,9 @@ def _train(
 def _optimizer(
     parameters: list[nn.Parameter], *, name: Optimizer, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+    if name != "sgd":
+        kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+        return kind(parameters, lr=lr, weight_decay=weight_decay)
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 

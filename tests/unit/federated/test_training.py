@@ -93,6 +93,17 @@ def test_plain_sgd_steps_are_those_of_the_textbook():
     assert result.held_out is None
 
 
+def test_adamw_takes_its_share_of_the_weights_apart_from_the_step():
+    """One full batch: Adam's step without decay, less lr times decay of the old weights. If this fails, it is Adam."""
+    images = made(8)
+    victim = models.build("mlp", num_classes=3, image_size=4, channels=1, hidden=(), generator=generator())
+    settings = {"epochs": 1, "batch_size": 8, "lr": 0.1, "held_out": images}
+    plain = fit(victim, images, generator=generator(), **settings).model
+    decayed = fit(victim, images, generator=generator(), optimizer="adamw", weight_decay=0.2, **settings).model
+    for one, other, old in zip(plain.parameters(), decayed.parameters(), victim.parameters(), strict=True):
+        torch.testing.assert_close(other, one - 0.1 * 0.2 * old)
+
+
 def test_the_model_given_and_the_global_state_are_left_alone(net):
     """If this fails, the "untrained" victim of a comparison has been trained."""
     before, state, images = copy.deepcopy(net), torch.get_rng_state(), made()
@@ -286,7 +297,7 @@ def test_a_broken_cache_file_is_named(net, tmp_path):
     [
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
         ({"lr": float("nan")}, "lr: expected a positive step size, got nan"),
-        ({"optimizer": "lbfgs"}, "optimizer: expected one of ['adam', 'sgd'], got 'lbfgs'"),
+        ({"optimizer": "lbfgs"}, "optimizer: expected one of ['adam', 'adamw', 'sgd'], got 'lbfgs'"),
         ({"checkpoints": (4,)}, "checkpoints: expected epochs from 0 to 3, got [4]"),
         ({"held_out": 1.0}, "held_out: expected Images or a share between 0 and 1, got 1.0"),
         ({"held_out": 0.01}, "held_out: expected a share that holds out an image, got 0.01 of 12 images"),
