@@ -115,6 +115,32 @@ def claims(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def placebo(session: nox.Session) -> None:
+    """Put each placebo in the place of every attack, and fail where one of them scores or supports a claim."""
+    code = "from gia.experiment import PLACEBOS; print(*PLACEBOS)"
+    names = session.run(ready(), "-c", code, env=ENVIRONMENT, external=True, silent=True).split()
+    folders = []
+    for name in names:
+        # A verdict never fails such a run; the matrix of all of them does.
+        options = ("--placebo", name, *session.posargs)
+        run(session, "-m", "pytest", "claims", "-m", "claim", "-q", "--no-header", *options)
+        folders.append(str(max(ROOT.glob(f".gia/runs/*-placebo-{name}"), key=os.path.getmtime)))
+    run(session, "-m", "gia.harness.report.placebos", *folders)
+
+
+@nox.session(venv_backend="none", default=False)
+def reach(session: nox.Session) -> None:
+    """Ask in which share of the settings of its space each claim holds; `-- -k NAME` asks for some rows."""
+    run(session, "-m", "pytest", "claims", "-m", "claim", "--lane", "reach", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def confirm(session: nox.Session) -> None:
+    """Decide on the rows that were announced and have no result; `-- --open` announces rows in the ledger."""
+    run(session, "-m", "pytest", "claims", "-m", "claim", "--lane", "confirm", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def regress(session: nox.Session) -> None:
     """Compare the pinned grids with the stored baselines."""
     run(session, "-m", "pytest", "claims", "-m", "baseline", *session.posargs)

@@ -1,6 +1,6 @@
-"""Pictures of an experiment as PNG files: images in labelled rows, a metric over levels, and detectors' ROC curves.
+"""Pictures of an experiment as PNG files: images in labelled rows, a metric over levels, ROC curves, effects by setting.
 
-`grid` needs Pillow alone. `curves` and `roc` draw with matplotlib, which the extra `harness` installs.
+`grid` needs Pillow alone. The others draw with matplotlib, which the extra `harness` installs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["curves", "grid", "roc"]
+__all__ = ["curves", "grid", "roc", "specification"]
 
 _GAP = 4
 _SIDE = 64  # an image is enlarged by a whole factor to about this many pixels
@@ -187,13 +187,75 @@ def roc(path: str | Path, kinds: Mapping[str, Mapping[str, tuple[Sequence[float]
     figure.savefig(path, dpi=110)
 
 
+def specification(
+    path: str | Path,
+    effects: Sequence[float],
+    settings: Sequence[Mapping[str, Any]],
+    *,
+    labels: Sequence[str],
+    margin: float,
+    title: str,
+    ylabel: str,
+) -> None:
+    """Write a PNG of the specification curve of an effect: the effects in rising order, and below them their settings.
+
+    Args:
+        path: the file to write.
+        effects: one per setting.
+        settings: factor -> value of each.
+        labels: what each setting shows, such as "holds"; each label gets a colour.
+        margin: dashed lines at plus and minus this effect.
+        title: the heading of the picture, and `ylabel` the label of the effects.
+
+    Raises:
+        ValueError: no effect, or not as many settings and labels as effects.
+        ModuleNotFoundError: matplotlib is not installed.
+
+    >>> import tempfile, gia
+    >>> from pathlib import Path
+    >>> settings = [{"net": "lenet", "width": 8}, {"net": "resnet", "width": 8}, {"net": "lenet", "width": 16}]
+    >>> labels = ["holds", "no effect", "holds"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "reach.png"
+    ...     gia.pictures.specification(
+    ...         path, [2.1, 0.2, 1.4], settings, labels=labels, margin=0.5, title="batch size", ylabel="dB"
+    ...     )
+    ...     path.exists()
+    True
+    """
+    if not effects or not len(effects) == len(settings) == len(labels):
+        raise ValueError(
+            f"effects: expected as many as settings and labels, at least one, got {len(effects)}, {len(settings)} and "
+            f"{len(labels)}"
+        )
+    order = np.argsort(effects, kind="stable")
+    drawn = {(factor, str(value)) for setting in settings for factor, value in setting.items()}
+    values = sorted(drawn, key=lambda pair: (pair[0], len(pair[1]), pair[1]))
+    figure = _figure(7, 2.8 + 0.16 * len(values))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, max(0.16 * len(values), 0.2)])
+    for number, label in enumerate(dict.fromkeys(labels)):
+        chosen = [(place, effects[i]) for place, i in enumerate(order) if labels[i] == label]
+        above.plot(*zip(*chosen, strict=True), "o", color=f"C{number}", label=label)
+    for limit in (-margin, margin):
+        above.axhline(limit, color="0.6", linestyle="--", linewidth=1)
+    above.set(title=title, ylabel=ylabel)
+    above.legend(frameon=False, fontsize="small")
+    for row, (factor, value) in enumerate(values):
+        places = [place for place, i in enumerate(order) if str(settings[i].get(factor)) == value]
+        below.plot(places, [row] * len(places), "|", color="0.2")
+    below.set_yticks(range(len(values)), [f"{factor} = {value}" for factor, value in values], fontsize="x-small")
+    below.set(xlabel="settings, by effect")
+    below.invert_yaxis()
+    figure.savefig(path, dpi=110)
+
+
 def _figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches, without pyplot and its global state."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise not_installed("matplotlib", "gia.pictures.curves and gia.pictures.roc", "harness") from error
+        raise not_installed("matplotlib", "all pictures of gia but grids of images", "harness") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -3,11 +3,11 @@
 A `Protocol` says what is set, `Round` is what that comes to in one block, `Exchange` what the clients of some images
 share and what an attack makes of it, and `measure` the only path from a protocol and a block to a `Measurement`.
 
-The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `draw` and
-`METRICS`.
+The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `placebo`,
+`PLACEBOS`, `draw`, `draw_reach` and `METRICS`.
 """
 
-from gia.experiment.drawing import draw
+from gia.experiment.drawing import draw, draw_reach
 from gia.experiment.exchange import Exchange
 from gia.experiment.measurement import Control, Measurement
 from gia.experiment.measuring import measure, prepared
@@ -42,6 +42,7 @@ __all__ = [
     "Scoring",
     "Victim",
     "draw",
+    "draw_reach",
     "measure",
     "placebo",
     "prepared",

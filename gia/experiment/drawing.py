@@ -1,4 +1,4 @@
-"""The pictures of one row: the metric over the levels, and the images of one block."""
+"""The pictures of one row: the metric over the levels, the images of one block, and the effects over settings."""
 
 from __future__ import annotations
 
@@ -60,3 +60,32 @@ def draw(
         paths.append(folder / f"{id}.png")
         pictures.grid(paths[1], rows)
     return paths
+
+
+def draw_reach(
+    folder: Path, id: str, draws: Sequence[Mapping[str, Any]], *, margin: float | None, unit: str
+) -> list[Path]:
+    """Write `<id>-reach.png`, the specification curve of a row, where any drawn setting has an effect.
+
+    Args:
+        folder: where the file goes.
+        id: of the claim.
+        draws: each with its "setting", its "label" and its "effect", which is None where the control failed.
+        margin: of the claim, in `unit`.
+
+    Returns the file that was written.
+    """
+    measured = [draw for draw in draws if draw["effect"] is not None]
+    if not measured:
+        return []
+    path = folder / f"{id}-reach.png"
+    pictures.specification(
+        path,
+        [draw["effect"] for draw in measured],
+        [draw["setting"] for draw in measured],
+        labels=[draw["label"] for draw in measured],
+        margin=margin or 0.0,
+        title=f"{id}: {len(measured)} of {len(draws)} drawn settings",
+        ylabel=unit,
+    )
+    return [path]

@@ -145,6 +145,13 @@ def first_six_undecided(level: Level, block: Any, *, cache: Path | None = None) 
     return Result({"psnr": 20 + 3 * sign * math.log2(level.size)})
 
 
+def always_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
+    """No effect that any look could see: half of the blocks go one way, half the other."""
+    with open("computed.txt", "a", encoding="utf-8") as log:
+        log.write(f"{block.claim} {block.index} {level.size}\n")
+    return Result({"psnr": 20 + (3 if block.index % 2 else -3) * math.log2(level.size)})
+
+
 def one_undecided(level: Level, block: Any, *, cache: Path | None = None) -> Result:
     """An effect that only the second look can see."""
     return measure(level if block.index != 5 else replace(level, slope=-1.0), block)
@@ -173,6 +180,25 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Level], 
         return replace(level, attack="flat", slope=settings.get("slope", 0.0))
 
     return substitute
+
+
+#: Names of what `placebo` takes.
+PLACEBOS = ("blind", "noise", "saboteur")
+
+
+def placebo(name: str) -> Callable[[Level, int], Level]:
+    """The level's attack becomes the placebo; the saboteur's is the truth at the first level."""
+    sabotage = ("truth", "noise")
+    return lambda level, position: replace(
+        level, attack=sabotage[min(position, 1)] if name == "saboteur" else name
+    )
+
+
+def draw_reach(folder: Path, id: str, draws: Sequence[Mapping[str, Any]], **options: Any) -> list[Path]:
+    """A file with what would be drawn."""
+    path = folder / f"{id}-reach.png"
+    path.write_text(json.dumps({"draws": list(draws), **options}))
+    return [path]
 
 
 def draw(folder: Path, id: str, values: np.ndarray, *, levels: Sequence[str], **options: Any) -> list[Path]:

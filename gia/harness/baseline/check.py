@@ -55,7 +55,7 @@ class Baselines:
     """The baseline files of one run, and what its checks share.
 
     Args:
-        folder: where the files lie. `reported.json` and `*.obtained.json` are not among them.
+        folder: where the files lie. Records of verdicts, `reported.json` and `*.obtained.json` are not among them.
         measure: measures a level on a block.
         quantities: name -> what is known of it. The harness adds "gradient_evaluations".
         rebaseline: whether entries that fail are replaced, if two runs agree.
@@ -143,7 +143,8 @@ class Baselines:
 
     def _stored(self) -> list[Path]:
         paths = sorted(self.folder.glob("*.json"))
-        return [path for path in paths if path.name != "reported.json" and not path.stem.endswith(".obtained")]
+        others = {"reported", "claims", "confirm", "reach", "ledger"}  # and those of a scale: "claims-paper"
+        return [p for p in paths if p.stem.partition("-")[0] not in others and not p.stem.endswith(".obtained")]
 
 
 class Baseline:

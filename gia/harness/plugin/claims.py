@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import pytest
 
+from gia.harness.blocks.block import Block
 from gia.harness.blocks.drawing import draw_blocks
 from gia.harness.blocks.executor import Progress, run_blocks
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.level import Level, Measure
+from gia.harness.blocks.results import BlockResult
 from gia.harness.blocks.store import Store, load_pictures
 from gia.harness.blocks.workers import Pool, spread
-from gia.harness.decide import counterexamples, verdicts
-from gia.harness.decide.looks import MOST_BLOCKS, look_twice
+from gia.harness.decide import counterexamples, looks, verdicts
+from gia.harness.decide.looks import LOOKS, MOST_DRAWN
+from gia.harness.decide.record import record_of
 from gia.harness.decide.register import Claim, Register
 from gia.harness.decide.table import Table, Value
 from gia.harness.decide.verdicts import Look, Verdict
+from gia.harness.plugin import reach
+from gia.harness.plugin.confirm import BUDGET, BUDGET_DEPENDENT, Confirm, budget_dependent
 from gia.harness.plugin.laboratory import Laboratory, Substitution
+from gia.harness.plugin.lanes import DRAWN_AGAIN, Lane
+from gia.harness.plugin.records import Records
 from gia.harness.report import rows
-from gia.numerics import replacing
+from gia.numerics import digest_of, replacing
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+Measured = TypeVar("Measured")
 
 #: (level, label) -> the level of that label.
 Change = Callable[[Any, Any], Any]
@@ -35,8 +43,15 @@ Change = Callable[[Any, Any], Any]
 Deciding = str | Value | tuple[str, ...]
 
 
+#: Added to the index of a setting that is drawn again: other images, victims and starts.
+_AGAIN = 1000
+
+#: What a verdict says instead of an outcome where a run only asks how far a claim reaches.
+_REACH = "reach"
+
+
 class UnexpectedOutcomeError(AssertionError):
-    """A verdict is not the one that the register states."""
+    """A verdict contradicts the one on record."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,10 @@ class Context:
     """What a session gives to its claims; the plugin fills it.
 
     Attributes:
+        lane: which blocks are drawn, and how often they are looked at.
+        records: of earlier runs.
+        confirm: which rows may be confirmed; None in another lane.
+        store_because: why this run's verdicts go on record; None where they are compared with it.
         substitute: level -> the level with the user's attack, or why that attack cannot take it; None without one.
         announce: prints a line.
         progress: makes a reporter of blocks for a claim id.
@@ -67,6 +86,10 @@ class Context:
     workers: int | Pool
     facts: Mapping[str, str]
     laboratory: Laboratory
+    lane: Lane
+    records: Records
+    confirm: Confirm | None
+    store_because: str | None
     substitute: Substitution | None
     announce: Callable[[str], object]
     progress: Callable[[str], Progress | None]
@@ -74,11 +97,22 @@ class Context:
 
 
 class Claims:
-    """Runs experiments and records verdicts. A method that decides fails the test if its verdict is unexpected."""
+    """Runs experiments and records verdicts. A method that decides fails the test if a record contradicts it.
+
+    Attributes:
+        rows: one per verdict.
+        announced: claim id -> digest of its protocol, where confirm runs are only announced.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.rows: list[rows.Row] = []
+        self.announced: dict[str, str] = {}
+        self._asked: dict[tuple[str, ...], set[str]] = {}  # ids of a test -> digests of its experiments
+        self._budget = 1  # a factor of every attack's budget
+        self._has_budget = False
+        self._again = False  # whether the settings of reach are drawn again
+        self._repeated: tuple[Verdict, list[Table]] | None = None
 
     @property
     def scale(self) -> str:
@@ -121,28 +155,89 @@ class Claims:
         Args:
             id: names the experiment and seeds its blocks; usually the claim's id.
             protocol: what all levels share; what it varies is drawn per block.
-            levels: the labels of what is compared inside each block; the control of the first decides whether the
-                block is valid.
+            levels: the labels of what is compared inside each block; a block is valid if every level's control passes.
             change: (protocol, label) -> protocol of that level.
             blocks: how many.
             measure: (protocol, block, *, cache) -> result, at module level; by default the laboratory's own.
         """
-        context = self._context
+        context, lane, measure = self._context, self._context.lane, measure or self._context.laboratory.measure
         protocol = protocol.placed(device=context.device, root=context.root)
         by_label = {label: change(protocol, label) for label in levels}
+        if self._budget != 1:
+            by_label = {label: self._with_budget(level) for label, level in by_label.items()}
         if context.substitute is not None:
             by_label = self._substituted(by_label, measure)
+        if lane.placebo is not None:
+            put = context.laboratory.placebo(lane.placebo)
+            by_label = {label: put(level, position) for position, (label, level) in enumerate(by_label.items())}
         experiment = Experiment(id, by_label)
-        drawn = draw_blocks(id, protocol.vary, max(blocks, MOST_BLOCKS))[:blocks]  # the space must hold a second look
-        measure = measure or context.laboratory.measure
-        results = run_blocks(
-            experiment, drawn, context.store, measure, workers=context.workers, progress=context.progress(id)
-        )
-        return Table(experiment, results)
+        if lane.opening:
+            described = [[str(label), level.described()] for label, level in by_label.items()]
+            self._asked.setdefault(tuple(context.current()[0]), set()).add(digest_of([id, described]))
+            return Table(experiment, [])
+        frozen = None if context.confirm is None else context.confirm.frozen(context.current()[0][0])
+        drawn = draw_blocks(id, protocol.vary, blocks, lane=lane.of_blocks(id, frozen))
+        if self._again:
+            drawn = [replace(block, index=block.index + _AGAIN) for block in drawn]
+
+        def run(blocks: Sequence[Block]) -> list[BlockResult]:
+            return run_blocks(
+                experiment,
+                blocks,
+                context.store,
+                measure,
+                workers=context.workers,
+                progress=context.progress(id),
+                void_too=lane.void_too,
+            )
+
+        if lane.placebo is not None and measure is not context.laboratory.measure:
+            (first,) = run(drawn[:1])
+            if not any("placebo" in details for details in first.details.values()):
+                self._without_attack()
+        return Table(experiment, run(drawn))
+
+    def look(self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]) -> tuple[Verdict, Measured]:
+        """The verdict after as many looks as this run may take, and what it was decided on.
+
+        In the lane "confirm" a verdict must also hold at four times each attack's budget.
+
+        Args:
+            measured: how many blocks -> what is decided on: a table, or tables in a sequence or a mapping.
+            decide: (that, look) -> verdict.
+        """
+        lane = self._context.lane
+        if lane.opening:
+            measured(LOOKS[1])
+            self._announce()
+        if lane.placebo is not None:
+            seen = measured(LOOKS[1])
+            return decide(seen, 1), seen
+        if lane.name == "reach":
+            seen = measured(lane.draws)
+            self._again = True
+            try:
+                again = measured(DRAWN_AGAIN)
+            finally:
+                self._again = False
+            self._repeated = decide(again, 1), _tables(again)
+            return decide(seen, 1), seen
+        confirm = self._context.confirm
+        if confirm is None:
+            return looks.look(measured, decide, looks=lane.looks)
+        # The k-th run of a row may err in .01/k of cases: without the first look it is .0021, the second alone .0001.
+        tries = self._context.records.ledger.tries(self._context.current()[0][0])
+
+        def strict(seen: Measured, look: Look) -> Verdict:
+            verdict = decide(seen, look)
+            return replace(verdict, outcome="inconclusive") if look == 1 and tries > 1 else verdict
+
+        verdict, seen = looks.look(measured, strict, looks=lane.looks if tries < 5 else 2)
+        return self._checked_budget(verdict, measured, decide), seen
 
     def spread(self, id: str, function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
         """A module-level function of each item, over the session's workers; `gia.harness.blocks.workers.spread`."""
-        self._skip_under_another_attack()
+        self._without_attack()
         reporter = self._context.progress(id)
         tick = None if reporter is None else lambda done, every: reporter(done, every, 0)
         return spread(function, items, workers=self._context.workers, tick=tick)
@@ -193,7 +288,8 @@ class Claims:
         places = [x(level) for level in levels]
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.trend(claim, places, values, void=table.void, look=look)
+            room = _room(claim, table, len(places))
+            return verdicts.trend(claim, places, values, room=room, void=table.void, look=look)
 
         return self._decide(id, "trend", self._blocks(id, protocol, levels, change, measure), decide, value, reported)
 
@@ -222,7 +318,7 @@ class Claims:
         """As `paired`, on a table that is made of others: `blocks` takes their number."""
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.paired(claim, *_two(values), void=table.void, look=look)
+            return verdicts.paired(claim, *_two(values), room=_room(claim, table, 2), void=table.void, look=look)
 
         return self._decide(id, "paired", blocks, decide, value, reported)
 
@@ -240,7 +336,7 @@ class Claims:
         """Whether the second level differs from the first, in either direction; further levels are shown."""
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.affected(claim, *_two(values), void=table.void, look=look)
+            return verdicts.affected(claim, *_two(values), room=_room(claim, table, 2), void=table.void, look=look)
 
         return self._decide(
             id, "affected", self._blocks(id, protocol, levels, change, measure), decide, value, reported
@@ -261,7 +357,9 @@ class Claims:
         """Each level against the first: no effect beyond the margin. The last `shown` levels are not judged."""
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.equivalence(claim, values[:, : values.shape[1] - shown], void=table.void, look=look)
+            judged = values.shape[1] - shown
+            room = _room(claim, table, judged)
+            return verdicts.equivalence(claim, values[:, :judged], room=room, void=table.void, look=look)
 
         blocks = self._blocks(id, protocol, levels, change, measure)
         return self._decide(id, "equivalence", blocks, decide, value, reported)
@@ -280,7 +378,8 @@ class Claims:
         """The metric is the claimed number, one for all levels or one for each; the register's number by default."""
 
         def decide(claim: Claim, table: Table, values: np.ndarray, look: Look) -> Verdict:
-            return verdicts.count(claim, values, claimed=claimed, void=table.void, look=look)
+            room = _room(claim, table, values.shape[1])
+            return verdicts.count(claim, values, claimed=claimed, room=room, void=table.void, look=look)
 
         return self._decide(id, "count", self._blocks(id, protocol, levels, change, measure), decide, value, None)
 
@@ -294,7 +393,7 @@ class Claims:
         minimum: int = counterexamples.MINIMUM,
     ) -> Verdict:
         """`gia.harness.decide.counterexamples.universal` on the register's row, recorded."""
-        self._skip_under_another_attack()
+        self._without_attack()
         return self.record(
             counterexamples.universal(self.claim(id), check, strategies, examples=examples, minimum=minimum)
         )
@@ -309,52 +408,67 @@ class Claims:
         minimum: int = counterexamples.MINIMUM,
     ) -> Verdict:
         """`gia.harness.decide.counterexamples.exact` on the register's row, recorded."""
-        self._skip_under_another_attack()
+        self._without_attack()
         return self.record(counterexamples.exact(self.claim(id), check, strategies, examples=examples, minimum=minimum))
 
     def record(self, verdict: Verdict, *, tables: Sequence[Table] = (), pictures: Sequence[Path] = ()) -> Verdict:
-        """Put a verdict on record, then raise UnexpectedOutcomeError if it is not the expected one.
+        """Report a verdict, and compare it with the records, or put it there.
 
-        Where the user's attack takes the place of the protocols' own, nothing is compared with the register, and a
-        verdict without tables is skipped: it runs no attack.
+        Where a placebo or the user's attack takes the place of the protocols' own, nothing is compared, and a verdict
+        without tables is skipped: it runs no attack.
 
         Args:
             verdict: of a claim that the running test is marked with.
             tables: the blocks behind it; their cached ones are counted.
             pictures: files in `images` to show with it.
 
-        Raises ValueError for a second verdict on one claim, or where the running test is not marked with its id.
+        Raises:
+            ValueError: for a second verdict on one claim, or where the running test is not marked with its id.
+            UnexpectedOutcomeError: if the record of this lane has another outcome for these blocks, or another lane the
+                contrary one.
         """
         if not tables:
-            self._skip_under_another_attack()
-        claim = self.claim(verdict.id)
-        ids, properties, began = self._context.current()
+            self._without_attack()
+        context, claim = self._context, self.claim(verdict.id)
+        ids, properties, began = context.current()
         if claim.id not in ids:
             raise ValueError(f"id: expected the running test to be marked claim({claim.id!r}), got {list(ids)}")
         if any(row["id"] == claim.id for row in self.rows):
             raise ValueError(f"id: expected one verdict on each row in a run, got a second one on {claim.id!r}")
+        digests = [table.digest() for table in tables]
+        digest = digest_of(digests) if len(digests) > 1 else "".join(digests)
+        if context.lane.name == "reach":
+            verdict, pictures = self._reached(claim, verdict, tables, digest)
+        own = context.substitute is None and context.lane.placebo is None
         row = rows.row(
             claim,
             verdict,
             scale=self.scale,
             seconds=time.perf_counter() - began,
             cached=sum(table.cached for table in tables),
+            digest=digest,
             tables=[table.described() for table in tables],
-            pictures=[path.relative_to(self._context.folder).as_posix() for path in pictures],
-            **self._context.facts,
+            pictures=[path.relative_to(context.folder).as_posix() for path in pictures],
+            history=context.records.ledger.history(claim.id) if own else "",
+            recorded=context.records.rows(context.lane.name).get(claim.id) if own else None,
+            reach=context.records.rows("reach").get(claim.id) if own else None,
+            **context.facts,
         )
-        if self._context.substitute is not None:
-            row |= {"expected": None, "reason": ""}
+        if context.lane.placebo is not None:
+            metric = claim.metric if claim.leak else "leak"
+            row |= {"placebo": context.lane.placebo, "leak": _largest(tables, metric), "leak_decides": claim.leak}
+        elif own and context.lane.name in ("claims", "confirm"):
+            row |= self._held_against_records(claim, verdict, digest)
         self.rows.append(row)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
-        self._context.announce(rows.line(row))
-        if not rows.as_expected(row):
+        context.announce(rows.line(row))
+        if row["disagrees"]:
             raise UnexpectedOutcomeError(
-                f"{rows.line(row)}\n  claim: {claim.statement}\n"
+                f"{row['disagrees']}\n  claim: {claim.statement}\n"
                 f"  measured at {self.scale} scale: {verdict.measured}; {row['why']}\n"
-                f"  the register expects {row['expected']!r} because: {row['reason']}\n"
-                "  If the measurement is right, move `expected` in a commit that states this evidence."
+                f"  {rows.line(row)}\n"
+                '  If the measurement is right, put it on record: --gia-record --gia-reason "why it moved".'
             )
         return verdict
 
@@ -376,7 +490,7 @@ class Claims:
         shown = {name: array for name, array in load_pictures(first).items() if name.split("/")[0] in first.levels}
         return self._context.laboratory.draw(
             self.images,
-            claim.id,
+            claim.file,
             table.values(value),
             levels=list(value) if isinstance(value, tuple) else table.levels,
             metric=claim.metric,
@@ -404,21 +518,119 @@ class Claims:
         claim = self.claim(id)
         if claim.kind != kind:
             raise ValueError(f"id: expected a claim of kind {kind!r}, got {id!r} of kind {claim.kind!r}")
-        verdict, table = look_twice(
+        verdict, table = self.look(
             blocks, lambda table, look: decide(claim, table, table.values(value or claim.metric), look)
         )
         return self.record(verdict, tables=[table], pictures=self.draw(id, table, value, reported=reported))
 
-    def _skip_under_another_attack(self) -> None:
-        """A row that runs no protocol's attack says nothing about the attack that takes its place."""
-        if self._context.substitute is not None:
-            pytest.skip("not tried: this row runs no attack of a protocol")
+    def _held_against_records(self, claim: Claim, verdict: Verdict, digest: str) -> dict[str, str]:
+        """Compare a verdict with the records, or store it: what its row says of that."""
+        context = self._context
+        records, lane = context.records, context.lane.name
+        now = record_of(verdict, digest=digest, commit=context.facts["commit"])
+        before = records.rows(lane).get(claim.id)
+        if lane == "confirm":
+            entry = records.ledger.opened(claim.id)
+            assert entry is not None  # else the row is not run
+            if before is None or before["frozen"] != entry.commit:
+                records.store(lane, claim.id, {**now, "frozen": entry.commit, "protocol": entry.digest})
+                after, reason = verdict.outcome, f"{rows.effect(rows.row(claim, verdict, scale='', seconds=0))}".strip()
+                records.enter(
+                    "confirmed",
+                    claim.id,
+                    digest=digest,
+                    before="" if before is None else before["outcome"],
+                    after=after,
+                    reason=f"{verdict.detail.get('reason', '')}: {reason}".strip(": ") or "no number",
+                )
+                return {}
+        elif context.store_because is not None:
+            records.store(lane, claim.id, now)
+            if before is not None and (before["outcome"], before["digest"]) != (verdict.outcome, digest):
+                records.enter(
+                    "changed",
+                    claim.id,
+                    digest=digest,
+                    before=before["outcome"],
+                    after=verdict.outcome,
+                    reason=context.store_because,
+                )
+            return {}
+        disagrees, notice = records.compared(verdict, digest=digest, lane=lane)
+        return {"disagrees": disagrees, "notice": notice}
 
-    def _substituted(self, levels: Mapping[Any, Level], measure: Measure | None) -> dict[Any, Level]:
+    def _reached(
+        self, claim: Claim, verdict: Verdict, tables: Sequence[Table], digest: str
+    ) -> tuple[Verdict, list[Path]]:
+        """Store the reach of a row that compares levels, and draw it; other rows are skipped."""
+        repeated, self._repeated = self._repeated, None
+        if claim.kind not in reach.KINDS or repeated is None:
+            pytest.skip("no reach: this row compares no levels in a space of settings")
+        first, again = reach.draws(claim, verdict, tables), reach.draws(claim, *repeated)
+        entry = reach.described(claim, first, again)
+        stored = {**entry, "digest": digest, "commit": self._context.facts["commit"]}
+        self._context.records.store(_REACH, claim.id, stored)
+        pictures = self._context.laboratory.draw_reach(
+            self.images, claim.file, entry["draws"], margin=claim.margin, unit=claim.unit
+        )
+        return replace(verdict, outcome=_REACH, measured=rows.reach(entry["shares"])), pictures
+
+    def _checked_budget(
+        self, verdict: Verdict, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+    ) -> Verdict:
+        """The verdict, inconclusive if its first eight valid blocks say something else at another budget."""
+        if verdict.outcome == "inconclusive":
+            return verdict
+        eight = next(n for n in range(LOOKS[1], MOST_DRAWN + 1) if decide(measured(n), 1).blocks == LOOKS[1])
+        self._budget, self._has_budget = BUDGET, False
+        try:
+            again = decide(measured(eight), 1)
+        finally:
+            self._budget = 1
+        if not self._has_budget:
+            return verdict
+        detail = {**verdict.detail, "at_four_times_the_budget": again.effect}
+        if budget_dependent(self.claim(verdict.id), verdict, again):
+            reason = f"{BUDGET_DEPENDENT}: {again.effect} {verdict.unit} at four times the budget"
+            return replace(verdict, outcome="inconclusive", detail={**detail, "reason": reason})
+        return replace(verdict, detail=detail)
+
+    def _with_budget(self, level: Any) -> Any:
+        """The level at the budget of this moment; itself where its attack has none."""
+        changed = level.with_budget(self._budget)
+        self._has_budget |= changed is not None
+        return level if changed is None else changed
+
+    def _announce(self) -> NoReturn:
+        """Keep the digests of the running test's rows, and end it: in this run nothing is measured."""
+        ids = tuple(self._context.current()[0])
+        for id in ids:
+            self.announced[id] = digest_of([_register_facts(self.claim(id)), sorted(self._asked.get(ids, ()))])
+        pytest.skip("only announced")
+
+    def _without_attack(self) -> None:
+        """End a test that runs no protocol's attack, where it says nothing about what takes the place of those."""
+        context = self._context
+        if context.lane.opening:
+            self._announce()
+        if context.substitute is not None:
+            pytest.skip("not tried: this row runs no attack of a protocol")
+        if context.lane.name == "reach":
+            pytest.skip("no reach: this row compares no levels in a space of settings")
+        if context.lane.placebo is not None:
+            for id in context.current()[0]:
+                claim = self.claim(id)
+                none = Verdict(id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", "no attack", {})
+                row = rows.row(claim, none, scale=self.scale, seconds=0.0, **context.facts)
+                self.rows.append({**row, "placebo": context.lane.placebo, "leak": None, "leak_decides": claim.leak})
+            self.write()
+            pytest.skip("not applicable: this row calls no attack")
+
+    def _substituted(self, levels: Mapping[Any, Level], measure: Measure) -> dict[Any, Level]:
         """The levels with the user's attack. A row that the attack cannot take is skipped, with the reason."""
         assert self._context.substitute is not None
-        if measure is not None:
-            self._skip_under_another_attack()
+        if measure is not self._context.laboratory.measure:
+            self._without_attack()
         new = {label: self._context.substitute(level) for label, level in levels.items()}
         for reason in new.values():
             if isinstance(reason, str):
@@ -428,7 +640,40 @@ class Claims:
         return new
 
 
-_PROPERTIES = ("id", "outcome", "expected", "effect", "unit", "interval", "margin", "blocks", "void", "cached", "scale")
+_PROPERTIES = ("id", "outcome", "paper_says", "effect", "unit", "interval", "margin", "blocks", "void", "cached", "scale")
+
+#: What changes no claim that is announced: sources and words.
+_WORDS = {"source", "paper", "paper_says", "by_construction", "reported"}
+
+
+def _register_facts(claim: Claim) -> dict[str, Any]:
+    return {name: value for name, value in asdict(claim).items() if name not in _WORDS}
+
+
+def _room(claim: Claim, table: Table, levels: int) -> np.ndarray | None:
+    """(levels,) medians of what can be lost, where the claim is about a leak; several metrics share their level's."""
+    if not claim.leak:
+        return None
+    room = table.room(claim.metric)
+    return room[:levels] if len(room) >= levels else room.repeat(levels)
+
+
+def _largest(tables: Sequence[Table], metric: str) -> float | None:
+    """The largest median of a metric over levels, void blocks included; None where no level has it."""
+    medians = []
+    for table in tables:
+        for label in table.levels:
+            levels = (result.levels.get(label, {}) for result in table.results)
+            values = [level[metric] for level in levels if level.get(metric) is not None]
+            medians += [float(np.median(values))] if values else []
+    return max(medians, default=None)
+
+
+def _tables(measured: Any) -> list[Table]:
+    """The tables in what a claim is decided on."""
+    if isinstance(measured, Table):
+        return [measured]
+    return [table for each in (measured.values() if isinstance(measured, Mapping) else measured) for table in _tables(each)]
 
 
 def _two(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the harness is handed in by the option `claims_experiment`: a module that can measure, name metrics and draw."""
+"""What the harness is handed in by the option `claims_experiment`: a module that measures and draws."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ class Laboratory(Protocol):
     def substitution(self, attack: str, settings: Mapping[str, Any], /) -> Substitution:
         """What puts an attack in the place of a level's own. Raises ValueError or TypeError where there is none."""
 
+    @property
+    def PLACEBOS(self) -> Sequence[str]:
+        """Names that `placebo` takes."""
+
+    def placebo(self, name: str, /) -> Callable[[Any, int], Any]:
+        """What puts a placebo in the place of a level's attack: (level, position among the levels) -> level."""
+
+    def draw_reach(
+        self, folder: Path, id: str, draws: Sequence[Mapping[str, Any]], /, *, margin: float | None, unit: str
+    ) -> list[Path]:
+        """Write the specification curve of a row and return its files."""
+
     def draw(
         self, folder: Path, id: str, values: np.ndarray, /, *, levels: Sequence[str], **options: Any
     ) -> list[Path]:
@@ -37,9 +49,9 @@ class Laboratory(Protocol):
 
 
 def load(name: str) -> Laboratory:
-    """The module of that name. Raises ValueError where it lacks one of the four."""
+    """The module of that name. Raises ValueError where it lacks one of these."""
     module = importlib.import_module(name)
-    for attribute in ("measure", "METRICS", "substitution", "draw"):
+    for attribute in ("measure", "METRICS", "substitution", "PLACEBOS", "placebo", "draw", "draw_reach"):
         if not hasattr(module, attribute):
             raise ValueError(f"claims_experiment: expected a module with {attribute!r}, got {name}")
     return cast(Laboratory, module)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gia.harness.plugin.lanes import DRAWS, LANES
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "scale": {"metavar": "NAME", "help": "one of the register's scales (default: its first)"},
     "device": {"choices": ("cpu", "cuda", "auto"), "default": "cpu", "help": "where victims and attacks run"},
@@ -24,7 +26,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "default": False,
         "help": "move the stored baselines that fail; needs a reason",
     },
-    "reason": {"metavar": "TEXT", "help": "why the baselines move; stored with them"},
+    "lane": {"choices": LANES, "default": LANES[0], "help": "which blocks are drawn, and how often is looked"},
+    "placebo": {"metavar": "NAME", "help": "put what an attacker has without the gradient in the place of each attack"},
+    "open": {"action": "store_true", "default": False, "help": "announce the confirm runs of this lane; run nothing"},
+    "draws": {"type": int, "default": DRAWS, "metavar": "N", "help": "settings that the lane reach draws for each row"},
+    "record": {"action": "store_true", "default": False, "help": "store this run's verdicts; needs a reason"},
+    "reason": {"metavar": "TEXT", "help": "why baselines or recorded verdicts move; stored with them"},
     "base": {"metavar": "REF", "help": "time this working tree against that commit, in place of the goals"},
     "repeats": {"type": int, "default": 1, "metavar": "N", "help": "planted slowdowns that the timings must detect"},
 }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,14 @@ from gia.harness.baseline.check import Baselines
 from gia.harness.baseline.file import BaselineError
 from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Pool
+from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
 from gia.harness.plugin.claims import Claims, Context
+from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
+from gia.harness.plugin.lanes import DRAWS, LANES, Lane
 from gia.harness.plugin.progress import Progress
+from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
 from gia.harness.report.markdown import markdown
@@ -44,8 +49,9 @@ def begin(config: pytest.Config, register: Path) -> None:
     option = config.option
     if option.gia_workers < 0:
         raise pytest.UsageError(f"--gia-workers: expected 0 or more, got {option.gia_workers}")
-    if option.gia_reason is not None and not option.gia_rebaseline:
-        raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline")
+    if option.gia_reason is not None and not (option.gia_rebaseline or option.gia_record):
+        raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline or --gia-record")
+    _check_lane(option)
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
     if option.gia_rebaseline and option.gia_attack is not None:
@@ -90,8 +96,11 @@ class ClaimRun:
             "torch": torch.__version__,
             "commit": self.commit,
         }
+        self.lane = Lane(option.gia_lane, option.gia_placebo, option.gia_open, option.gia_draws)
         if option.gia_attack is not None:
             self.environment["attack"] = option.gia_attack
+        if self.lane.suffix:
+            self.environment["lane"] = self.lane.suffix[1:]
         self.notices: list[str] = []
         if option.gia_attack is not None:
             self.notices.append(
@@ -114,7 +123,7 @@ class ClaimRun:
         option = self.config.option
         if option.gia_run_dir:
             return Path(option.gia_run_dir).resolve()
-        name = f"{self.scale}-{self.commit.removesuffix(_CHANGED)}"
+        name = f"{self.scale}-{self.commit.removesuffix(_CHANGED)}{self.lane.suffix}"
         if option.gia_attack is not None:
             name += "-" + "".join(letter if letter.isalnum() else "_" for letter in option.gia_attack)
         return self.config.rootpath / ".gia" / "runs" / name
@@ -130,15 +139,39 @@ class ClaimRun:
                 f"claims_experiment: expected a module that measures, got {name!r}: {error}"
             ) from error
 
+    @cached_property
+    def records(self) -> Records:
+        """What earlier runs found."""
+        scale = "" if self.scale == self.register.scales[0] else self.scale
+        folder = self.selection.folder
+        try:
+            return Records(
+                self.config.rootpath / "baselines", folder / "ledger.toml", scale=scale, commit=self.commit
+            )
+        except LedgerError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    @cached_property
+    def confirm(self) -> Confirm | None:
+        """Which rows may be confirmed; None in another lane. UsageError where the working tree is dirty."""
+        if self.lane.name != "confirm":
+            return None
+        try:
+            return Confirm(self.config.rootpath, self.records)
+        except ValueError as error:
+            raise pytest.UsageError(f"--gia-lane=confirm: {error}") from error
+
     @property
     def claims(self) -> Claims:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
-            option = self.config.option
+            option, placebos = self.config.option, self.laboratory.PLACEBOS
+            if self.lane.placebo not in (None, *placebos):
+                raise pytest.UsageError(f"--gia-placebo: expected one of {list(placebos)}, got {self.lane.placebo!r}")
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
             store = Store(self._blocks(), notice=self._notice)
-            if self.ci:
-                store.clear()
+            if self.ci and self.lane == Lane():
+                store.clear()  # the other lanes take victims from the claims run before them
             self._claims = Claims(
                 Context(
                     register=self.register,
@@ -148,6 +181,10 @@ class ClaimRun:
                     folder=self.folder,
                     store=store,
                     workers=self._pool or 0,
+                    lane=self.lane,
+                    records=self.records,
+                    confirm=self.confirm,
+                    store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
                     substitute=None if option.gia_attack is None else self._substitution(),
@@ -190,6 +227,8 @@ class ClaimRun:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Check the ids, and write an empty list, so that no earlier run's verdicts are taken for this one's."""
         self.selection.check(self.register)
+        if self.selection.selected():
+            _ = self.confirm  # a dirty tree is an error before anything runs
         if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
             try:
                 self.claims.write()
@@ -198,6 +237,14 @@ class ClaimRun:
                 raise pytest.UsageError(
                     f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}"
                 ) from error
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Leave out the rows that a confirm run cannot or need not decide on."""
+        ids = claim_ids(item)
+        if ids and self.confirm is not None and not self.lane.opening:
+            obstacles = [self.confirm.obstacle(id) for id in ids]
+            if all(obstacles):
+                pytest.skip(str(obstacles[0]))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -222,6 +269,12 @@ class ClaimRun:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._claims is None:
             return
+        if self.confirm is not None and self.lane.opening:
+            announced = self.confirm.announce(self._claims.announced)
+            self.notices.append(
+                f"announced in the ledger: {len(announced)} confirm runs at {self.confirm.head[:7]}; commit "
+                "claims/ledger.toml and baselines/ledger.json, then run nox -s confirm"
+            )
         self._claims.write()
         report = markdown(self._report())
         (self.folder / "report.md").write_text(report, encoding="utf-8")
@@ -241,6 +294,9 @@ class ClaimRun:
     def _blocks(self) -> Path:
         """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""
         folder = self.config.rootpath / ".gia" / "cache" / "blocks"
+        if self.ci and not self.config.option.gia_run_dir and self.lane.placebo is not None:
+            name = self.folder.name.removesuffix(self.lane.suffix)
+            return self.folder.with_name(name) / "blocks"  # of the claims run before it
         if self.ci:
             return self.folder / "blocks"
         try:
@@ -288,6 +344,28 @@ class ClaimRun:
 
     def _decided(self) -> set[str]:
         return set() if self._claims is None else {row["id"] for row in self._claims.rows}
+
+
+def _check_lane(option: Any) -> None:
+    """Raise UsageError for options of lanes that contradict each other."""
+    lane, elsewhere = option.gia_lane, LANES[0]
+    wrong = {
+        "--gia-record: expected --gia-reason": option.gia_record and not (option.gia_reason or "").strip(),
+        "--gia-record: expected outside CI, where its owner sees the verdicts": option.gia_record
+        and os.environ.get("CI"),
+        f"--gia-record: expected in the lane {elsewhere}, on the protocols' own attacks": option.gia_record
+        and (lane != elsewhere or option.gia_placebo or option.gia_attack),
+        f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack": option.gia_placebo
+        and (lane != elsewhere or option.gia_attack),
+        "--gia-lane: expected confirm and reach without --gia-attack": option.gia_attack
+        and lane in ("confirm", "reach"),
+        "--gia-open: expected in the lane confirm": option.gia_open and lane != "confirm",
+        f"--gia-draws: expected at least {DRAWS}, in the lane reach": option.gia_draws != DRAWS
+        and (lane != "reach" or option.gia_draws < DRAWS),
+    }
+    for message, holds in wrong.items():
+        if holds:
+            raise pytest.UsageError(message)
 
 
 def under_xdist(config: pytest.Config) -> bool:

@@ -11,18 +11,23 @@ from gia.harness.decide.register import Register
 
 
 class Selection:
-    """Registered as a plugin; `folder` is where the claims lie."""
+    """Registered as a plugin.
+
+    Attributes:
+        folder: where the claims lie.
+        tests_of: claim id -> tests, those that were left out too.
+    """
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self._config = config
-        self._folder = folder
+        self.folder = folder
         self._marked: dict[str, set[str]] = {"claim": set(), "baseline": set()}
         self._deselected: set[str] = set()
         self._failed: set[str] = set()
         self._passed: set[str] = set()
         self._skipped: dict[str, str] = {}  # test -> reason
         self._broken_modules = False
-        self.tests_of: dict[str, list[str]] = {}  # claim id -> tests, those that were left out too
+        self.tests_of: dict[str, list[str]] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -71,7 +76,7 @@ class Selection:
         return (
             not self._broken_modules
             and not self._deselected & self._marked[marker]
-            and any(self._folder.is_relative_to(root) for root in roots)
+            and any(self.folder.is_relative_to(root) for root in roots)
         )
 
     def all_passed(self, marker: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gia.harness.report.rows import Run, as_expected, blocks, effect, other_metrics, outcome, remarks
+from gia.harness.report.rows import Run, blocks, effect, other_metrics, outcome, remarks, standing, summary
 
 SIGNS = (
     "Effects of trends and pairs are positive in the claimed direction. Effects of the kinds affected and equivalence "
@@ -18,7 +18,7 @@ def markdown(run: Run) -> str:
     >>> print(markdown(Run("small", {"torch": "2.14.1"}, [], not_covered=[])))
     # Verdicts at small scale
     <BLANKLINE>
-    0 verdicts: 0 supported, 0 refuted, 0 inconclusive; 0 not as expected. Measured at small scale, which is not the \
+    0 verdicts in 0 families: 0 supported, 0 refuted, 0 inconclusive. Measured at small scale, which is not the \
 paper's experiment: its numbers are shown next to ours.
     <BLANKLINE>
     torch 2.14.1
@@ -26,20 +26,17 @@ paper's experiment: its numbers are shown next to ours.
     - Every row of the register has a test.
     <BLANKLINE>
     """
-    outcomes = [row["outcome"] for row in run.rows]
-    counts = ", ".join(f"{outcomes.count(name)} {name}" for name in ("supported", "refuted", "inconclusive"))
-    unexpected = sum(not as_expected(row) for row in run.rows)
     parts = [
         f"# Verdicts at {run.scale} scale",
-        f"{len(run.rows)} verdicts: {counts}; {unexpected} not as expected. Measured at {run.scale} scale, which is "
-        "not the paper's experiment: its numbers are shown next to ours.",
+        f"{summary(run.rows)}. Measured at {run.scale} scale, which is not the paper's experiment: its numbers are "
+        "shown next to ours.",
         " · ".join(f"{name} {text}" for name, text in run.environment.items()),
     ]
     if run.rows:
         header = ("claim", "verdict", "effect [interval]", "margin", "blocks", "the paper", f"at {run.scale} scale")
-        table = [_line(header), _line(["---"] * len(header))]
+        table = [table_line(header), table_line(["---"] * len(header))]
         for row in run.rows:
-            mark = "" if as_expected(row) else "**"
+            mark = "**" if row["disagrees"] else ""
             cells = (
                 f"`{row['id']}` {row['statement']}",
                 f"{mark}{outcome(row)}{mark}",
@@ -47,9 +44,9 @@ paper's experiment: its numbers are shown next to ours.
                 "-" if row["margin"] is None else f"{row['margin']:.3g} {row['unit']}",
                 blocks(row),
                 f"{row['paper']} ({row['source']})",
-                "; ".join((row["measured"], *other_metrics(row))),
+                "; ".join((row["measured"], *standing(row), *other_metrics(row))),
             )
-            table.append(_line(cells))
+            table.append(table_line(cells))
         parts += ["\n".join(table), SIGNS]
     if run.without_verdict:
         parts.append("\n".join(f"- **no verdict** on `{name}`: {why}" for name, why in run.without_verdict.items()))
@@ -63,5 +60,10 @@ paper's experiment: its numbers are shown next to ours.
     return "\n\n".join(parts) + "\n"
 
 
-def _line(texts: Iterable[str]) -> str:
+def table_line(texts: Iterable[str]) -> str:
+    """One line of a table; what would break it is escaped.
+
+    >>> table_line(["a | b", "c"])
+    '| a \\\\| b | c |'
+    """
     return "| " + " | ".join(" ".join(text.replace("|", "\\|").split()) for text in texts) + " |"

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gia.harness.decide.register import Claim
+from gia.harness.decide.register import OUTCOMES, Claim
 from gia.harness.decide.verdicts import Verdict
 
 Row = dict[str, Any]
+
+#: In place of an outcome: the row calls no attack that a placebo could take the place of.
+NOT_APPLICABLE = "not applicable"
 
 
 @dataclass(frozen=True)
@@ -46,33 +49,43 @@ def row(
     scale: str,
     seconds: float,
     cached: int = 0,
+    digest: str = "",
     tables: Sequence[Mapping[str, Any]] = (),
     pictures: Sequence[str] = (),
-    **facts: str,
+    history: str = "",
+    recorded: Mapping[str, Any] | None = None,
+    reach: Mapping[str, Any] | None = None,
+    **facts: Any,
 ) -> Row:
-    """A verdict and what the register says about the claim, as plain JSON.
+    """A verdict and what the register and the records say about the claim, as plain JSON.
 
     Args:
-        scale: at which it was measured; the claim has an expectation for it.
+        scale: at which it was measured.
         seconds: duration of the test.
         cached: number of blocks that an earlier run computed.
+        digest: of the lane, the levels and the drawn settings.
         tables: descriptions of the tables of blocks.
         pictures: paths relative to the report.
-        facts: further texts, such as torch and commit.
+        history: which protocol of the row this is, and its earlier outcomes.
+        recorded: what the lane's record says of the row; its outcome and commit are kept.
+        reach: the stored entry of the row's reach; its shares are kept.
+        facts: further values, such as torch and commit.
 
-    >>> from gia.harness.decide.register import Expectation
-    >>> expected = {"small": Expectation("supported", "measured")}
-    >>> claim = Claim("op.size", "Worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB", expected)
+    >>> claim = Claim("op.size", "Worse.", "trend", "psnr", "dB", 0.5, "worse", "Fig. 1", "24 to 18 dB")
     >>> verdict = Verdict("op.size", "supported", 2.0, "dB", (1.5, 2.5), 8, 0, 1, 0.01, "Page", "psnr 24/22", {})
     >>> line(row(claim, verdict, scale="small", seconds=3.21))
     'op.size: supported: +2 [+1.5, +2.5] dB (margin 0.5); 8 blocks; 3.2 s'
     """
-    expected = claim.expected[scale]
     return {
         "id": claim.id,
         "outcome": verdict.outcome,
-        "expected": expected.outcome,
-        "reason": expected.reason,
+        "paper_says": claim.paper_says,
+        "recorded": None if recorded is None else {name: recorded.get(name) for name in ("outcome", "commit")},
+        "disagrees": "",
+        "notice": "",
+        "by_construction": claim.by_construction,
+        "history": history,
+        "reach": None if reach is None else dict(reach["shares"]),
         "statement": claim.statement,
         "kind": claim.kind,
         "metric": claim.metric,
@@ -90,6 +103,8 @@ def row(
         "paper": claim.paper,
         "measured": verdict.measured,
         "why": str(verdict.detail.get("reason", "")),
+        "direction": str(verdict.detail.get("direction", "")),
+        "digest": digest,
         "scale": scale,
         "seconds": round(seconds, 3),
         "tables": [dict(table) for table in tables],
@@ -98,25 +113,99 @@ def row(
     }
 
 
-def as_expected(row: Row) -> bool:
-    """Whether the outcome is the one that the register expects; True where nothing is expected (None).
-
-    >>> as_expected({"outcome": "refuted", "expected": "refuted"})
-    True
-    """
-    return row["expected"] is None or bool(row["outcome"] == row["expected"])
-
-
 def outcome(row: Row) -> str:
-    """The outcome in words: "supported", "refuted (expected)" or "inconclusive (expected: supported)".
+    """The outcome in words, with what the paper says where the two differ and what is known beyond the interval.
 
-    >>> outcome({"outcome": "refuted", "expected": "supported"})
-    'refuted (expected: supported)'
+    >>> outcome({"outcome": "refuted", "paper_says": "supported", "by_construction": None, "direction": ""})
+    'refuted (paper: supported)'
     """
-    if not as_expected(row):
-        return f"{row['outcome']} (expected: {row['expected']})"
-    plain = row["expected"] is None or row["outcome"] == "supported"
-    return str(row["outcome"]) if plain else f"{row['outcome']} (expected)"
+    notes = []
+    if row["outcome"] in OUTCOMES and row["paper_says"] not in (row["outcome"], "nothing"):
+        notes.append(f"paper: {row['paper_says']}")
+    if row["direction"] == "certain":
+        notes.append("direction certain, size not")
+    if row["by_construction"]:
+        notes.append("by construction")
+    return f"{row['outcome']} ({', '.join(notes)})" if notes else str(row["outcome"])
+
+
+def standing(row: Row) -> list[str]:
+    """What a verdict stands beside: its record, its reach, its history, and why it holds by construction.
+
+    >>> holds = {"holds": {"count": 18, "share": 0.75, "interval": [0.45, 0.93], "of_live": 0.9}}
+    >>> beside = {"disagrees": "", "notice": "", "recorded": {"outcome": "supported", "commit": "ab12"}, "reach": holds}
+    >>> standing({**beside, "history": "protocol 2", "by_construction": None, "outcome": "supported", "why": ""})
+    ['record: supported (ab12)', 'reach: holds 75 % [45, 93] of all settings, 90 % of live ones', 'history: protocol 2']
+    """
+    lines = []
+    if row["disagrees"] or row["notice"]:
+        lines += [text for text in (row["disagrees"], row["notice"]) if text]
+    elif row["recorded"] is not None:
+        lines.append(f"record: {row['recorded']['outcome']} ({row['recorded']['commit']})")
+    if row["reach"] is not None:
+        lines.append(f"reach: {reach(row['reach'])}")
+    if row["history"]:
+        lines.append(f"history: {row['history']}")
+    if row["by_construction"]:
+        lines.append(f"by construction: {row['by_construction']}")
+    if row["outcome"] == "inconclusive" and row["why"]:
+        lines.append(f"inconclusive: {row['why']}")
+    return lines
+
+
+def reach(shares: Mapping[str, Mapping[str, Any]]) -> str:
+    """The shares of the settings of a space in one line; what no setting shows is left out.
+
+    >>> reach({"dead": {"count": 24, "share": 1.0, "interval": [0.8, 1.0], "of_live": None}, "holds": {"count": 0}})
+    'dead 100 % [80, 100] of all settings'
+    """
+    parts = []
+    for name, found in shares.items():
+        if found["count"]:
+            low, high = (100 * end for end in found["interval"])
+            text = f"{name} {100 * found['share']:.0f} % [{low:.0f}, {high:.0f}]"
+            text += " of all settings" if not parts else ""
+            parts.append(text if found["of_live"] is None else f"{text}, {100 * found['of_live']:.0f} % of live ones")
+    return "; ".join(parts)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many verdicts of each outcome there are, rows that hold by construction apart, and how many families.
+
+    Rows whose tables share an experiment share blocks, and form a family; every other row is a family by itself.
+
+    >>> a = {"id": "a", "outcome": "supported", "by_construction": None, "tables": [{"experiment": "x"}]}
+    >>> b = {"id": "b", "outcome": "refuted", "by_construction": None, "tables": [{"experiment": "x"}]}
+    >>> c = {"id": "c", "outcome": "supported", "by_construction": "algebra", "tables": []}
+    >>> summary([a, b, c])
+    '2 verdicts in 1 family: 1 supported, 1 refuted, 0 inconclusive; and 1 by construction: 1 supported'
+    """
+    evidence = [row for row in rows if not row["by_construction"]]
+    given = [row["outcome"] for row in rows if row["by_construction"]]
+    outcomes = [row["outcome"] for row in evidence]
+    counts = ", ".join(f"{outcomes.count(name)} {name}" for name in OUTCOMES)
+    named = families(evidence)
+    text = f"{len(evidence)} verdicts in {len(named)} {'family' if len(named) == 1 else 'families'}: {counts}"
+    if given:
+        each = ", ".join(f"{given.count(name)} {name}" for name in OUTCOMES if name in given)
+        text += f"; and {len(given)} by construction: {each}"
+    return text
+
+
+def families(rows: Sequence[Row]) -> list[set[str]]:
+    """The ids of rows that share blocks, directly or through other rows."""
+    found: list[tuple[set[str], set[str]]] = []  # ids, experiments
+    for row in rows:
+        ids, experiments = {row["id"]}, {table["experiment"] for table in row["tables"]}
+        apart = []
+        for others, theirs in found:
+            if experiments & theirs:
+                ids |= others
+                experiments |= theirs
+            else:
+                apart.append((others, theirs))
+        found = [*apart, (ids, experiments)]
+    return [ids for ids, _ in found]
 
 
 def line(row: Row) -> str:
@@ -161,7 +250,7 @@ def blocks(row: Row) -> str:
     if row["cached"]:
         text += f", {row['cached']} cached"
     if row["look"] > 1:
-        text += ", second look"
+        text += f", {('second', 'third')[row['look'] - 2]} look"
     return text
 
 
@@ -177,15 +266,20 @@ def other_metrics(row: Row) -> list[str]:
         numbers = (f"{name} {_per_level(values)}" for name, values in medians.items())
         if medians:
             lines.append(f"shown, {table['experiment']} at {'/'.join(table['levels'])}: {', '.join(numbers)}")
-        lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
+        if table["void"]:
+            lines += [f"void block {index}: {reason}" for index, reason in table["void"].items()]
+            lines.append(f"conditional on \"the path works\"; void of drawn: {_void_shares(table['void_shares'])}")
+        if any(ends := table["controls"].values()):
+            named = ", ".join(f"{count} {name}" for name, count in table["controls"].items())
+            lines.append(f"searches of the controls, {sum(ends)} in all: {named}")
     return lines
 
 
 def remarks(run: Run) -> list[str]:
-    """What a reader must know about the whole run: coverage, the cost of second looks, and notices; one line each."""
-    added = {row["id"]: sum(table["second_look_seconds"] for table in row["tables"]) for row in run.rows}
+    """What a reader must know about the whole run: coverage, the cost of further looks, and notices; one line each."""
+    added = {row["id"]: sum(sum(table["seconds_per_look"][1:]) for table in row["tables"]) for row in run.rows}
     costs = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in added.items() if seconds)
-    looks = [f"second looks added, in seconds of computing: {costs}"] if costs else []
+    looks = [f"further looks added, in seconds of computing: {costs}"] if costs else []
     return [coverage(run), *looks, *run.notices]
 
 
@@ -201,6 +295,14 @@ def coverage(run: Run) -> str:
         groups.setdefault(prefix, []).append(rest)
     listed = (prefix if rest == [""] else f"{prefix}.{{{','.join(rest)}}}" for prefix, rest in groups.items())
     return f"not covered (no test yet): {len(run.not_covered)} rows: " + " ".join(listed)
+
+
+def _void_shares(shares: Mapping[str, Mapping[str, Sequence[int]]]) -> str:
+    each = (
+        f"{factor} {', '.join(f'{value} {void}/{drawn}' for value, (void, drawn) in values.items() if void)}"
+        for factor, values in shares.items()
+    )
+    return "; ".join(each) or "nothing is drawn"
 
 
 def _per_level(values: Sequence[float | None]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,20 +22,20 @@ with reproducible():
 #: The root of this repository, where an inner run in another process finds gia.
 REPOSITORY = Path(__file__).parents[3]
 
-SCALES = 'scales = ["reduced", "paper"]\n'
+HEADER = 'scales = ["reduced", "paper"]\nleak_metrics = ["leak"]\n'
 
 ROW = """
 [[claim]]
 id = "{id}"
 statement = "Planted."
 kind = "{kind}"
-metric = "psnr"
+metric = "{metric}"
 unit = "dB"
 {margin}
 {direction}
 source = "Fig. 0"
 paper = "SSIM .9 to .1"
-expected = {{ reduced = ["{expected}", "planted so"], paper = ["supported", "not run"] }}
+{more}
 """
 
 HEAD = """
@@ -50,11 +52,11 @@ def test_{name}(claims):
 """
 
 
-def row(id: str, expected: str = "supported", kind: str = "trend") -> str:
-    """A row of an inner register."""
+def row(id: str, kind: str = "trend", *, metric: str = "psnr", more: str = "") -> str:
+    """A row of an inner register; `more` are further lines of it."""
     direction = 'direction = "worse"' if kind in ("trend", "paired") else ""
     margin = "" if kind in ("universal", "exact") else "margin = 0.5"
-    return ROW.format(id=id, kind=kind, margin=margin, direction=direction, expected=expected)
+    return ROW.format(id=id, kind=kind, metric=metric, margin=margin, direction=direction, more=more)
 
 
 def trend(id: str, slope: float = 2.0, measure: str | None = None) -> str:
@@ -84,13 +86,34 @@ class Inner:
     def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
         """Add rows to the register, which has at least one, and write a module of tests."""
         register = self.path / "claims" / "claims.toml"
-        before = register.read_text() if register.exists() else SCALES + ("" if rows else row("toy.unused"))
+        before = register.read_text() if register.exists() else HEADER + ("" if rows else row("toy.unused"))
         register.write_text(before + "".join(rows))
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
 
     def run(self, *options: str) -> pytest.RunResult:
         """Run the claims in this process, without worker processes."""
         return self.pytester.runpytest_inprocess("claims", "--gia-workers=0", *options, no_reraise_ctrlc=True)
+
+    def commit(self) -> str:
+        """Put everything under git; returns the hash."""
+        ignored = self.path / ".gitignore"
+        ignored.write_text(".gia/\n__pycache__/\ncomputed.txt\ninstalled/\n")
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "--allow-empty", "-m", "planted"]):
+            names = ["-c", "user.name=planted", "-c", "user.email=planted@example.org"]
+            subprocess.run(["git", *names, *command], cwd=self.path, check=True)
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=self.path, check=True, capture_output=True, text=True)
+        return head.stdout.strip()
+
+    def records(self, lane: str) -> dict[str, dict[str, Any]]:
+        """Claim id -> row of a lane's file in the folder baselines."""
+        found: dict[str, dict[str, Any]] = json.loads((self.path / "baselines" / f"{lane}.json").read_text())["rows"]
+        return found
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The entries of the ledger."""
+        path = self.path / "claims" / "ledger.toml"
+        return tomllib.loads(path.read_text())["entry"] if path.exists() else []
 
     @property
     def folder(self) -> Path:

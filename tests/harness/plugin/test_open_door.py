@@ -157,7 +157,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     result.assert_outcomes(passed=1, skipped=7, deselected=1)
     (verdict,) = found(door).values()
     assert verdict["cached"] == len(finished)
-    assert (verdict["id"], verdict["outcome"], verdict["expected"]) == ("op.batch", "refuted", None)
+    assert (verdict["id"], verdict["outcome"], verdict["notice"]) == ("op.batch", "refuted", "")
     assert verdict["effect"] == pytest.approx(0.0, abs=1e-9)  # the same image for any batch
     report = (door.path / ".gia" / "runs" / FOLDER / "report.md").read_text()
     result.stdout.fnmatch_lines(["*ok *op.batch*refuted:*"])
@@ -183,12 +183,12 @@ def test_a_run_without_the_attack_has_another_folder_and_other_blocks(door: Inne
     result = door.run(*select)
     assert result.parseoutcomes()["deselected"] == 8
     own = found(door, "reduced-unversioned")["op.batch"]
-    assert (own["expected"], own["cached"]) == ("supported", 0)
+    assert (own["notice"], own["cached"]) == ("op.batch: no record in claims", 0)
     assert own["pictures"] == ["images/op.batch-levels.png", "images/op.batch.png"]
     for picture in own["pictures"]:  # drawn by gia.experiment
         assert (door.path / ".gia" / "runs" / "reduced-unversioned" / picture).stat().st_size > 500
     assert set(blocks) < set(stored(door))
-    assert found(door)["op.batch"]["expected"] is None
+    assert found(door)["op.batch"]["notice"] == ""
 
 
 def test_a_setting_that_the_attack_refuses_fails_the_test_with_the_attacks_own_words(door: Inner) -> None:
@@ -223,5 +223,5 @@ def test_a_planted_laboratory_takes_an_attack_too(inner: Inner) -> None:
     result.assert_outcomes(passed=1, skipped=1)
     assert result.ret == pytest.ExitCode.OK
     assert inner.folder.name == "reduced-unversioned-flat"
-    assert (inner.verdicts["toy.first"]["outcome"], inner.verdicts["toy.first"]["expected"]) == ("refuted", None)
+    assert (inner.verdicts["toy.first"]["outcome"], inner.verdicts["toy.first"]["notice"]) == ("refuted", "")
     result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the attack is for float32"])

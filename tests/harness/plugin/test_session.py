@@ -89,7 +89,7 @@ def test_verdicts_json_holds_every_column_and_what_the_register_says(inner: Inne
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
     verdict = inner.verdicts["toy.first"]
-    expected = {"outcome": "supported", "expected": "supported", "unit": "dB", "blocks": 8, "void": 0, "cached": 0}
+    expected = {"outcome": "supported", "paper_says": "supported", "unit": "dB", "blocks": 8, "void": 0, "cached": 0}
     expected |= {
         "source": "Fig. 0",
         "paper": "SSIM .9 to .1",
@@ -112,7 +112,7 @@ def test_junit_carries_the_verdict_as_properties(inner: Inner) -> None:
     properties = ElementTree.parse(inner.folder / "junit.xml").iter("property")
     found = {p.get("name"): p.get("value") for p in properties}
     assert found["claim.id"] == "toy.first"
-    assert found["claim.outcome"] == found["claim.expected"] == "supported"
+    assert found["claim.outcome"] == found["claim.paper_says"] == "supported"
     assert float(str(found["claim.effect"])) == pytest.approx(2.0, abs=0.1)
 
 
@@ -259,7 +259,17 @@ def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.M
     ("options", "ci", "message"),
     [
         (["--gia-workers=-1"], False, "*--gia-workers: expected 0 or more, got -1*"),
-        (["--gia-reason=why"], False, "*--gia-reason: expected together with --gia-rebaseline*"),
+        (["--gia-reason=why"], False, "*--gia-reason: expected together with --gia-rebaseline or --gia-record*"),
+        (["--gia-record"], False, "*--gia-record: expected --gia-reason*"),
+        (["--gia-record", "--gia-reason=why"], True, "*--gia-record: expected outside CI*"),
+        (["--gia-record", "--gia-reason=why", "--gia-lane=pilot"], False, "*--gia-record: expected in the lane claims*"),
+        (["--gia-record", "--gia-reason=why", "--gia-placebo=noise"], False, "*--gia-record: expected in the lane*"),
+        (["--gia-placebo=nosie"], False, "*--gia-placebo: expected one of *'noise'*, got 'nosie'*"),
+        (["--gia-placebo=noise", "--gia-lane=reach"], False, "*--gia-placebo: expected in the lane claims*"),
+        (["--gia-lane=reach", "--gia-attack=flat"], False, "*--gia-lane: expected confirm and reach without --gia-attack*"),
+        (["--gia-lane=confirm"], False, "*--gia-lane=confirm: expected a working tree under git*"),
+        (["--gia-open"], False, "*--gia-open: expected in the lane confirm*"),
+        (["--gia-lane=reach", "--gia-draws=8"], False, "*--gia-draws: expected at least 24*"),
         (["--gia-rebaseline"], False, "*--gia-rebaseline: expected --gia-reason*"),
         (["--gia-rebaseline", "--gia-reason=why"], True, "*rebaseline: expected outside CI*"),
         (["--gia-rebaseline", "--gia-attack=flat"], False, "*--gia-rebaseline: expected without --gia-attack*"),

@@ -17,13 +17,20 @@ from gia.harness.report.rows import Row, Run
 from gia.harness.report.text import terminal
 
 
-def a_row(id: str = "op.batch_size", outcome: str = "supported", expected: str = "supported", **changes: Any) -> Row:
+def a_row(id: str = "op.batch_size", outcome: str = "supported", paper_says: str = "supported", **changes: Any) -> Row:
     """A row as `rows.row` makes it."""
     return {
         "id": id,
         "outcome": outcome,
-        "expected": expected,
-        "reason": "the paper's claim",
+        "paper_says": paper_says,
+        "recorded": None,
+        "disagrees": "",
+        "notice": "",
+        "by_construction": None,
+        "history": "",
+        "reach": None,
+        "direction": "",
+        "why": "",
         "statement": "Larger batches reconstruct worse.",
         "kind": "trend",
         "metric": "psnr",
@@ -55,22 +62,80 @@ def a_run(*listed: Row, **changes: Any) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "expected", "words"),
+    ("outcome", "says", "words"),
     [
         ("supported", "supported", "supported"),
-        ("refuted", "refuted", "refuted (expected)"),
-        ("inconclusive", "inconclusive", "inconclusive (expected)"),
-        ("refuted", "supported", "refuted (expected: supported)"),
-        ("supported", "refuted", "supported (expected: refuted)"),
+        ("refuted", "refuted", "refuted"),
+        ("refuted", "supported", "refuted (paper: supported)"),
+        ("supported", "refuted", "supported (paper: refuted)"),
+        ("inconclusive", "supported", "inconclusive (paper: supported)"),
+        ("inconclusive", "nothing", "inconclusive"),
     ],
 )
-def test_an_outcome_reads_with_what_was_expected_of_it(outcome: str, expected: str, words: str) -> None:
-    """A refutation that the register expects would look like a failure, or one that it does not like a success."""
-    row = a_row(outcome=outcome, expected=expected)
+def test_an_outcome_reads_with_what_the_paper_says(outcome: str, says: str, words: str) -> None:
+    """A reader could not tell where this project and the paper differ."""
+    row = a_row(outcome=outcome, paper_says=says)
     assert rows.outcome(row) == words
-    assert words in terminal(a_run(row))
-    assert words in markdown(a_run(row))
-    assert rows.as_expected(row) == (outcome == expected)
+    assert f" {words}:" in terminal(a_run(row))
+    assert f"| {words} |" in markdown(a_run(row))
+
+
+def test_only_a_contradicted_record_marks_a_row() -> None:
+    """A refuted claim would look like a failure, or a verdict that changed like a success."""
+    refuted, changed = a_row(outcome="refuted"), a_row(disagrees="op.batch_size: refuted, but claims has supported")
+    assert terminal(a_run(refuted)).startswith("ok ")
+    assert terminal(a_run(changed)).startswith("NOT")
+    assert "but claims has supported" in terminal(a_run(changed))
+    assert "**supported**" in markdown(a_run(changed))
+
+
+def test_a_verdict_stands_beside_its_record_reach_and_history() -> None:
+    """A verdict of the median setting would be read as one of all settings, or as the first that was reached."""
+    holds = {"count": 18, "share": 0.75, "interval": [0.46, 0.93], "of_live": 0.9}
+    none = {"count": 0, "share": 0.0, "interval": [0.0, 0.2], "of_live": 0.0}
+    row = a_row(
+        recorded={"outcome": "supported", "commit": "ab12"},
+        reach={"holds": holds, "reversed": none},
+        history="protocol 3; earlier inconclusive, supported",
+        by_construction="algebra",
+    )
+    for text in (terminal(a_run(row), width=200), markdown(a_run(row))):
+        assert "record: supported (ab12)" in text
+        assert "reach: holds 75 % [46, 93] of all settings, 90 % of live ones" in text
+        assert "reversed" not in text
+        assert "history: protocol 3; earlier inconclusive, supported" in text
+        assert "supported (by construction)" in text
+
+
+def test_a_certain_direction_without_a_size_is_said() -> None:
+    """An inconclusive size would hide a direction that is beyond doubt."""
+    assert rows.outcome(a_row(outcome="inconclusive", direction="certain", paper_says="nothing")) == (
+        "inconclusive (direction certain, size not)"
+    )
+
+
+def test_rows_by_construction_are_counted_apart_and_rows_that_share_blocks_as_one_family() -> None:
+    """Algebra, and one experiment that is asked twice, would count as evidence."""
+
+    def tables(*experiments: str) -> list[dict[str, Any]]:
+        return [
+            {"experiment": name, "levels": [], "medians": {}, "void": {}, "controls": {}, "seconds_per_look": [0.0]}
+            for name in experiments
+        ]
+
+    listed = [
+        a_row("a", tables=tables("x")),
+        a_row("b", tables=tables("y")),
+        a_row("c", outcome="refuted", tables=tables("x", "z")),
+        a_row("d", tables=tables("z", "y")),
+        a_row("e"),
+        a_row("f", by_construction="algebra", tables=tables("x")),
+    ]
+    assert rows.families(listed[:3]) == [{"b"}, {"a", "c"}]
+    assert {frozenset(family) for family in rows.families(listed[:5])} == {frozenset("abcd"), frozenset("e")}
+    said = "5 verdicts in 2 families: 4 supported, 1 refuted, 0 inconclusive; and 1 by construction: 1 supported"
+    assert said in terminal(a_run(*listed))
+    assert said in markdown(a_run(*listed))
 
 
 def test_the_terminal_table_shows_effect_interval_margin_blocks_and_both_numbers() -> None:
@@ -82,26 +147,30 @@ def test_the_terminal_table_shows_effect_interval_margin_blocks_and_both_numbers
     assert "here, reduced: PSNR 24.1 22.0 20.1 18.2 dB" in text
 
 
-def test_metrics_that_do_not_decide_void_blocks_and_second_looks_are_shown() -> None:
+def test_metrics_that_do_not_decide_void_blocks_and_further_looks_are_shown() -> None:
     """A metric could be chosen afterwards; nobody would know why blocks are missing, or where the time went."""
     table = {
         "experiment": "op.batch_size",
         "levels": ["1", "2"],
         "medians": {"psnr": [24.0, 22.0], "ssim": [0.8123, 0.7], "lpips": [None, None]},
         "void": {"3": "failed: PSNR 9.10 dB against 11.00 dB blind"},
+        "void_shares": {"batch.data": {"faces": [1, 3], "photos": [0, 5]}},
+        "controls": {"ambiguous": 3, "not found": 5},
         "seconds": 90.0,
-        "second_look_seconds": 41.0,
+        "seconds_per_look": [49.0, 30.0, 11.0],
     }
     row = a_row(tables=[table])
     for text in (terminal(a_run(row), width=200), markdown(a_run(row))):
         assert "shown, op.batch_size at 1/2: ssim 0.812/0.7, lpips n/a" in text
         assert "void block 3: failed: PSNR 9.10 dB against 11.00 dB blind" in text
-        assert "second looks added, in seconds of computing: op.batch_size 41 s" in text
+        assert 'conditional on "the path works"; void of drawn: batch.data faces 1/3' in text
+        assert "searches of the controls, 8 in all: 3 ambiguous, 5 not found" in text
+        assert "further looks added, in seconds of computing: op.batch_size 41 s" in text
 
 
 def test_further_levels_of_a_pair_show_the_metric_that_decides() -> None:
     """The numbers that tell why a pair differs would be in no report."""
-    table = {"experiment": "toy", "medians": {"psnr": [20.0, 12.5, 15.0]}, "void": {}, "second_look_seconds": 0.0}
+    table = {"experiment": "toy", "medians": {"psnr": [20.0, 12.5, 15.0]}, "void": {}, "controls": {}, "seconds_per_look": [0.0]}
     row = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none", "weak"]}])
     assert "psnr 20/12.5/15" in terminal(a_run(row))
     pair = a_row(kind="paired", tables=[{**table, "levels": ["strong", "none"], "medians": {"psnr": [20.0, 12.5]}}])

@@ -1,0 +1,65 @@
+"""The lanes of a run: which blocks a claim draws, how often it is looked at, and whether void blocks are measured."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+#: claims: the first look. pilot: for choosing settings. confirm: the verdicts that are published. reach: many settings.
+LANES = ("claims", "pilot", "confirm", "reach")
+
+#: Settings that reach draws for each row, and how many of them it draws again with another seed.
+DRAWS = 24
+DRAWN_AGAIN = 16
+
+
+@dataclass(frozen=True)
+class Lane:
+    """How a session draws and looks.
+
+    Args:
+        name: one of `LANES`.
+        placebo: what takes the place of each attack, on the blocks of the lane "claims", so that victims are shared.
+        opening: only ask which rows there are, and with which protocols.
+        draws: number of settings in the lane "reach".
+
+    >>> Lane("confirm").looks, Lane(placebo="noise").void_too
+    (3, True)
+    """
+
+    name: str = LANES[0]
+    placebo: str | None = None
+    opening: bool = False
+    draws: int = DRAWS
+
+    @property
+    def looks(self) -> int:
+        """How many looks a row may have."""
+        return 3 if self.name == "confirm" else 1
+
+    @property
+    def void_too(self) -> bool:
+        """Whether levels are measured although a control failed."""
+        return self.placebo is not None or self.name == "reach"
+
+    @property
+    def suffix(self) -> str:
+        """What the folder of the run has behind its name."""
+        parts = [self.name] if self.name != LANES[0] else []
+        return "".join(f"-{part}" for part in (*parts, *([f"placebo-{self.placebo}"] if self.placebo else [])))
+
+    def of_blocks(self, experiment: str, frozen: str | None) -> str:
+        """The lane in the seed of a block; that of a confirm run holds a salt, which nobody knew before `frozen`.
+
+        Args:
+            experiment: the name that its blocks are drawn under.
+            frozen: the hash of the commit at which the confirm run was announced.
+
+        >>> Lane("pilot").of_blocks("op.size", None)
+        'pilot'
+        """
+        if self.name != "confirm":
+            return self.name
+        if frozen is None:
+            raise ValueError(f"frozen: expected the commit at which a confirm run of {experiment!r} was announced")
+        return f"confirm:{hashlib.sha256(f'{frozen} {experiment}'.encode()).hexdigest()}"

@@ -1,0 +1,73 @@
+"""What earlier runs found: the records of verdicts, one file per lane, the reach of rows, and the ledger."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gia import numerics
+from gia.harness.decide.ledger import Entry, Ledger
+from gia.harness.decide.record import disagreement, notice
+from gia.harness.decide.verdicts import Verdict
+from gia.numerics import replacing
+
+
+class Records:
+    """The records of one scale.
+
+    Args:
+        baselines: the folder of `<lane>.json`, and of the ledger's witness.
+        ledger: the file of the ledger.
+        scale: at which is measured; empty for the register's first one, whose files have no suffix.
+        commit: of this run.
+
+    Raises LedgerError for a ledger that is not as it was written.
+    """
+
+    def __init__(self, baselines: Path, ledger: Path, *, scale: str, commit: str) -> None:
+        self.folder, self._suffix, self._commit = baselines, f"-{scale}" if scale else "", commit
+        self.ledger = Ledger(ledger, baselines / "ledger.json")
+
+    def rows(self, lane: str) -> dict[str, dict[str, Any]]:
+        """Claim id -> what the lane's file says. Raises ValueError for a file that is not readable."""
+        path = self._path(lane)
+        if not path.exists():
+            return {}
+        try:
+            found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path}: expected a file of records with 'rows', got {error}") from error
+        return found
+
+    def store(self, lane: str, id: str, row: Mapping[str, Any]) -> None:
+        """Put one row on record at once, so that an interrupted run keeps what it finished."""
+        path = self._path(lane)
+        environment = {**numerics.environment(), "fingerprint": numerics.fingerprint()}
+        content = {"environment": environment, "rows": {**self.rows(lane), id: dict(row)}}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            partial.write_text(text + "\n", encoding="utf-8")
+
+    def compared(self, verdict: Verdict, *, digest: str, lane: str) -> tuple[str, str]:
+        """Why a verdict fails against the records of the lanes "claims" and "confirm", and what else is to be said."""
+        failures, notices = [], []
+        for other in ("claims", "confirm"):
+            record = self.rows(other).get(verdict.id)
+            about = {"digest": digest, "lane_of_record": other, "lane": lane}
+            failures.append(disagreement(record, verdict, **about))
+            if record is not None or other == lane:
+                notices.append(notice(record, verdict, **about))
+        return "; ".join(filter(None, failures)), "; ".join(filter(None, notices))
+
+    def enter(self, kind: str, *rows: str, digest: str = "", reason: str, **more: str) -> None:
+        """Add an entry of today to the ledger; `more` holds `before`, `after` and `commit`, by default this run's."""
+        fields = {"before": "", "after": "", "commit": self._commit, **more}
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        self.ledger.append(Entry(today, rows, kind, digest=digest, reason=reason, **fields))
+
+    def _path(self, lane: str) -> Path:
+        return self.folder / f"{lane}{self._suffix}.json"

@@ -1,0 +1,330 @@
+"""The lanes from outside: records, placebos, confirm runs and reach, on planted claims under git."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.harness.plugin.inner_project import Inner, row, trend
+
+pytest_plugins = ["pytester"]
+
+RECORD = ("--gia-record", "--gia-reason=planted")
+CONFIRM = "--gia-lane=confirm"
+
+#: A level whose planted number holds while the attack runs, or while a placebo is in its place.
+LEAKING = """
+def leaking(level, block, *, cache=None):
+    given = {"own": 20.0, "truth": 40.0}.get(level.attack, level.slope if level.attack == "blind" else 0.0)
+    worse = 3.0 * math.log2(level.size) if level.attack == "own" else 0.0
+    return Result({"leak": given - worse}, details={"placebo": {}})
+"""
+
+
+def set_slope(inner: Inner, id: str, slope: float) -> None:
+    """A module with one trend of this slope."""
+    (inner.path / "claims" / "test_toy.py").write_text(
+        "import math\nimport pytest\nfrom planted import *\n" + trend(id, slope)
+    )
+
+
+def announce(inner: Inner, *options: str) -> str:
+    """Commit everything, announce the confirm runs, and commit that; returns the frozen commit."""
+    frozen = inner.commit()
+    inner.run(CONFIRM, "--gia-open", *options)
+    inner.commit()
+    return frozen
+
+
+def test_a_record_is_stored_on_purpose_and_then_holds(inner: Inner) -> None:
+    """A verdict that turns would pass, or be stored by accident."""
+    inner.write(row("toy.trend"), tests=trend("toy.trend"))
+    inner.run().assert_outcomes(passed=1)
+    assert not (inner.path / "baselines").exists()
+    inner.run(*RECORD).assert_outcomes(passed=1)
+    stored = inner.records("claims")["toy.trend"]
+    assert (stored["outcome"], stored["blocks"], stored["look"], stored["commit"]) == ("supported", 8, 1, "unversioned")
+    assert inner.ledger == []  # a first record changes nothing
+    result = inner.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*record: supported (unversioned)*"])
+
+
+def test_a_contradicted_record_fails_and_says_how_it_may_move(inner: Inner) -> None:
+    """Supported yesterday and refuted today would both be green."""
+    inner.write(row("toy.trend"), tests=trend("toy.trend"))
+    inner.run(*RECORD)
+    set_slope(inner, "toy.trend", 0.0)
+    result = inner.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*UnexpectedOutcomeError: toy.trend: refuted*but claims has supported*", "*--gia-record --gia-reason*"]
+    )
+    inner.run(*RECORD).assert_outcomes(passed=1)
+    (entry,) = inner.ledger
+    assert (entry["kind"], entry["before"], entry["after"]) == ("changed", "supported", "refuted")
+    assert entry["reason"] == "planted"
+    assert entry["digest"] == inner.records("claims")["toy.trend"]["digest"]
+    result = inner.run()
+    result.stdout.fnmatch_lines(["*history: protocol 2; earlier supported*"])
+
+
+def test_an_inconclusive_record_of_other_blocks_contradicts_nothing(inner: Inner) -> None:
+    """Every change of a protocol would need a new record before it could be tried."""
+    inner.write(row("toy.trend"), tests=trend("toy.trend", measure="one_undecided"))
+    inner.run(*RECORD)
+    assert inner.records("claims")["toy.trend"]["outcome"] == "inconclusive"
+    set_slope(inner, "toy.trend", 3.0)
+    inner.run().assert_outcomes(passed=1)
+
+
+def test_pilot_blocks_are_others_and_compared_with_nothing(inner: Inner) -> None:
+    """A setting could be tried on the blocks that decide."""
+    inner.write(row("toy.trend"), tests=trend("toy.trend"))
+    inner.run(*RECORD)
+    set_slope(inner, "toy.trend", 0.0)
+    inner.run("--gia-lane=pilot").assert_outcomes(passed=1)
+    runs = sorted(path.name for path in (inner.path / ".gia" / "runs").iterdir())
+    assert runs == ["reduced-unversioned", "reduced-unversioned-pilot"]
+    tried = json.loads((inner.path / ".gia" / "runs" / runs[1] / "verdicts.json").read_text())[0]
+    assert tried["digest"] != inner.records("claims")["toy.trend"]["digest"]
+    assert tried["notice"] == ""
+
+
+def placebo(inner: Inner, name: str, *rows: str, tests: str) -> dict[str, dict[str, object]]:
+    """The verdicts of a run with a placebo."""
+    inner.write(*rows, tests=LEAKING + tests)
+    inner.run(f"--gia-placebo={name}").assert_outcomes(passed=1)
+    (folder,) = (inner.path / ".gia" / "runs").glob(f"*-placebo-{name}")
+    return {row["id"]: row for row in json.loads((folder / "verdicts.json").read_text())}
+
+
+def test_a_placebo_takes_the_place_of_every_levels_attack_and_its_leak_is_kept(inner: Inner) -> None:
+    """What an attacker has without the gradient would not be seen, or be counted as a verdict on the attack."""
+    tests = trend("toy.leak", 0.4, measure="leaking")
+    found = placebo(inner, "blind", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    assert (found["placebo"], found["leak"], found["leak_decides"]) == ("blind", 0.4, True)
+    assert (found["outcome"], found["notice"]) == ("inconclusive", "")  # nothing to lose
+    inner.run(*RECORD)
+    inner.run("--gia-placebo=blind").assert_outcomes(passed=1)  # no record holds against it
+
+
+def test_the_saboteur_returns_the_truth_at_the_first_level_only(inner: Inner) -> None:
+    """A claim that says "worse" would be supported by whatever breaks at the second level."""
+    tests = trend("toy.leak", measure="leaking")
+    found = placebo(inner, "saboteur", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    (table,) = found["tables"]  # type: ignore[misc]
+    assert table["medians"]["leak"] == [40.0, 0.0, 0.0]
+    assert found["leak"] == 40.0
+
+
+def test_a_placebo_is_measured_in_void_blocks_too_and_none_is_replaced(inner: Inner) -> None:
+    """A placebo whose control fails, as it should, would have no leak, and 48 blocks would be drawn to find one."""
+    tests = """
+@pytest.mark.claim("toy.leak")
+def test_leak(claims):
+    level = Level(slope=0.7, control=fails_at_first, void=99)
+    claims.trend("toy.leak", level, levels=(1, 2), change=batch, measure=leaking)
+"""
+    found = placebo(inner, "blind", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    assert (found["outcome"], found["blocks"], found["void"], found["leak"]) == ("inconclusive", 0, 8, 0.7)
+
+
+def test_rows_that_call_no_attack_are_not_applicable(inner: Inner) -> None:
+    """A placebo would be said to support what has nothing to do with an attack."""
+    other = """
+from hypothesis import strategies as st
+
+@pytest.mark.claim("toy.always")
+def test_always(claims):
+    claims.universal("toy.always", lambda x: 1.0, {"x": st.integers()})
+
+@pytest.mark.claim("toy.told")
+def test_told(claims):
+    from gia.harness.decide import verdicts
+
+    claims.record(verdicts.paired(claims.claim("toy.told"), [1.0] * 8, [0.0] * 8))
+"""
+    rows = [row("toy.own"), row("toy.always", "universal"), row("toy.told", "paired"), row("toy.leak", metric="leak")]
+    own = "def own(level, block, *, cache):\n    return Result({'psnr': 1.0})\n"
+    tests = own + trend("toy.own", measure="own") + other + trend("toy.leak", measure="leaking")
+    inner.write(*rows, tests=LEAKING + tests)
+    result = inner.run("--gia-placebo=noise")
+    result.assert_outcomes(passed=1, skipped=3)
+    assert {id: found["outcome"] for id, found in inner.verdicts.items()} == {
+        "toy.own": "not applicable",
+        "toy.always": "not applicable",
+        "toy.told": "not applicable",
+        "toy.leak": "inconclusive",
+    }
+    assert inner.computed == []
+
+
+def test_under_ci_a_placebo_run_keeps_the_networks_of_the_claims_run(
+    inner: Inner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of six placebos would train every victim again."""
+    monkeypatch.setenv("CI", "true")
+    inner.write(row("toy.trend"), tests=trend("toy.trend"))
+    inner.run()
+    store = inner.folder / "blocks"
+    (store / "nets").mkdir(exist_ok=True)
+    (store / "nets" / "victim.safetensors").touch()
+    inner.run("--gia-placebo=noise")
+    assert (store / "nets" / "victim.safetensors").exists()
+    assert len(list(store.glob("*.json"))) == 16
+    assert not (inner.folder.with_name(f"{inner.folder.name}-placebo-noise") / "blocks").exists()
+
+
+def test_a_confirm_run_is_announced_first_then_run_once(inner: Inner) -> None:
+    """A verdict could be taken from the blocks that happened to be kind, or be tried until it fits."""
+    inner.write(row("toy.a"), row("toy.b"), tests=trend("toy.a") + trend("toy.b", 0.0))
+    inner.commit()
+    unannounced = inner.run(CONFIRM)
+    unannounced.assert_outcomes(skipped=2)
+    unannounced.stdout.fnmatch_lines(["NOT toy.a: no verdict, not confirmed yet: no run was announced*"])
+
+    frozen = announce(inner)
+    assert inner.computed == []
+    assert [(entry["kind"], entry["rows"], entry["commit"]) for entry in inner.ledger] == [
+        ("opened", ["toy.a"], frozen),
+        ("opened", ["toy.b"], frozen),
+    ]
+    inner.run(CONFIRM, "-k", "toy_a").assert_outcomes(passed=1, deselected=1)
+    assert inner.records("confirm")["toy.a"]["outcome"] == "supported"
+    assert inner.records("confirm")["toy.a"]["frozen"] == frozen
+    assert (inner.ledger[-1]["kind"], inner.ledger[-1]["after"]) == ("confirmed", "supported")
+
+    before = len(inner.computed)
+    resumed = inner.run(CONFIRM)  # the working tree has what the first run wrote, and nothing else
+    resumed.assert_outcomes(passed=1, skipped=1)
+    assert inner.records("confirm")["toy.b"]["outcome"] == "refuted"
+    assert not [line for line in inner.computed[before:] if line.startswith("toy.a")]
+    inner.commit()
+    inner.run(CONFIRM, "--gia-open")
+    assert len(inner.ledger) == 4  # nothing is left to announce
+    inner.run(CONFIRM).assert_outcomes(skipped=2)
+
+
+def test_the_blocks_of_a_confirm_run_depend_on_the_frozen_commit(inner: Inner) -> None:
+    """Whoever knows the blocks could choose a setting for them."""
+    inner.write(row("toy.a"), tests=trend("toy.a"))
+    announce(inner)
+    inner.run(CONFIRM)
+    first = inner.records("confirm")["toy.a"]["digest"]
+    set_slope(inner, "toy.a", 2.5)
+    announce(inner)
+    inner.run(CONFIRM)
+    second = inner.records("confirm")["toy.a"]
+    assert second["digest"] != first
+    assert [entry["kind"] for entry in inner.ledger] == ["opened", "confirmed", "opened", "confirmed"]
+    # The second try of a row has no first look, so that both together err as seldom as one.
+    assert (second["look"], second["blocks"]) == (2, 16)
+
+
+def test_a_dirty_tree_or_code_that_changed_since_is_refused(inner: Inner) -> None:
+    """A confirmed verdict would be of code that nobody can look up."""
+    inner.write(row("toy.a"), tests=trend("toy.a"))
+    announce(inner)
+    source = (inner.path / "planted.py").read_text()
+    (inner.path / "planted.py").write_text(source + "# edited\n")
+    dirty = inner.run(CONFIRM)
+    assert dirty.ret == pytest.ExitCode.USAGE_ERROR
+    dirty.stderr.fnmatch_lines(["*--gia-lane=confirm: expected a working tree without changes, got * planted.py*"])
+    inner.commit()
+    moved = inner.run(CONFIRM)
+    moved.assert_outcomes(skipped=1)
+    moved.stdout.fnmatch_lines(["NOT toy.a: no verdict, not confirmed yet: announced at *planted.py changed since*"])
+    assert inner.computed == []
+
+
+def test_a_confirm_run_may_look_three_times(inner: Inner) -> None:
+    """A true effect that eight blocks cannot show would stay inconclusive, or one look more would be taken."""
+    inner.write(
+        row("toy.late"),
+        row("toy.never"),
+        tests=trend("toy.late", measure="one_undecided") + trend("toy.never", measure="always_undecided"),
+    )
+    announce(inner)
+    inner.run(CONFIRM).assert_outcomes(passed=2)
+    found = inner.records("confirm")
+    assert (found["toy.late"]["outcome"], found["toy.late"]["look"]) == ("supported", 2)
+    assert (found["toy.never"]["outcome"], found["toy.never"]["look"]) == ("inconclusive", 3)
+    assert found["toy.never"]["blocks"] == 32
+    assert len(inner.computed) == len(set(inner.computed))  # each look keeps the blocks before it
+
+
+@pytest.mark.parametrize(("longer", "outcome"), [(0.0, "inconclusive"), (1.5, "supported")])
+def test_a_confirmed_effect_must_hold_at_four_times_the_budget(inner: Inner, longer: float, outcome: str) -> None:
+    """An artefact of too few steps would be a fact."""
+    tests = """
+class Searched(Level):
+    def with_budget(self, factor):
+        assert factor == 4
+        return replace(self, attack="longer", slope={longer})
+
+@pytest.mark.claim("toy.a")
+def test_a(claims):
+    claims.trend("toy.a", Searched(control=fails_at_first, void=2), levels=(1, 2, 4), change=batch, x=math.log2)
+""".replace("{longer}", str(longer))
+    inner.write(row("toy.a"), tests=tests)
+    announce(inner)
+    inner.run(CONFIRM).assert_outcomes(passed=1)
+    assert inner.records("confirm")["toy.a"]["outcome"] == outcome
+    (found,) = json.loads((confirm_folder(inner) / "verdicts.json").read_text())
+    assert (found["why"].startswith("budget-dependent")) == (outcome == "inconclusive")
+    # 8 valid and 2 void blocks; again at four times the budget, where the void ones are not attacked either.
+    assert len(inner.computed) == 2 * 8 * 3
+
+
+def confirm_folder(inner: Inner) -> Path:
+    """The folder of the last confirm run."""
+    (folder,) = (inner.path / ".gia" / "runs").glob("*-confirm")
+    return folder
+
+
+def test_reach_labels_every_drawn_setting_and_finds_what_moves_it(inner: Inner) -> None:
+    """A verdict in the median setting would be taken for one everywhere."""
+    tests = """
+def by_activation(level, block, *, cache=None):
+    slope = {"relu": 2.0, "silu": 0.0}[block.setting["activation"]]
+    return measure(replace(level, slope=slope), block)
+
+@pytest.mark.claim("toy.a")
+def test_a(claims):
+    level = Level(vary={"activation": ("relu", "silu"), "width": (1, 2, 3)}, control=fails_at_first, void=2)
+    claims.trend("toy.a", level, levels=(1, 2, 4), change=batch, x=math.log2, measure=by_activation)
+"""
+    other = "\n@pytest.mark.claim('toy.n')\ndef test_n(claims):\n    claims.count('toy.n', Level(), levels=(1,), change=batch, claimed=20)\n"
+    inner.write(row("toy.a"), row("toy.n", "count"), tests=tests + other)
+    result = inner.run("--gia-lane=reach")
+    result.assert_outcomes(passed=1, skipped=1)
+    found = inner.records("reach")["toy.a"]
+    assert sum(each["count"] for each in found["shares"].values()) == len(found["draws"]) == 24
+    assert found["shares"]["void"]["count"] == 2
+    for draw in found["draws"][2:]:
+        assert draw["label"] == {"relu": "holds", "silu": "no effect"}[draw["setting"]["activation"]]
+    assert found["factor"]["factor"] == "activation"
+    assert found["factor"]["p"] < 0.01
+    assert found["stability"]["settings"] == 16
+    assert inner.verdicts["toy.a"]["pictures"] == ["images/toy.a-reach.png"]
+    assert len({line for line in inner.computed if line.endswith(" 1")}) >= 24 + 16  # other blocks, the same settings
+    before = len(inner.computed)
+    inner.run("--gia-lane=reach")
+    assert len(inner.computed) == before  # all of them are in the store
+    result = inner.run()
+    result.stdout.fnmatch_lines(["*reach: holds *of all settings*"])
+
+
+def test_a_ledger_that_was_edited_stops_the_run(inner: Inner) -> None:
+    """A history could be made more pleasant."""
+    inner.write(row("toy.a"), tests=trend("toy.a"))
+    announce(inner)
+    ledger = inner.path / "claims" / "ledger.toml"
+    ledger.write_text(ledger.read_text().replace('kind = "opened"', 'kind = "past"'))
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*ledger.toml: entry 1*got an edited or moved one*"])
+
