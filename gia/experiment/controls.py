@@ -27,8 +27,10 @@ from gia.federated.server import classifier
 #: A search is controlled on whole batches of at least so many images; larger levels need the other control images.
 FEW = 2
 #: A data term is zero at the truth where it is at most this share of the largest one at the noisy truth and the
-#: placebos. Rounding leaves about 1e-6 of it in float32, and more in updates, which are differences of weights.
+#: placebos, or `ROUNDING` units of the dtype, to which 1 - cos is rounded. Updates, which are differences of weights,
+#: are rounded more coarsely than gradients: 1e-6 of the largest in float32.
 ZERO = {"float32": 1e-2, "float64": 1e-6}
+ROUNDING = 4
 #: Standard deviation of the noise that a data term must see.
 NOISE = 0.1
 #: Random starts that the search must beat.
@@ -107,10 +109,11 @@ def _sees(exchange: Exchange) -> tuple[Checks, Values]:
             terms.setdefault(kind, []).append(_term(exchange, ideal, images, labels, mirrored=False))
     means = {kind: math.fsum(each) / len(each) for kind, each in terms.items()}
     truth, least = means.pop("truth"), min(means, key=lambda kind: means[kind])
-    limit = ZERO[exchange.protocol.dtype] * max(means.values())
+    dtype = exchange.protocol.dtype
+    limit = max(ZERO[dtype] * max(means.values()), ROUNDING * torch.finfo(getattr(torch, dtype)).eps)
     checks = {
-        f"ideal data term {truth:.2g} at the truth, at most {limit:.2g} asked": truth <= limit,
-        f"{means[least]:.2g} at the {least}": means[least] > truth,
+        f"ideal data term {truth:.2g} at the truth, at most {limit:.2g} asked": abs(truth) <= limit,
+        f"ideal data term {means[least]:.2g} at the {least}, more than at the truth asked": means[least] > truth,
     }
     return checks, {"ideal_truth": truth, "ideal_noisy_truth": means["noisy truth"]}
 
@@ -121,13 +124,12 @@ def _follows(exchange: Exchange) -> tuple[Checks, Values]:
     results = exchange.reconstructions(answers, "control start")
     if not all(len(result.images) for result in results):
         return {"the attack found nothing": False}, {}
-    starts = _starts(exchange)
     found, truth, best = [], [], []
     for number, (answer, result) in enumerate(zip(answers, results, strict=True)):
         images, labels = answer.truth
         found.append(_term(exchange, answer, result.images, labels if result.labels is None else result.labels))
         truth.append(_term(exchange, answer, images, labels))
-        without = [*_placebos(exchange, answer, number).values(), *(each[number] for each in starts)]
+        without = [*_placebos(exchange, answer, number).values(), *_starts(exchange, answer, number)]
         best.append(min(_term(exchange, answer, images, labels) for images in without))
     values = {
         name: math.fsum(each) / len(each) for name, each in {"found": found, "truth": truth, "unsearched": best}.items()
@@ -136,27 +138,16 @@ def _follows(exchange: Exchange) -> tuple[Checks, Values]:
     return {text: values["found"] < values["unsearched"]}, values
 
 
-def _starts(exchange: Exchange) -> list[list[Tensor]]:
-    """Random starts, each with images for all answers, and the attack's own: standing still must not pass by luck."""
-    answers, card = exchange.answers, attacks.card_of(exchange.protocol.attacker.attack)
-
-    def unmoved(purpose: str) -> list[Tensor]:
-        return [each.images for each in exchange.attacked(answers, purpose, {"steps": 0})]
-
-    own = [unmoved("control start")] if exchange.searches else []
-    if exchange.searches and card is not None and card.leaf != "GEN-z":
-        return own + [unmoved(f"random start {start}") for start in range(STARTS)]
-
-    # Latent search may start at one fixed latent, and an attack without steps has no start.
-    def drawn(answer: Answer, generator: torch.Generator) -> Tensor:
-        if card is not None and card.leaf == "GEN-z":
-            return exchange.placebos.samples(*answer.truth, generator)
-        return torch.rand(answer.reference.shape, generator=generator)
-
-    return own + [
-        [drawn(answer, exchange.block.generator("random start", start, n)) for n, answer in enumerate(answers)]
-        for start in range(STARTS)
-    ]
+def _starts(exchange: Exchange, answer: Answer, number: int) -> list[Tensor]:
+    """Random starts, and the attack's own, so that standing still does not pass by luck."""
+    card = attacks.card_of(exchange.protocol.attacker.attack)
+    own, block = exchange.block.generator("control start", number), exchange.block
+    random = [block.generator("random start", start, number) for start in range(STARTS)]
+    if not exchange.searches:  # without steps there is no start to be had
+        return [torch.rand(answer.reference.shape, generator=generator) for generator in random]
+    if card is not None and card.leaf == "GEN-z":  # its search may begin at one fixed latent
+        return exchange.unmoved(answer, [own]) + [exchange.placebos.samples(*answer.truth, each) for each in random]
+    return exchange.unmoved(answer, [own, *random])
 
 
 def _learned(exchange: Exchange) -> tuple[Checks, Values]:

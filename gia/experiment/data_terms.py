@@ -43,7 +43,7 @@ def data_term(
         )
     labels = observation.labels if labels is None else labels
     assert labels is not None
-    problem = Matching(model, [observation], objective=objective, loss=settings.get("loss", cross_entropy))
+    problem = Matching(model, [observation], objective=objective, loss=settings.get("loss", cross_entropy), engine="plain")
     at = images.to(problem.reference)[None]
     with torch.enable_grad():
         return float(problem.values(at, labels.to(at.device)[None], mirror=settings.get("mirror", ())))

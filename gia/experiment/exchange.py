@@ -180,6 +180,16 @@ class Exchange:
             except Interrupted as stopped:  # half an attack must not be scored, let alone stored
                 raise KeyboardInterrupt from stopped
 
+    def unmoved(self, answer: Answer, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """The starts of the attack's search on one answer, one for each generator."""
+        settings = {**self.protocol.attacker.settings, **self.equipment, "steps": 0}
+        if answer.target is not None:
+            settings["target"] = answer.target
+        same = [answer.observation] * len(generators)
+        attack = self.protocol.attacker.attack
+        starts = attacks.run_many(attack, answer.model, same, generators=generators, **settings)
+        return [each.images.detach().cpu() for each in starts]
+
     @property
     def searches(self) -> bool:
         """Whether the attack searches, so that it has `steps`."""
@@ -341,8 +351,9 @@ class Exchange:
 
     def _agreement(self, images: Tensor, chosen: Tensor) -> Tensor:
         """1 for each image in which the judge sees the label of the private one, else 0."""
+        judge = self._judge
         with torch.no_grad():
-            seen = self._judge(images.clamp(0, 1).float()).argmax(1)
+            seen = judge(images.clamp(0, 1).float()).argmax(1)
         return (seen == self.round.data.labels[chosen]).double()
 
     @cached_property
