@@ -28,7 +28,6 @@ from gia.federated.validation import ValidationReport, default_limits
 from gia.harness.blocks.block import Block
 from gia.harness.decide import verdicts
 from gia.harness.decide.counterexamples import universal
-from gia.harness.decide.looks import look_twice
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.claims import Claims
@@ -288,10 +287,10 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
             verdicts.trend(claim, range(len(levels)), np.log2(table.values(name)), void=table.void, look=look)
             for name in ("dsnr", "outweighs")
         ]
-        unclear = [verdict for verdict in both if verdicts.needs_second_look(verdict)]  # one of them asks for both
+        unclear = [verdict for verdict in both if verdict.outcome == "inconclusive"]  # one of them asks for both
         return min(unclear or both, key=lambda verdict: (OUTCOMES.index(verdict.outcome), verdict.effect or 0.0))
 
-    verdict, table = look_twice(measured, decide)
+    verdict, table = claims.look(measured, decide)
     shown = "; ".join(
         f"{name} " + "/".join(f"{median:.3g}" for median in np.median(table.values(name), axis=0))
         for name in ("dsnr", "outweighs", "cosine")

@@ -74,6 +74,7 @@ def _exact_recovery() -> dict[str, Protocol]:
             "victim.width": 16,
             "victim.edit.bins": 100,
             "batch.images": 16,
+            "batch.size": 1,
             "batch.pattern_batch": None,
             "scoring.metrics": ("psnr", "rmse"),
         },

@@ -11,10 +11,10 @@ from gia.federated import LocalTraining
 
 PROTOCOL = GEN_W
 
-#: Two pictures a block, and the same crop of them at every resolution.
-SIZED = narrowed(GEN_W, "batch.image_size", changes={"batch.images": 2}, data=DETAILED)
+#: The same crop of two pictures at every resolution.
+SIZED = narrowed(GEN_W, "batch.image_size", data=DETAILED)
 
-FOURS = narrowed(GEN_W, changes={"batch.size": 4}, data=REPEATED)
+FOURS = narrowed(GEN_W, changes={"batch.images": 4, "batch.size": 4}, data=REPEATED)
 
 TRAINED = narrowed(
     GEN_W,
@@ -23,7 +23,7 @@ TRAINED = narrowed(
 )
 
 #: ResNets in CIFAR's form, of two depths.
-RESIDUAL = narrowed(GEN_W, "victim.name", changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 2})
+RESIDUAL = narrowed(GEN_W, "victim.name", changes={"victim.name": "resnet8", "batch.image_size": 16})
 
 #: Clients that train locally before they share. CI-Net as published matches one gradient; a simulation of the known
 #: local steps is shown as a further level.
@@ -32,6 +32,7 @@ FEDERATED = narrowed(
     changes={
         "client.local": LocalTraining(epochs=1, batch_size=1, lr=0.02),
         "batch.image_size": 16,
+        "batch.images": 4,
         "batch.size": 4,
         "vary": {
             "client.local.epochs": (1, 2, 4),
@@ -46,7 +47,7 @@ FEDERATED = narrowed(
 ORIGINAL = narrowed(GEN_W, changes={"scoring.metrics": ("psnr", "psnr_other", "ssim")}, data=REPEATED)
 
 CELLS = {
-    "batch_size": Cell(protocol=GEN_W.with_({"batch.images": 8}), levels=(1, 2, 4, 8)),
+    "batch_size": Cell(protocol=GEN_W.with_({"batch.images": 4}), levels=(1, 2, 4)),
     "resolution": Cell(protocol=SIZED, levels=(16, 32, 64)),
     # How many images of a batch share a label.
     "same_labels": Cell(protocol=FOURS, levels=(1, 2, 3, 4)),
@@ -64,7 +65,7 @@ ROWS = {
             "victim.activation",
             "client.training",
             "victim.name",
-            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1},
+            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1, "scoring.control_images": 1},
         ),
         levels={
             f"{mode}, {name}": {"client.training": mode == "train", "victim.activation": name}
@@ -78,7 +79,7 @@ ROWS = {
             GEN_W,
             "victim.activation",
             "victim.name",
-            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1, "client.training": True},
+            changes={"victim.name": "resnet8", "batch.image_size": 16, "batch.images": 1, "scoring.control_images": 1, "client.training": True},
         ),
         levels={
             **{name: {"victim.activation": name} for name in ("sigmoid(4x)", "sigmoid(2x)", "sigmoid", "sigmoid(x/2)")},

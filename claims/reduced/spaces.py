@@ -84,12 +84,12 @@ GEN_Z = Protocol(
 
 GEN_W = Protocol(
     victim=Victim(name="convnet"),
-    batch=Batch(data="cifar10-samples", image_size=16, images=4),
+    batch=Batch(data="cifar10-samples", image_size=16, images=2),
     attacker=Attacker(attack="ci_net", settings={"steps": 120, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": DATA,
-        "batch.image_size": (16, 24),
+        "batch.image_size": (8, 16),
         "victim.name": NETWORKS,
         "victim.width": (12, 16, 24),
         "victim.activation": ACTIVATIONS,

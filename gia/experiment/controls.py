@@ -58,7 +58,7 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
     if card is not None and card.leaf == "GEN-inverter":
         checks, values = _learned(Exchange(round.controlled, round.control))
     elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
-        checks, values = _exact(Exchange(round.controlled, round.control))
+        checks, values = _exact(_alone_behind_each_gradient(round))
     else:
         checks, values = _searched(_few(round))
     return _control(checks, values, {"": round, "control's ": round.controlled})

@@ -17,7 +17,7 @@ from gia.attacks.schedules import Schedule, constant, own_schedule
 _CHECK_EVERY = 100
 
 #: Steps before a search is first asked whether it has converged.
-LEAST = 20
+LEAST = 100
 
 
 class Interrupted(UserWarning):
