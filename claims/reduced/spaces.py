@@ -38,14 +38,14 @@ LEARNED = ("photos", "faces")
 SHOWN = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
 
 #: The rule that ends a search (`gia.attacks`): its data term falls by less than this over a fifth of its steps.
-#: The caps are what two cores can afford, and most searches end there; whether four times as much changes a verdict
-#: is asked when it is confirmed.
+#: The caps are what two cores can afford, and searches end there; whether four times as much changes a verdict is
+#: asked when it is confirmed.
 CONVERGED = 0.01
 
 OP = Protocol(
     victim=Victim(name="convnet"),
     batch=Batch(data="cifar10-samples", image_size=16, images=2),
-    attacker=Attacker(attack="inverting_gradients", settings={"steps": 120, "converged": CONVERGED}),
+    attacker=Attacker(attack="inverting_gradients", settings={"steps": 80, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": DATA,
@@ -67,7 +67,7 @@ GEN_Z = Protocol(
     batch=Batch(data="digits", image_size=8, images=4),
     attacker=Attacker(
         attack="ggl",
-        settings={"optimizer": "adam", "steps": 100, "lr": 0.1, "converged": CONVERGED},
+        settings={"optimizer": "adam", "steps": 60, "lr": 0.1, "converged": CONVERGED},
         equip=decoder_of_public,
         seed=0,
     ),
@@ -87,7 +87,7 @@ GEN_Z = Protocol(
 GEN_W = Protocol(
     victim=Victim(name="convnet"),
     batch=Batch(data="cifar10-samples", image_size=16, images=2),
-    attacker=Attacker(attack="ci_net", settings={"steps": 60, "converged": CONVERGED}),
+    attacker=Attacker(attack="ci_net", settings={"steps": 40, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": DATA,
@@ -145,7 +145,7 @@ ANA_PARAM = Protocol(
     victim=Victim(name="convnet", fish=Fishing(targets=2)),
     batch=Batch(data="faces", image_size=16, images=4, size=4, pattern="distinct"),
     client=Client(reveal=()),
-    attacker=Attacker(attack="fishing", settings={"steps": 120, "converged": CONVERGED}),
+    attacker=Attacker(attack="fishing", settings={"steps": 80, "converged": CONVERGED}),
     scoring=Scoring(metrics=SHOWN, control=path_works),
     vary={
         "batch.data": ("faces", "digits", "cifar100-samples"),

@@ -27,7 +27,7 @@ def _on_faces(space: Protocol) -> Protocol:
 #: Latent search takes the trained generator of faces that the paper's kind of attacker would have.
 _GENERATED = {
     "attacker.equip": None,
-    "attacker.settings": {"optimizer": "adam", "steps": 100, "lr": 0.2, "converged": CONVERGED},
+    "attacker.settings": {"optimizer": "adam", "steps": 60, "lr": 0.2, "converged": CONVERGED},
     "scoring.judge": None,
 }
 
