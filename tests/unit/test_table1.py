@@ -67,8 +67,8 @@ TABLE1 = {
     "ana_param": ("nynyyn", "yes", "middle", "malicious server"),
 }
 
-# Metric and kind -> margin, fixed before any claim was run; those of leak are the ones that psnr had, those of exact_leak
-# the ones of exact_share. Shares run from 0 to 1.
+# Metric and kind -> margin, fixed before any claim was run; leak has those that psnr had, exact_leak those of
+# exact_share. Shares run from 0 to 1.
 MARGINS = {
     ("leak", "trend"): 0.5,
     ("leak", "paired"): 1.0,
@@ -89,8 +89,8 @@ MARGINS = {
     ("rmse", "trend"): 0.05,
 }
 
-# The deciding metric of a row of the matrix is leak, or for exact attacks the leak of exact images. One row has its own,
-# chosen before its first run: with other equal labels feature fishing isolates another image, whose PSNR is another one.
+# The deciding metric of a row of the matrix is leak, or for an exact attack the leak of exact images. One row has its
+# own, chosen before its first run: with other equal labels feature fishing isolates another image, of another PSNR.
 METRICS = {"ana_arch": "exact_leak"}
 OWN_METRICS = {"ana_param.same_labels": "psnr_lost"}
 
