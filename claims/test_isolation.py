@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import assume
@@ -45,7 +47,7 @@ def test_an_honest_model_gives_nothing_to_the_same_inversion(claims: Claims, sca
     block in front; the honest layer has up to as many neurons as the block has bins."""
     protocol = scale.PROTOCOLS["ana_arch"]
     kept = {key: values for key, values in protocol.vary.items() if key != "victim.name"}
-    changes = {"victim.name": "mlp", "victim.options": {}, "victim.standardize": None, "batch.size": 64}
+    changes: dict[str, Any] = {"victim.name": "mlp", "victim.options": {}, "victim.standardize": None, "batch.size": 64}
     protocol = protocol.with_({**changes, "vary": {**kept, "victim.width": (250, 500, 750, 1000)}})
     claims.paired("ana.malicious", protocol, levels=["modified model", "honest model"], change=server)
 

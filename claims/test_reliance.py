@@ -28,7 +28,7 @@ from gia.harness.plugin.claims import Claims
 SIZE = 16
 
 #: What the attack gets beside the files. Without total variation to speak of, and from single images, it leaks a lot.
-SETTINGS = {"steps": 40, "total_variation": 1e-3}
+SETTINGS: dict[str, Any] = {"steps": 40, "total_variation": 1e-3}
 
 #: The median leak that the other process must reach, in decibels: an attack that returns noise repeats its bits too.
 ALIVE = 3.0

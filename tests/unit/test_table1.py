@@ -14,24 +14,39 @@ from gia.harness.decide.register import load_register
 ROOT = Path(__file__).parents[2]
 REGISTER = ROOT / "claims" / "claims.toml"
 CLAIMS = load_register(REGISTER)
-MATRIX = {f"{attack_type}.{factor}": attack_type for attack_type in ATTACK_TYPES for factor in FACTORS}
 DOCUMENT = tomllib.loads(REGISTER.read_text(encoding="utf-8"))
 REPORTED = json.loads((ROOT / "baselines" / "reported.json").read_text(encoding="utf-8"))
 
+# Cells of the matrix whose statement, kind, margin or direction changed after a verdict, so that they are new rows.
+SECOND_FORMS = {
+    "gen_z": "batch_size resolution same_labels training_state architecture fedavg",
+    "gen_inv": "batch_size resolution same_labels training_state architecture fedavg",
+    "ana_arch": "training_state fedavg",
+    "ana_param": "fedavg",
+}
+
+
+def row_of(attack_type: str, factor: str) -> str:
+    """The id of a cell of the matrix."""
+    return f"{attack_type}.{factor}" + ("/2" if factor in SECOND_FORMS.get(attack_type, "").split() else "")
+
+
+MATRIX = {row_of(attack_type, factor): attack_type for attack_type in ATTACK_TYPES for factor in FACTORS}
+
 # Rows that are no cell of the matrix: what stands before the dot, then what stands after it.
 OUTSIDE_THE_MATRIX = {
-    "op": "resolution_over_batch depth_over_batch fedavg_strong original no_reliance",
-    "gen_z": "original domain noise",
-    "gen_w": "original sigmoid",
-    "gen_inv": "original auxiliary",
+    "op": "resolution_over_batch depth_over_batch fedavg_strong original no_reliance/2",
+    "gen_z": "original domain noise/2",
+    "gen_w": "original sigmoid/2",
+    "gen_inv": "original auxiliary/2",
     "ana_arch": "original parameters table4 bins",
     "ana_param": "original isolation needs_op",
     "ana": "malicious",
     "thm1": "scaling corrected printed_repaired printed empirical",
-    "prop1": "ordering trained_similar table2",
+    "prop1": "ordering/2 trained_similar/2 table2",
     "linear": "exact mixture",
     "prop2": "count",
-    "sigmoid": "inputs linear mechanism",
+    "sigmoid": "inputs linear mechanism/2",
     "peft": "resolution resized model_size batch_size zero_a",
     "detect": "ana_arch ana_param false_alarms dsnr evasion",
     "defense": "stage1 stage2 stage3 pipeline cost",
@@ -52,32 +67,35 @@ TABLE1 = {
     "ana_param": ("nynyyn", "yes", "middle", "malicious server"),
 }
 
-# Metric and kind -> margin, fixed before any claim was run. Shares run from 0 to 1.
+# Metric and kind -> margin, fixed before any claim was run; leak has those that psnr had, exact_leak those of
+# exact_share. Shares run from 0 to 1.
 MARGINS = {
+    ("leak", "trend"): 0.5,
+    ("leak", "paired"): 1.0,
+    ("leak", "affected"): 1.0,
+    ("leak", "equivalence"): 1.0,
     ("psnr", "trend"): 0.5,
     ("psnr", "paired"): 1.0,
-    ("psnr", "affected"): 1.0,
     ("psnr", "equivalence"): 1.0,
-    ("exact_share", "trend"): 1 / 64,
-    ("exact_share", "paired"): 8 / 64,
-    ("exact_share", "equivalence"): 8 / 64,
-    ("exact_share", "count"): 2 / 64,
-    ("recovered_share", "equivalence"): 8 / 64,
     ("psnr_lost", "equivalence"): 1.0,
+    ("exact_leak", "trend"): 1 / 64,
+    ("exact_leak", "paired"): 8 / 64,
+    ("exact_leak", "equivalence"): 8 / 64,
+    ("exact_share", "count"): 2 / 64,
     ("label_agreement", "paired"): 0.2,
-    ("label_agreement", "equivalence"): 0.1,
+    ("lpips_nearest", "paired"): 0.05,
     ("cosine", "trend"): 0.05,
     ("cosine", "paired"): 0.1,
     ("rmse", "trend"): 0.05,
 }
 
-# Rows of the matrix with a metric of their own, chosen before their first run: an update computed in float64 keeps
-# eight digits, not 1e-9; and with other equal labels feature fishing isolates another image, whose PSNR is another one.
-OWN_METRICS = {"ana_arch.fedavg": "recovered_share", "ana_param.same_labels": "psnr_lost"}
+# The deciding metric of a row of the matrix is leak, or for an exact attack the leak of exact images. One row has its
+# own, chosen before its first run: with other equal labels feature fishing isolates another image, of another PSNR.
+METRICS = {"ana_arch": "exact_leak"}
+OWN_METRICS = {"ana_param.same_labels": "psnr_lost"}
 
 # Rows whose metric the list above has no margin for; each was chosen here, and says what its margin is in.
 OWN_MARGINS = {
-    "visual_quality": 0.05,
     "thm1.scaling": 1e-12,
     "linear.exact": 1e-10,
     "linear.mixture": 1e-10,
@@ -90,12 +108,27 @@ OWN_MARGINS = {
     "defense.cost": 0.01,
 }
 
-REFUTED = {"thm1.printed", "prop2.count", "detect.evasion", "defense.cost"}
-# Of these, what a scale is too small to refute; and what was measured here, at one scale only.
-UNDECIDED = {"reduced": {"prop2.count"}, "paper": set()}
-MEASURED = {
-    "reduced": {"ana_param.training_state", "gen_inv.fedavg", "gen_z.original", "prop1.trained_similar"},
-    "paper": set(),
+# What the paper says is wrong, and what it says nothing about; it claims the statement of every other row.
+DENIED = {"defense.cost"}
+UNSAID = {"thm1.corrected", "thm1.printed_repaired", "peft.resized"}
+
+# Rows that hold by algebra, or because the answer is given: they are counted apart, so none is added unnoticed.
+BY_CONSTRUCTION = {
+    "ana_arch.same_labels",
+    "ana_arch.architecture",
+    "ana_arch.parameters",
+    "ana_param.batch_size",
+    "ana_param.isolation",
+    "ana.malicious",
+    "gen_z.domain",
+    "op.no_reliance/2",
+    "thm1.scaling",
+    "thm1.corrected",
+    "thm1.printed_repaired",
+    "linear.exact",
+    "linear.mixture",
+    "sigmoid.linear",
+    "peft.zero_a",
 }
 
 
@@ -113,14 +146,14 @@ def test_the_register_holds_every_row_of_the_paper_and_no_other():
     """If this fails, a claim was lost, added or renamed without this list knowing."""
     assert len(MATRIX) == 36
     others = [f"{family}.{name}" for family, names in OUTSIDE_THE_MATRIX.items() for name in names.split()]
-    assert sorted(CLAIMS) == sorted([*MATRIX, *others, "visual_quality"])
+    assert sorted(CLAIMS) == sorted([*MATRIX, *others, "visual_quality/2"])
     assert len(CLAIMS) == 86
 
 
 @pytest.mark.parametrize("attack_type", ATTACK_TYPES)
 def test_each_cell_of_the_matrix_has_the_kind_that_the_paper_s_claim_needs(attack_type):
     """If this fails, a claimed effect is tested as no effect, or the other way round."""
-    kinds = [CLAIMS[f"{attack_type}.{factor}"].kind for factor in FACTORS]
+    kinds = [CLAIMS[row_of(attack_type, factor)].kind for factor in FACTORS]
     assert kinds == [LETTERS[letter] for letter in KINDS[attack_type]]
 
 
@@ -145,7 +178,7 @@ def test_each_cell_is_linked_to_claims_of_its_own_row_and_column():
     """If this fails, a verdict is shown in a cell that it does not speak of."""
     for attack_type, row in load_table1(REGISTER).items():
         for factor in FACTORS:
-            assert row[factor].claims[0] == f"{attack_type}.{factor}"
+            assert row[factor].claims[0] == row_of(attack_type, factor)
             effect = any(CLAIMS[name].kind != "equivalence" for name in row[factor].claims)
             assert (row[factor].paper == "yes") == effect, (attack_type, factor)
         assert row["original"].claims == (f"{attack_type}.original",)
@@ -153,6 +186,8 @@ def test_each_cell_is_linked_to_claims_of_its_own_row_and_column():
 
 def test_margins_are_the_committed_ones():
     """If this fails, a margin moved, perhaps after a result was seen."""
+    measured = {(claim.metric, claim.kind) for name, claim in CLAIMS.items() if name not in OWN_MARGINS}
+    assert set(MARGINS) <= measured
     for name, claim in CLAIMS.items():
         if claim.kind == "universal":
             assert claim.margin is None, name
@@ -163,9 +198,17 @@ def test_margins_are_the_committed_ones():
 
 def test_the_deciding_metric_is_the_attack_type_s():
     """If this fails, a metric was chosen for a matrix row that could suit its result."""
-    metric = {"gen_z": "label_agreement", "ana_arch": "exact_share"}
     for name, attack_type in MATRIX.items():
-        assert CLAIMS[name].metric == OWN_METRICS.get(name, metric.get(attack_type, "psnr")), name
+        assert CLAIMS[name].metric == OWN_METRICS.get(name, METRICS.get(attack_type, "leak")), name
+
+
+def test_leak_decides_every_row_that_asks_what_the_gradient_reveals():
+    """If this fails, a row is decided by PSNR again, which an attacker without the gradient has too."""
+    assert set(DOCUMENT["leak_metrics"]) == {"leak", "exact_leak", "agreement_leak"}
+    for name, claim in CLAIMS.items():
+        assert claim.leak == claim.metric.endswith("leak"), name
+    originals = {f"{attack_type}.original" for attack_type in ATTACK_TYPES}
+    assert {name for name, claim in CLAIMS.items() if claim.metric == "psnr"} == originals | {"prop1.ordering/2"}
 
 
 def test_every_effect_in_the_matrix_is_claimed_for_the_worse():
@@ -188,13 +231,18 @@ def test_untrained_is_the_better_victim_for_op_and_the_worse_one_for_fishing():
     assert CLAIMS["ana_param.training_state"].pair == ("trained", "untrained")
 
 
-def test_only_the_rows_known_to_fail_are_expected_refuted():
-    """If this fails, an expectation moved: that is a reviewed commit with its evidence, and a change of this list."""
-    for scale in CLAIMS.scales:
-        refuted = {name for name, claim in CLAIMS.items() if claim.expected[scale].outcome == "refuted"}
-        assert refuted == REFUTED - UNDECIDED[scale] | MEASURED[scale]
-        undecided = {name for name, claim in CLAIMS.items() if claim.expected[scale].outcome == "inconclusive"}
-        assert undecided >= UNDECIDED[scale]
+def test_the_paper_claims_every_row_but_a_few():
+    """If this fails, what the paper says was moved, perhaps to what was found."""
+    assert {name for name, claim in CLAIMS.items() if claim.paper_says == "refuted"} == DENIED
+    assert {name for name, claim in CLAIMS.items() if claim.paper_says == "nothing"} == UNSAID
+    assert {claim.paper_says for claim in CLAIMS.values()} == {"supported", "refuted", "nothing"}
+
+
+def test_rows_that_cannot_fail_are_known_and_say_why():
+    """If this fails, a row that holds by algebra counts as evidence, or a row that can fail counts as none."""
+    reasons = {name: claim.by_construction for name, claim in CLAIMS.items() if claim.by_construction is not None}
+    assert set(reasons) == BY_CONSTRUCTION
+    assert [name for name, reason in reasons.items() if len(reason.split()) < 3] == []
 
 
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.reported])

@@ -57,6 +57,6 @@ def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, ho
 
 
 def _without_cost(row: dict[str, Any]) -> dict[str, Any]:
-    costs = {"seconds", "second_look_seconds", "cached"}
+    costs = {"seconds", "seconds_per_look", "cached"}
     tables = [{name: value for name, value in table.items() if name not in costs} for table in row["tables"]]
     return {**{name: value for name, value in row.items() if name not in costs}, "tables": tables}

@@ -38,7 +38,7 @@ def test_a_judge_of_digits_recognizes_what_the_decoder_is_asked_for():
     """
     order = torch.randperm(len(DIGITS), generator=seeded())
     public, kept = DIGITS.take(order[400:]), DIGITS.take(order[:400])
-    judge = judges.digits(public, generator=seeded(1), cache=None)
+    judge = judges.perceptron(public, generator=seeded(1), cache=None)
     assert accuracy(judge, kept) >= 0.94
     decoder = train_decoder(public, generator=seeded(2))
     asked = torch.arange(10).repeat(100)
