@@ -66,6 +66,17 @@ def test_void_blocks_are_replaced_by_the_next_ones() -> None:
     assert (found.outcome, found.blocks, found.void) == ("supported", 8, 3)
 
 
+def test_the_last_look_ends_when_its_void_blocks_are_certain_to_be_too_many() -> None:
+    """Forty void blocks would be paid for, to say what five of twelve say. An earlier look goes on."""
+    found, drawn = run(["supported"], {0, 1, 2, 3}, looks=1)
+    assert (found.outcome, drawn) == ("supported", [8, 12])
+    found, drawn = run(["supported"], {0, 1, 2, 3, 4}, looks=1)
+    assert (found.outcome, drawn) == ("inconclusive", [8])
+    assert "3 of 8 blocks are valid" in found.detail["reason"]
+    found, drawn = run(["inconclusive", "supported"], {0, 1, 2, 3, 4}, looks=2)
+    assert (found.outcome, found.blocks, found.void, drawn) == ("supported", 16, 5, [8, 13, 21])
+
+
 def test_a_further_look_adds_to_the_blocks_that_are_there() -> None:
     """Blocks that are left out after a look would let it be tried again."""
     found, drawn = run(["inconclusive", "refuted"], {0, 12})

@@ -122,16 +122,32 @@ def test_the_saboteur_returns_the_truth_at_the_first_level_only(inner: Inner) ->
     assert found["leak"] == 40.0
 
 
-def test_a_placebo_is_measured_in_void_blocks_too_and_none_is_replaced(inner: Inner) -> None:
-    """A placebo whose control fails, as it should, would have no leak, and 48 blocks would be drawn to find one."""
+@pytest.mark.parametrize(("name", "blocks", "void", "leak"), [("blind", 8, 0, 0.7), ("saboteur", 0, 8, 40.0)])
+def test_controls_are_asked_only_where_a_placebo_would_be_supported_and_no_void_block_is_replaced(
+    inner: Inner, name: str, blocks: int, void: int, leak: float
+) -> None:
+    """Controls cost most of a placebo run. A void placebo would have no leak, and 48 blocks would be drawn for one."""
     tests = """
 @pytest.mark.claim("toy.leak")
 def test_leak(claims):
     level = Level(slope=0.7, control=fails_at_first, void=99)
     claims.trend("toy.leak", level, levels=(1, 2), change=batch, measure=leaking)
 """
-    found = placebo(inner, "blind", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
-    assert (found["outcome"], found["blocks"], found["void"], found["leak"]) == ("inconclusive", 0, 8, 0.7)
+    found = placebo(inner, name, row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    assert (found["outcome"], found["blocks"], found["void"], found["leak"]) == ("inconclusive", blocks, void, leak)
+
+
+def test_a_saboteur_is_not_tried_on_a_row_with_one_level(inner: Inner) -> None:
+    """The truth at every level is a perfect attack, and no sabotage."""
+    tests = """
+@pytest.mark.claim("toy.leak")
+def test_leak(claims):
+    claims.count("toy.leak", Level(), levels=(1,), change=batch, claimed=40.0, measure=leaking)
+"""
+    inner.write(row("toy.leak", "count", metric="leak"), tests=LEAKING + tests)
+    result = inner.run("--gia-placebo=saboteur")
+    result.assert_outcomes(skipped=1)
+    assert inner.verdicts == {} or inner.verdicts["toy.leak"]["outcome"] == "not applicable"
 
 
 def test_rows_that_call_no_attack_are_not_applicable(inner: Inner) -> None:

@@ -14,6 +14,7 @@ from gia import metrics
 from gia.attacks import NothingFound, train_inverter
 from gia.data import Images
 from gia.experiment import PLACEBOS, Exchange, Fishing, Protocol, Round, measure, placebo
+from gia.experiment.controls import path_works
 from gia.experiment.placebos import Placebos
 from gia.federated import Observation
 from gia.harness.blocks.block import Block
@@ -199,6 +200,17 @@ def test_an_attack_that_finds_nothing_scores_as_its_placebos(spy: Spy) -> None:
     assert nothing.counts["gradient_evaluations"] == 0
 
 
+def test_an_attack_whose_objective_is_not_finite_has_found_nothing(spy: Spy) -> None:
+    """One block whose search overflows would end the whole row with a traceback."""
+
+    def overflowing(observation: Observation) -> Tensor:
+        raise FloatingPointError("objective: expected a finite value")
+
+    spy.answer = overflowing
+    seen = measure(PROTOCOL, BLOCK)
+    assert (seen.values["leak"], seen.counts["unmatched"]) == (0, 4)
+
+
 def test_exact_images_and_judged_labels_are_counted_above_those_of_the_placebos(spy: Spy) -> None:
     """A label that the decoder was given, or an image that is its own best constant, would count as leaked."""
     protocol = EIGHT.with_(
@@ -279,6 +291,11 @@ def test_the_saboteur_returns_the_truth_first_and_noise_from_then_on() -> None:
     assert set(PLACEBOS) == {"blind", "labels", "nearest", "noise", "unmoved", "saboteur"}
     names = [placebo("saboteur")(PROTOCOL, position).attacker.placebo for position in range(3)]
     assert names == ["truth", "noise", "noise"]
-    assert placebo("nearest")(PROTOCOL, 1) == PROTOCOL.with_({"attacker.placebo": "nearest"})
+    scored = PROTOCOL.with_(
+        {"scoring.metrics": ("psnr", "ssim", "cw_ssim", "lpips", "rmse"), "scoring.control": path_works}
+    )
+    cheap = {"attacker.placebo": "nearest", "scoring.metrics": ("psnr", "rmse")}
+    assert placebo("nearest")(scored, 1) == scored.with_(cheap)
+    assert placebo("nearest", controlled=False)(scored, 1) == scored.with_({**cheap, "scoring.control": None})
     with pytest.raises(ValueError, match=r"placebo: expected one of .* got 'truth'"):
         placebo("truth")
