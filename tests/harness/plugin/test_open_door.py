@@ -160,7 +160,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     assert (verdict["id"], verdict["outcome"], verdict["notice"]) == ("op.batch", "refuted", "")
     assert verdict["effect"] == pytest.approx(0.0, abs=1e-9)  # the same image for any batch
     report = (door.path / ".gia" / "runs" / FOLDER / "report.md").read_text()
-    result.stdout.fnmatch_lines(["*ok *op.batch*refuted:*"])
+    result.stdout.fnmatch_lines(["*ok *op.batch*refuted (paper: supported):*"])
     for id, reason in NOT_TRIED.items():
         result.stdout.re_match_lines([rf"NOT {id}: no verdict, {reason.split('*')[0][:40]}"])
         assert f"`{id}`: {reason.split('*')[0]}" in report
