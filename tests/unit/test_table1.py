@@ -48,7 +48,7 @@ OUTSIDE_THE_MATRIX = {
     "prop2": "count",
     "sigmoid": "inputs linear mechanism/2",
     "peft": "resolution resized model_size batch_size zero_a",
-    "detect": "ana_arch ana_param false_alarms dsnr evasion",
+    "detect": "ana_arch ana_param false_alarms/2 dsnr evasion",
     "defense": "stage1 stage2 stage3 pipeline cost",
 }
 
@@ -103,7 +103,7 @@ OWN_MARGINS = {
     "sigmoid.inputs": 0.1,
     "sigmoid.linear": 0.0005,
     "peft.zero_a": 1e-12,
-    "detect.false_alarms": 0.01,
+    "detect.false_alarms/2": 0.01,
     "detect.dsnr": 0.5,
     "defense.cost": 0.01,
 }
@@ -119,6 +119,7 @@ BY_CONSTRUCTION = {
     "ana_arch.parameters",
     "ana_param.batch_size",
     "ana_param.isolation",
+    "ana_param.needs_op",
     "ana.malicious",
     "gen_z.domain",
     "op.no_reliance/2",
