@@ -32,7 +32,7 @@ def pinned(attack_type: str, changes: Mapping[str, Any]) -> Protocol:
 
 def _op(**changes: Any) -> Protocol:
     """Inverting Gradients on four of CIFAR-10's samples behind a ConvNet."""
-    return pinned("op", {"batch.pattern": "distinct", **changes})
+    return pinned("op", {"batch.image_size": 32, "batch.pattern": "distinct", **changes})
 
 
 def _architecture() -> dict[str, Protocol]:
