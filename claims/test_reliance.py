@@ -25,9 +25,9 @@ from gia.data import load_cached
 from gia.harness.decide.counterexamples import ClaimRefuted, universal
 from gia.harness.plugin.claims import Claims
 
-SIZE = 16
+SIZE = 8
 
-#: What the attack gets beside the files. Without total variation to speak of, and from single images, it leaks a lot.
+#: What the attack gets beside the files. Single images behind smooth activations leak within so few steps.
 SETTINGS: dict[str, Any] = {"steps": 40, "total_variation": 1e-3}
 
 #: The median leak that the other process must reach, in decibels: an attack that returns noise repeats its bits too.
@@ -36,7 +36,7 @@ ALIVE = 3.0
 DRAWN: dict[str, st.SearchStrategy[Any]] = {
     "source": st.sampled_from(["cifar10-samples", "cifar100-samples", "faces"]),
     "name": st.sampled_from(["convnet", "mlp"]),
-    "activation": st.sampled_from(["relu", "leaky_relu", "tanh", "gelu"]),
+    "activation": st.sampled_from(["tanh", "gelu", "silu"]),
     "dtype": st.sampled_from(["float32", "float64"]),
     "seed": st.integers(0, 2**32 - 1),
 }
