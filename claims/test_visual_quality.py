@@ -56,8 +56,9 @@ def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale
         return verdicts.paired(claim, scores[:, higher], scores[:, lower], void=void, look=look, room=enough)
 
     verdict, tables = claims.look(measured, decide)
-    medians = zip(TYPES, np.median(of_each(tables, "lpips_nearest"), axis=0), strict=True)
-    line = f"{verdict.measured}; {', '.join(f'{name} {median:.3f}' for name, median in medians)}"
+    scores = of_each(tables, "lpips_nearest")
+    medians = zip(TYPES, np.median(scores, axis=0), strict=True) if len(scores) else []
+    line = "; ".join(filter(None, [verdict.measured, ", ".join(f"{name} {median:.3f}" for name, median in medians)]))
     shown = drawn(claims.images / f"{claim.file}.png", tables)
     claims.record(replace(verdict, measured=line), tables=list(tables.values()), pictures=shown)
 
