@@ -69,7 +69,7 @@ def test_void(claims):
     )
     inner.run().assert_outcomes(passed=1)
     verdict = inner.verdicts["toy.void"]
-    assert (verdict["outcome"], verdict["blocks"], verdict["void"]) == ("inconclusive", 0, 8), "no further block could help"
+    assert (verdict["outcome"], verdict["blocks"], verdict["void"]) == ("inconclusive", 0, 8)
 
 
 @pytest.mark.parametrize("kind", ["paired", "affected", "equivalence", "count"])
