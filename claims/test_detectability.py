@@ -283,10 +283,9 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
         return claims.table(claim.id, protocol, levels=levels, change=weakened, blocks=blocks, measure=isolated)
 
     def decide(table: Table, look: Look) -> Verdict:
-        both = [
-            verdicts.trend(claim, range(len(levels)), np.log2(table.values(name)), void=table.void, look=look)
-            for name in ("dsnr", "outweighs")
-        ]
+        logs = [np.log2(table.values(name)) for name in ("dsnr", "outweighs")]
+        about: dict[str, Any] = {"void": table.void, "look": look, "tries": claims.tries(claim.id)}
+        both = [verdicts.trend(claim, range(len(levels)), values, **about) for values in logs]
         unclear = [verdict for verdict in both if verdict.outcome == "inconclusive"]  # one of them asks for both
         return min(unclear or both, key=lambda verdict: (OUTCOMES.index(verdict.outcome), verdict.effect or 0.0))
 

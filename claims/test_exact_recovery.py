@@ -45,7 +45,12 @@ def counted(claims: Claims, scale: Scale, id: str, claimed: Sequence[float], sho
     verdict, table = claims.look(
         measured,
         lambda table, look: verdicts.count(
-            claim, table.values("exact_share"), claimed=claimed, void=table.void, look=look
+            claim,
+            table.values("exact_share"),
+            claimed=claimed,
+            void=table.void,
+            look=look,
+            tries=claims.tries(claim.id),
         ),
     )
     line = f"{verdict.measured}; claimed {'/'.join(f'{share:.3f}' for share in claimed)}{shown}"

@@ -116,7 +116,7 @@ def test_gradients_are_more_alike_on_a_trained_network(claims: Claims, scale: Sc
 
     def decide(table: Table, look: Look) -> Verdict:
         untrained, trained, _ = table.values("cosine").T
-        return verdicts.paired(claim, untrained, trained, void=table.void, look=look)
+        return verdicts.paired(claim, untrained, trained, void=table.void, look=look, tries=claims.tries(claim.id))
 
     verdict, seen = claims.look(measured, decide)
     drawn = {state: cast(Protocol, seen.experiment.levels[state]) for state in ("untrained", "trained")}
@@ -146,7 +146,8 @@ def test_more_neighbours_go_with_worse_reconstructions(claims: Claims, scale: Sc
         attacked, counted = tables
         counts = counted.values("absolute")[[result.valid for result in attacked.results]]
         ordered = by_neighbours(attacked.values("psnr"), counts)
-        return verdicts.trend(claim, range(len(STATES)), ordered, void=attacked.void, look=look)
+        tries = claims.tries(claim.id)
+        return verdicts.trend(claim, range(len(STATES)), ordered, void=attacked.void, look=look, tries=tries)
 
     verdict, tables = claims.look(measured, decide)
     claims.record(verdict, tables=tables)

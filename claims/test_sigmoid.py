@@ -78,7 +78,8 @@ def test_sigmoid_is_what_the_search_relies_on(claims: Claims, scale: Scale) -> N
         by_mode = table.values(claim.metric).reshape(len(table.valid), 2, -1)
         sigmoid, best = by_mode[:, :, 0], by_mode[:, :, 1:].max(2)
         room = np.median(np.maximum(sigmoid, best), axis=0) if len(table.valid) else None
-        return verdicts.paired(claim, sigmoid, best, void=table.void, look=look, room=room)
+        tries = claims.tries(claim.id)
+        return verdicts.paired(claim, sigmoid, best, void=table.void, look=look, room=room, tries=tries)
 
     verdict, table = claims.look(measured, decide)
     claims.record(verdict, tables=[table], pictures=claims.draw(claim.id, table))
@@ -99,9 +100,8 @@ def test_more_linear_sigmoids_leak_more(claims: Claims, scale: Scale) -> None:
     def decide(table: Table, look: Look) -> Verdict:
         ordered = table.of(*LINEARITY)
         room = ordered.room(claim.metric)
-        return verdicts.trend(
-            claim, range(len(LINEARITY)), ordered.values(claim.metric), void=table.void, look=look, room=room
-        )
+        values, tries = ordered.values(claim.metric), claims.tries(claim.id)
+        return verdicts.trend(claim, range(len(LINEARITY)), values, void=table.void, look=look, room=room, tries=tries)
 
     verdict, table = claims.look(measured, decide)
     claims.record(verdict, tables=[table], pictures=claims.draw(claim.id, table))

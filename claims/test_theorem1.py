@@ -104,16 +104,17 @@ def test_the_measured_error_grows_with_the_batch_and_with_the_resolution(claims:
 
 def looked(claims: Claims, claim: Claim, table_of: Callable[[int], Table], x: Sequence[float]) -> tuple[Verdict, Table]:
     """The trend over x, with further looks at this factor where they are needed; and its table."""
-    return claims.look(table_of, lambda table, look: grown(claim, table, x, look))
+    tries = claims.tries(claim.id)
+    return claims.look(table_of, lambda table, look: grown(claim, table, x, look, tries))
 
 
-def grown(claim: Claim, table: Table, x: Sequence[float], look: Look) -> Verdict:
+def grown(claim: Claim, table: Table, x: Sequence[float], look: Look, tries: int = 1) -> Verdict:
     """The trend of log RMSE over x, the log of the number of entries; its line also has the slopes of the norms."""
     if not table.valid:
-        return verdicts.trend(claim, x, np.empty((0, len(x))), void=table.void, look=look)
+        return verdicts.trend(claim, x, np.empty((0, len(x))), void=table.void, look=look, tries=tries)
     guessed = np.array([[r.details[level]["placebo"]["rmse"] for level in table.levels] for r in table.valid])
     rmse = np.minimum(table.values("rmse"), guessed)
-    verdict = verdicts.trend(claim, x, np.log(rmse), void=table.void, look=look)
+    verdict = verdicts.trend(claim, x, np.log(rmse), void=table.void, look=look, tries=tries)
     error, guessed_error = (float(np.median(slopes(x, np.log(values)))) for values in (rmse, guessed))
     medians = "/".join(f"{median:.3f}" for median in np.median(rmse, axis=0))
     shown = f"RMSE {medians}, slope {error:.3f}; its norm {error + 0.5:.3f}, the placebo's {guessed_error + 0.5:.3f}"

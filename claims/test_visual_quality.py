@@ -53,7 +53,9 @@ def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale
         room = np.minimum(*(np.median(leaks[:, side], axis=0) for side in (higher, lower))) if len(leaks) else None
         # Room is asked in decibels, as of any row that compares leaks; the margin is one of LPIPS.
         enough = None if room is None else np.where(room >= 2 * LEAK, np.inf, 0.0)
-        return verdicts.paired(claim, scores[:, higher], scores[:, lower], void=void, look=look, room=enough)
+        return verdicts.paired(
+            claim, scores[:, higher], scores[:, lower], void=void, look=look, room=enough, tries=claims.tries(claim.id)
+        )
 
     verdict, tables = claims.look(measured, decide)
     scores = of_each(tables, "lpips_nearest")

@@ -13,7 +13,7 @@ Measured = TypeVar("Measured")
 #: Valid blocks in all at each look.
 LOOKS: dict[Look, int] = {1: 8, 2: 16, 3: 32}
 
-#: Blocks that are drawn at most, void ones included.
+#: Blocks that are drawn at most, void ones included: with more, over a third would be void.
 MOST_DRAWN = 48
 
 
@@ -22,9 +22,8 @@ def look(
 ) -> tuple[Verdict, Measured]:
     """The verdict over exactly 8 valid blocks, and after an inconclusive one over 16, then over 32.
 
-    Void blocks are replaced by the next ones, up to `MOST_DRAWN` in all. The verdict is inconclusive where a look
-    cannot get its valid blocks, and where more than a third of the blocks are void when the looks end. The last look
-    ends as soon as that is certain.
+    Void blocks are replaced by the next ones. The verdict is inconclusive where more than a third of the blocks are
+    void when the looks end, and they end as soon as that is certain, so that at most `MOST_DRAWN` blocks are drawn.
 
     Args:
         measured: how many blocks -> the first so many, as what is decided on, such as their table.
@@ -45,20 +44,20 @@ def look(
     """
     if looks not in LOOKS:
         raise ValueError(f"looks: expected 1 to 3, got {looks!r}")
-    drawn = valid = 0
+    drawn, valid, last = 0, 0, list(LOOKS.values())[looks - 1]
     for number, needed in list(LOOKS.items())[:looks]:
         while True:
-            drawn = min(drawn + needed - valid, MOST_DRAWN)
+            drawn += needed - valid
             blocks = measured(drawn)
             verdict = decide(blocks, number)
             valid = verdict.blocks
-            # At the last look no further block can bring the void ones down to a third.
-            hopeless = number == looks and 2 * verdict.void > needed
-            if valid >= needed or drawn == MOST_DRAWN or hopeless:
+            # Not even the valid blocks of the last look can bring the void ones down to a third.
+            hopeless = 2 * verdict.void > last
+            if valid >= needed or hopeless:
                 break
         if valid < needed:
             return _inconclusive(verdict, f"{valid} of {drawn} blocks are valid: expected {needed}"), blocks
-        if verdict.outcome != "inconclusive":
+        if hopeless or verdict.outcome != "inconclusive":
             break
     if verdict.outcome != "inconclusive" and 3 * verdict.void > drawn:
         return _inconclusive(verdict, f"{verdict.void} of {drawn} blocks are void: expected at most a third"), blocks

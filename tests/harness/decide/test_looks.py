@@ -66,8 +66,8 @@ def test_void_blocks_are_replaced_by_the_next_ones() -> None:
     assert (found.outcome, found.blocks, found.void) == ("supported", 8, 3)
 
 
-def test_the_last_look_ends_when_its_void_blocks_are_certain_to_be_too_many() -> None:
-    """Forty void blocks would be paid for, to say what five of twelve say. An earlier look goes on."""
+def test_the_looks_end_when_void_blocks_are_certain_to_be_too_many() -> None:
+    """Forty void blocks would be paid for, to say what five of twelve say. An earlier look goes on if it can help."""
     found, drawn = run(["supported"], {0, 1, 2, 3}, looks=1)
     assert (found.outcome, drawn) == ("supported", [8, 12])
     found, drawn = run(["supported"], {0, 1, 2, 3, 4}, looks=1)
@@ -99,15 +99,19 @@ def test_the_share_of_void_blocks_counts_at_the_end_and_not_at_an_earlier_look()
     assert (found.outcome, found.look, found.void) == ("supported", 2, 5)
 
 
-@pytest.mark.parametrize(("void", "most", "look"), [(41, 7, 1), (33, 15, 2), (17, 31, 3)])
-def test_a_look_that_lacks_valid_blocks_among_all_that_may_be_drawn_is_inconclusive(
-    void: int, most: int, look: Look
-) -> None:
-    """The run would draw until blocks of some kind are found, or decide on any number of them."""
-    found, drawn = run([*["inconclusive"] * (look - 1), *["supported"] * 3], set(range(void)))
-    assert drawn[-1] == MOST_DRAWN == 48
-    assert (found.outcome, found.look, found.blocks, found.void) == ("inconclusive", look, most, void)
-    assert found.detail["reason"] == f"{most} of 48 blocks are valid: expected {LOOKS[look]}"
+@pytest.mark.parametrize(("first", "look", "valid", "drawn"), [(0, 1, 0, 24), (8, 2, 8, 32), (16, 3, 16, 48)])
+def test_a_look_that_lacks_valid_blocks_is_inconclusive(first: int, look: Look, valid: int, drawn: int) -> None:
+    """All blocks from `first` on are void: 17 of them are more than a third, whatever the next ones are."""
+    found, numbers = run([*["inconclusive"] * (look - 1), *["supported"] * 3], set(range(first, 100)))
+    assert numbers[-1] == drawn <= MOST_DRAWN == 48
+    assert (found.outcome, found.look, found.blocks) == ("inconclusive", look, valid)
+    assert found.detail["reason"] == f"{valid} of {drawn} blocks are valid: expected {LOOKS[look]}"
+
+
+def test_a_third_of_all_blocks_may_be_void() -> None:
+    """The most that are drawn are 48, of which 16 may be void."""
+    found, drawn = run(["inconclusive", "inconclusive", "supported"], set(range(16)))
+    assert (found.outcome, found.blocks, found.void, drawn[-1]) == ("supported", 32, 16, MOST_DRAWN)
 
 
 def test_the_looks_are_those_that_have_an_interval() -> None:
