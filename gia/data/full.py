@@ -16,7 +16,7 @@ from gia.data.pixels import stack, to_square
 
 # torchvision is imported inside functions, because it imports torch's compiler, which takes as long as torch itself.
 
-__all__ = ["FULL", "FullSet", "Split", "full_digest", "load_full"]
+__all__ = ["FULL", "FullSet", "Split", "full_digest", "in_place_of_samples", "load_full"]
 
 Split = Literal["train", "test"]
 
@@ -85,6 +85,18 @@ def load_full(name: str, root: Path, *, image_size: int | None, split: Split | N
         licence=spec.licence,
         num_classes=listing.num_classes,
     )
+
+
+def in_place_of_samples(root: Path) -> dict[str, str]:
+    """Name of each bundled sample -> the full set that it was taken from, for the full sets with a folder in `root`.
+
+    >>> from pathlib import Path
+    >>> from gia.data.full import in_place_of_samples
+    >>> in_place_of_samples(Path("nowhere"))
+    {}
+    """
+    samples = {f"{name}-samples": name for name in ("cifar10", "cifar100", "imagenet")}
+    return {sample: name for sample, name in samples.items() if (root / FULL[name].folder).is_dir()}
 
 
 def full_digest(name: str, root: Path) -> str:

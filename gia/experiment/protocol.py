@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -14,6 +15,7 @@ from gia import attacks
 from gia.data import Pattern
 from gia.data.assets import ASSETS
 from gia.data.contents import content_digest
+from gia.data.full import in_place_of_samples
 from gia.errors import expected_one_of
 from gia.experiment.measurement import Control
 from gia.federated import LocalTraining, Observation
@@ -358,8 +360,27 @@ class Protocol:
         return self.with_({key: value for key, value in setting.items() if not leads_through_none(key)})
 
     def placed(self, *, device: str, root: str | None) -> Protocol:
-        """This protocol on a device, with the user's own data sets in `root`."""
-        return replace(self, device=device, root=root)
+        """This protocol on a device, with the user's own data sets in `root`.
+
+        Full sets that are there take the place of the bundled samples of CIFAR-10, CIFAR-100 and ImageNet.
+
+        >>> batch = Batch(data="cifar10-samples", image_size=8)
+        >>> protocol = Protocol(victim=Victim(name="mlp"), batch=batch, attacker=Attacker(attack="dlg"))
+        >>> protocol.placed(device="cpu", root="a folder without CIFAR-10").batch.data
+        'cifar10-samples'
+        """
+        placed = replace(self, device=device, root=root)
+        if root is None:
+            return placed
+        full = in_place_of_samples(Path(root).expanduser())
+        changes = {
+            "batch.data": full.get(self.batch.data, self.batch.data),
+            "attacker.public": full.get(self.attacker.public or "", self.attacker.public),
+        }
+        vary = dict(self.vary)
+        for key in vary.keys() & changes.keys():
+            vary[key] = tuple(full.get(name, name) for name in vary[key])
+        return placed.with_({**changes, "vary": vary})
 
     def callables(self) -> Iterator[Callable[..., object]]:
         """Every callable that takes part in a measurement: the attack, and whatever fields and settings hold."""

@@ -421,6 +421,21 @@ def test_a_level_is_placed_on_a_device_with_the_users_data() -> None:
     assert placed.control is PROTOCOL.scoring.control
 
 
+def test_full_sets_of_the_user_take_the_place_of_their_samples(tmp_path: Path) -> None:
+    """With `--data` a claim would still be about twenty bundled images."""
+    changes = {"batch.data": "cifar10-samples", "attacker.public": "cifar100-samples"}
+    drawn = {"batch.data": ("cifar10-samples", "imagenet-samples", "faces"), "victim.width": (8, 16)}
+    protocol = PROTOCOL.with_({**changes, "vary": drawn})
+    assert protocol.placed(device="cpu", root=str(tmp_path)).with_({"root": None}) == protocol
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "imagenet").mkdir()
+    placed = protocol.placed(device="cpu", root=str(tmp_path))
+    assert (placed.batch.data, placed.attacker.public) == ("cifar10", "cifar100-samples")
+    assert placed.vary == {"batch.data": ("cifar10", "imagenet", "faces"), "victim.width": (8, 16)}
+    (tmp_path / "cifar-100-python").mkdir()
+    assert protocol.placed(device="cpu", root=str(tmp_path)).attacker.public == "cifar100"
+
+
 def stranger(model: nn.Module, observation: Observation, *, generator: torch.Generator, gain: float = 1.0) -> Any:
     """An attack from outside, without a card."""
     shape = (observation.batch_size, *observation.image_shape)
