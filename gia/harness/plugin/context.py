@@ -57,7 +57,7 @@ class Context:
     @property
     def frozen(self) -> str | None:
         """The commit at which the confirm run of the running test's row was announced."""
-        entry = self.records.ledger.opened(self.ids[0])
+        entry = next((self.records.ledger.opened(id) for id in self.ids), None)
         return None if entry is None else entry.commit
 
     @property
