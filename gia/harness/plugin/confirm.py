@@ -20,8 +20,8 @@ BUDGET = 4
 
 BUDGET_DEPENDENT = "budget-dependent"
 
-#: What a confirm run writes; nothing else may differ from the frozen commit.
-_WRITTEN = ("baselines/confirm*.json", "baselines/ledger.json", "claims/ledger.toml")
+#: What confirm runs and reach write; nothing else may differ from the frozen commit.
+_WRITTEN = ("baselines/confirm*.json", "baselines/reach*.json", "baselines/ledger.json", "claims/ledger.toml")
 
 #: What changes no claim that is announced: sources and words.
 _WORDS = {"source", "paper", "paper_says", "by_construction", "reported"}

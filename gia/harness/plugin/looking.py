@@ -30,7 +30,7 @@ class Looking:
 
     def __init__(self, context: Context, measuring: Measuring, skips: Skips) -> None:
         self._context, self._measuring, self._skips = context, measuring, skips
-        self._reached: set[tuple[str, ...]] = set()
+        self._begun: set[tuple[str, ...]] = set()  # the ids of tests that looked already
 
     def look(
         self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
@@ -43,6 +43,8 @@ class Looking:
             return self._at_a_placebo(measured, decide)
         if lane.name == "reach":
             return self._reach(measured, decide)
+        if self._context.confirm is not None:
+            self._expect_announced(measured)
         verdict, seen = looks.look(measured, decide, looks=lane.looks)
         if self._context.confirm is None:
             return verdict, seen
@@ -56,6 +58,22 @@ class Looking:
         with self._measuring.on(Way(asked=found)):
             measured(LOOKS[1])
         return found
+
+    def _begins(self) -> bool:
+        """Whether this is the first look of the running test at any table."""
+        begins = self._context.ids not in self._begun
+        self._begun.add(self._context.ids)
+        return begins
+
+    def _expect_announced(self, measured: Callable[[int], object]) -> None:
+        """End a test whose row was announced with another protocol, such as on another device or other data.
+
+        A row that looks at several tables one after the other is announced with its first.
+        """
+        claim = self._context.claim(self._context.ids[0])
+        entry = self._context.records.ledger.opened(claim.id)
+        if self._begins() and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
+            pytest.skip("not confirmed yet: announced with another protocol; expected the same --device and --data")
 
     def _at_a_placebo(
         self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
@@ -78,9 +96,8 @@ class Looking:
         experiments = self._asked(measured)
         if claim.kind not in COMPARING or not any(experiment.first.vary for experiment in experiments):
             self._skips.without_reach()
-        if context.ids in self._reached:
+        if not self._begins():
             pytest.skip("no reach: this row is decided on several tables, each of other settings")
-        self._reached.add(context.ids)
         protocol = protocol_digest(claim, experiments)
         blocks = lane.of_blocks(claim.id, context.frozen)
         digest = digest_of([protocol, blocks, lane.draws, DRAWN_AGAIN, fingerprint()])
