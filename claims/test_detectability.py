@@ -178,6 +178,7 @@ def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Clai
     The interval has 5 % on either side, so that no alarm among 299 shows the rate, and a higher rate can be refuted. It
     is the rate of this collection, in which one family may have all alarms. How well each check distinguishes these
     models from malicious ones is drawn with it."""
+    claims.without_attack()
     everything = trials()
     seen = dict(zip(everything, claims.spread("detect.false_alarms/2", reports, everything), strict=True))
     with reproducible():
@@ -306,6 +307,7 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
 @pytest.mark.claim("detect.evasion")
 def test_some_manipulations_leak_and_pass_every_check(claims: Claims) -> None:
     """520 tries. What leaks counts beyond what the honest model leaks to the same inversion; the strongest is drawn."""
+    claims.without_attack()
     tries: list[tuple[bool, bool]] = []
     evading: dict[str, Attempt] = {}
 

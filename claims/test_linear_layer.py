@@ -103,5 +103,6 @@ def test_a_linear_layer_gives_a_single_image_away_exactly(claims: Claims) -> Non
 @pytest.mark.claim("linear.mixture")
 def test_several_images_come_back_as_their_weighted_average(claims: Claims) -> None:
     """gW_i / gb_i is the average weighted by dL/dy_i; Fig. 2 is drawn with the verdict."""
+    claims.without_attack()
     verdict = exact(claims.claim("linear.mixture"), error_of_the_average, VICTIMS | {"count": st.integers(2, 8)})
     claims.record(verdict, pictures=[figure2(claims.images / "linear.mixture.png")])

@@ -125,6 +125,7 @@ def test_a_process_with_nothing_but_the_observation_finds_the_same_images(claims
 
     Without a leak nothing is shown: the row is inconclusive where the median over the examples is below `ALIVE`.
     """
+    claims.without_attack()
     leaks: list[float] = []
 
     def margin(**drawn: Any) -> float:

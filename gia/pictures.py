@@ -187,9 +187,13 @@ def roc(path: str | Path, kinds: Mapping[str, Mapping[str, tuple[Sequence[float]
     figure.savefig(path, dpi=110)
 
 
+#: What a setting can show of a claim: each has the same colour and marker in every picture.
+_LABELS = ("holds", "no effect", "reversed", "dead", "void")
+
+
 def specification(
     path: str | Path,
-    effects: Sequence[float],
+    effects: Sequence[float | None],
     settings: Sequence[Mapping[str, Any]],
     *,
     labels: Sequence[str],
@@ -201,14 +205,14 @@ def specification(
 
     Args:
         path: the file to write.
-        effects: one per setting.
+        effects: one per setting; None, where there is none, stands at the right-hand end, on the zero line.
         settings: factor -> value of each.
-        labels: what each setting shows, such as "holds"; each label gets a colour.
+        labels: what each setting shows, such as "holds"; each label gets a colour and a marker.
         margin: dashed lines at plus and minus this effect.
         title: the heading of the picture, and `ylabel` the label of the effects.
 
     Raises:
-        ValueError: no effect, or not as many settings and labels as effects.
+        ValueError: no setting, or not as many settings and labels as effects.
         ModuleNotFoundError: matplotlib is not installed.
 
     >>> import tempfile, gia
@@ -228,25 +232,39 @@ def specification(
             f"effects: expected as many as settings and labels, at least one, got {len(effects)}, {len(settings)} and "
             f"{len(labels)}"
         )
-    order = np.argsort(effects, kind="stable")
-    drawn = {(factor, str(value)) for setting in settings for factor, value in setting.items()}
-    values = sorted(drawn, key=lambda pair: (pair[0], len(pair[1]), pair[1]))
-    figure = _figure(7, 2.8 + 0.16 * len(values))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, max(0.16 * len(values), 0.2)])
-    for number, label in enumerate(dict.fromkeys(labels)):
-        chosen = [(place, effects[i]) for place, i in enumerate(order) if labels[i] == label]
-        above.plot(*zip(*chosen, strict=True), "o", color=f"C{number}", label=label)
-    for limit in (-margin, margin):
-        above.axhline(limit, color="0.6", linestyle="--", linewidth=1)
+    order = sorted(range(len(effects)), key=lambda i: (effects[i] is None, effects[i] or 0.0))
+    drawn = {(factor, str(value)): value for setting in settings for factor, value in setting.items()}
+    values = sorted(drawn, key=lambda pair: (pair[0], _number_first(drawn[pair])))
+    figure = _figure(7.5, 3.4 + 0.17 * len(values))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.8, max(0.17 * len(values), 0.2)])
+    known = [*_LABELS, *sorted(set(labels) - set(_LABELS))]
+    for label in sorted(set(labels), key=known.index):
+        number = known.index(label)
+        chosen = [(place, effects[i] or 0.0) for place, i in enumerate(order) if labels[i] == label]
+        text = f"{label} ({len(chosen)} of {len(labels)})"
+        above.plot(*zip(*chosen, strict=True), "osvX*D"[number % 6], color=f"C{number % 10}", label=text)
+    above.axhline(0, color="0.6", linewidth=0.8)
+    above.axhline(margin, color="0.6", linestyle="--", linewidth=1, label=f"margin: {margin:g} either way")
+    above.axhline(-margin, color="0.6", linestyle="--", linewidth=1)
     above.set(title=title, ylabel=ylabel)
-    above.legend(frameon=False, fontsize="small")
+    above.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, frameon=False)
+    factors = sorted({factor for factor, _ in values})
     for row, (factor, value) in enumerate(values):
+        if factors.index(factor) % 2 == 0:
+            below.axhspan(row - 0.5, row + 0.5, color="0.94", linewidth=0)
         places = [place for place, i in enumerate(order) if str(settings[i].get(factor)) == value]
-        below.plot(places, [row] * len(places), "|", color="0.2")
-    below.set_yticks(range(len(values)), [f"{factor} = {value}" for factor, value in values], fontsize="x-small")
-    below.set(xlabel="settings, by effect")
+        below.plot(places, [row] * len(places), "|", color="0.1", markersize=7)
+    below.set_yticks(range(len(values)), [f"{factor} = {value}" for factor, value in values], fontsize="small")
+    below.set(xlabel="drawn settings, by effect; each mark is the value that a setting has")
+    below.set_ylim(-0.5, len(values) - 0.5)
     below.invert_yaxis()
     figure.savefig(path, dpi=110)
+
+
+def _number_first(value: Any) -> tuple[bool, float, str]:
+    """A key that sorts numbers by size, and behind them everything else by its text."""
+    number = isinstance(value, int | float)
+    return not number, float(value) if number else 0.0, str(value)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -75,17 +75,16 @@ def draw_reach(
 
     Returns the file that was written.
     """
-    measured = [draw for draw in draws if draw["effect"] is not None]
-    if not measured:
+    if all(draw["effect"] is None for draw in draws):
         return []
     path = folder / f"{id}-reach.png"
     pictures.specification(
         path,
-        [draw["effect"] for draw in measured],
-        [draw["setting"] for draw in measured],
-        labels=[draw["label"] for draw in measured],
+        [draw["effect"] for draw in draws],
+        [draw["setting"] for draw in draws],
+        labels=[draw["label"] for draw in draws],
         margin=margin or 0.0,
-        title=f"{id}: {len(measured)} of {len(draws)} drawn settings",
-        ylabel=unit,
+        title=f"Reach of {id}: {len(draws)} drawn settings",
+        ylabel=f"effect in {unit}",
     )
     return [path]

@@ -124,6 +124,26 @@ def test_curves_are_drawn_with_the_papers_points_in_a_panel_of_their_own(tmp_pat
         pictures.curves(tmp_path / "wrong.png", values, levels=["1", "2", "3"], metric="psnr", title="")
 
 
+def test_a_specification_curve_orders_effects_and_marks_what_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A void setting would vanish from the picture, or only a colour would distinguish what settings show."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    settings = [{"width": width, "net": "mlp"} for width in (8, 16, 100, 8)]
+    labels = ["holds", "void", "dead", "holds"]
+    pictures.specification(
+        tmp_path / "reach.png", [2.0, None, 0.1, 1.0], settings, labels=labels, margin=0.5, title="", ylabel="dB"
+    )
+    above, below = figures[0].axes
+    drawn = {str(line.get_label()): line for line in above.lines}
+    found = {name: line.get_xydata().tolist() for name, line in drawn.items() if " of 4" in name}
+    assert found == {"holds (2 of 4)": [[1, 1], [2, 2]], "dead (1 of 4)": [[0, 0.1]], "void (1 of 4)": [[3, 0]]}
+    assert len({drawn[name].get_marker() for name in found}) == 3
+    names = [label.get_text() for label in below.get_yticklabels()]
+    assert names == ["net = mlp", "width = 8", "width = 16", "width = 100"]
+
+
 def test_without_matplotlib_curves_name_the_command_that_installs_it_and_the_grid_still_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,6 +328,8 @@ def _conclude(
     test = test if blocks else (None, "")
     medians = np.median(table, axis=0).tolist() if blocks else []
     detail |= {"medians": medians, "tries": tries}
+    if room is not None:
+        detail["room"] = {"largest": room[0], "needed": room[1]}
     if interval is None:
         detail |= {"effects": effects.tolist()}
         interval = median_interval(effects, tries=tries) if blocks in ranks(tries) else None
@@ -350,8 +352,6 @@ def _conclude(
     parts += [f"{test[1]} p = {test[0]:.2g}"] if test[0] is not None else []
     if step is not None:
         detail["steps"] = [[float(low), float(high)] for low, high in zip(step.low, step.high, strict=True)]
-    if room is not None:
-        detail["room"] = {"largest": room[0], "needed": room[1]}
     if room is not None and room[0] < room[1]:
         outcome, reason = "inconclusive", NOTHING_TO_LOSE
         parts.append(f"nothing to lose: {room[0]:.3g} {claim.unit}, and {room[1]:.3g} are needed")

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from gia.harness.blocks.experiment import Experiment
 from gia.harness.decide.register import Claim
 from gia.harness.decide.verdicts import Verdict
 from gia.harness.plugin.records import Records
+from gia.numerics import digest_of
 
 #: Each attack's budget at which the row is computed again.
 BUDGET = 4
 
 BUDGET_DEPENDENT = "budget-dependent"
 
-#: What a confirm run writes; nothing else may differ from the frozen commit.
-_WRITTEN = ("baselines/confirm*.json", "baselines/ledger.json", "claims/ledger.toml")
+#: What confirm runs and reach write; nothing else may differ from the frozen commit.
+_WRITTEN = ("baselines/confirm*.json", "baselines/reach*.json", "baselines/ledger.json", "claims/ledger.toml")
+
+#: What changes no claim that is announced: sources and words.
+_WORDS = {"source", "paper", "paper_says", "by_construction", "reported"}
 
 
 class Confirm:
@@ -33,11 +39,6 @@ class Confirm:
         if dirty := _git(root, "status", "--porcelain", "--", ".", *_others()).splitlines():
             raise ValueError(f"expected a working tree without changes, got {dirty[0]!r} and {len(dirty) - 1} more")
         self._moved: dict[str, list[str]] = {}  # frozen commit -> what changed since
-
-    def frozen(self, id: str) -> str | None:
-        """The commit at which the confirm run of a row was announced."""
-        entry = self._records.ledger.opened(id)
-        return None if entry is None else entry.commit
 
     def obstacle(self, id: str) -> str | None:
         """Why a row is not run: it has its result, was not announced, or the code changed since."""
@@ -71,6 +72,16 @@ class Confirm:
         if commit not in self._moved:
             self._moved[commit] = _git(self._root, "diff", "--name-only", commit, "--", ".", *_others()).splitlines()
         return self._moved[commit]
+
+
+def protocol_digest(claim: Claim, experiments: Sequence[Experiment]) -> str:
+    """Of what is announced: the register's row except for its words, and every level of what is measured for it."""
+    facts = {name: value for name, value in asdict(claim).items() if name not in _WORDS}
+    levels = {
+        digest_of([experiment.id, [[str(label), level.described()] for label, level in experiment.levels.items()]])
+        for experiment in experiments
+    }
+    return digest_of([facts, sorted(levels)])
 
 
 def budget_dependent(claim: Claim, verdict: Verdict, again: Verdict) -> bool:

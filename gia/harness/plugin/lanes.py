@@ -40,7 +40,7 @@ class Lane:
     @property
     def void_too(self) -> bool:
         """Whether levels are measured although a control failed."""
-        return self.placebo is not None or self.name == "reach"
+        return self.placebo is not None
 
     @property
     def suffix(self) -> str:
@@ -53,15 +53,19 @@ class Lane:
     def of_blocks(self, experiment: str, frozen: str | None) -> str:
         """The lane in the seed of a block; that of a confirm run holds a salt, which nobody knew before `frozen`.
 
+        Reach asks about the blocks of the confirm run, and before one is announced about those of the lane "claims".
+
         Args:
             experiment: the name that its blocks are drawn under.
-            frozen: the hash of the commit at which the confirm run was announced.
+            frozen: the hash of the commit at which the confirm run was announced; None without one.
 
         >>> Lane("pilot").of_blocks("op.size", None)
         'pilot'
         """
-        if self.name != "confirm":
+        if self.name not in ("confirm", "reach"):
             return self.name
+        if frozen is None and self.name == "reach":
+            return LANES[0]
         if frozen is None:
             raise ValueError(f"frozen: expected the commit at which a confirm run of {experiment!r} was announced")
         return f"confirm:{hashlib.sha256(f'{frozen} {experiment}'.encode()).hexdigest()}"

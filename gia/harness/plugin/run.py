@@ -20,8 +20,9 @@ from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Pool
 from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
-from gia.harness.plugin.claims import Claims, Context
+from gia.harness.plugin.claims import Claims
 from gia.harness.plugin.confirm import Confirm
+from gia.harness.plugin.context import Context
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
 from gia.harness.plugin.progress import Progress
@@ -229,7 +230,7 @@ class ClaimRun:
             _ = self.confirm  # a dirty tree is an error before anything runs
         if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
             try:
-                self.claims.write()
+                self.claims.recording.write()
             except OSError as error:
                 self._claims = None  # no report can be written at the end either
                 raise pytest.UsageError(
@@ -268,12 +269,12 @@ class ClaimRun:
         if self._claims is None:
             return
         if self.confirm is not None and self.lane.opening:
-            announced = self.confirm.announce(self._claims.announced)
+            announced = self.confirm.announce(self._claims.skips.announced)
             self.notices.append(
                 f"announced in the ledger: {len(announced)} confirm runs at {self.confirm.head[:7]}; commit "
                 "claims/ledger.toml and baselines/ledger.json, then run nox -s confirm"
             )
-        self._claims.write()
+        self._claims.recording.write()
         report = markdown(self._report())
         (self.folder / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -333,7 +334,7 @@ class ClaimRun:
         return Run(
             scale=self.scale,
             environment=self.environment,
-            rows=sorted(self.claims.rows, key=lambda row: order.index(row["id"])),
+            rows=sorted(self.claims.recording.rows, key=lambda row: order.index(row["id"])),
             without_verdict=self.selection.without_verdict(self._decided()),
             not_covered=None if partial else [id for id in order if id not in self.selection.tests_of],
             notices=self.notices,
@@ -341,7 +342,7 @@ class ClaimRun:
         )
 
     def _decided(self) -> set[str]:
-        return set() if self._claims is None else {row["id"] for row in self._claims.rows}
+        return set() if self._claims is None else {row["id"] for row in self._claims.recording.rows}
 
 
 def _check_lane(option: Any) -> None:

@@ -1,0 +1,132 @@
+"""The looks at a row: as many as its lane allows, and what the lane checks beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+
+from gia.harness.blocks.experiment import Experiment
+from gia.harness.decide import looks
+from gia.harness.decide.looks import LOOKS, MOST_DRAWN
+from gia.harness.decide.verdicts import Look, Verdict
+from gia.harness.plugin.confirm import BUDGET, BUDGET_DEPENDENT, budget_dependent, protocol_digest
+from gia.harness.plugin.context import Context
+from gia.harness.plugin.deciding import COMPARING
+from gia.harness.plugin.lanes import DRAWN_AGAIN
+from gia.harness.plugin.measuring import Measuring, Way
+from gia.harness.plugin.reach import entry, tables_in
+from gia.harness.plugin.skips import Skips
+from gia.harness.report import rows
+from gia.numerics import digest_of, fingerprint
+
+Measured = TypeVar("Measured")
+
+
+class Looking:
+    """Looks at rows."""
+
+    def __init__(self, context: Context, measuring: Measuring, skips: Skips) -> None:
+        self._context, self._measuring, self._skips = context, measuring, skips
+        self._begun: set[tuple[str, ...]] = set()  # the ids of tests that looked already
+
+    def look(
+        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+    ) -> tuple[Verdict, Measured]:
+        """As `gia.harness.plugin.claims.Claims.look`."""
+        lane = self._context.lane
+        if lane.opening:
+            self._skips.announce(self._asked(measured))
+        if lane.placebo is not None:
+            return self._at_a_placebo(measured, decide)
+        if lane.name == "reach":
+            return self._reach(measured, decide)
+        if self._context.confirm is not None:
+            self._expect_announced(measured)
+        verdict, seen = looks.look(measured, decide, looks=lane.looks)
+        if self._context.confirm is None:
+            return verdict, seen
+        if verdict.detail.get("tries", 1) != self._context.tries(verdict.id):
+            raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
+        return self._checked_budget(verdict, measured, decide, seen), seen
+
+    def _asked(self, measured: Callable[[int], object]) -> list[Experiment]:
+        """The experiments of a row; nothing is measured."""
+        found: list[Experiment] = []
+        with self._measuring.on(Way(asked=found)):
+            measured(LOOKS[1])
+        return found
+
+    def _begins(self) -> bool:
+        """Whether this is the first look of the running test at any table."""
+        begins = self._context.ids not in self._begun
+        self._begun.add(self._context.ids)
+        return begins
+
+    def _expect_announced(self, measured: Callable[[int], object]) -> None:
+        """End a test whose row was announced with another protocol, such as on another device or other data.
+
+        A row that looks at several tables one after the other is announced with its first.
+        """
+        claim = self._context.claim(self._context.ids[0])
+        entry = self._context.records.ledger.opened(claim.id)
+        if self._begins() and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
+            pytest.skip("not confirmed yet: announced with another protocol; expected the same --device and --data")
+
+    def _at_a_placebo(
+        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+    ) -> tuple[Verdict, Measured]:
+        """Controls are run only where the other rules would let the placebo support the row: they cost most."""
+        with self._measuring.on(Way(controlled=False)):
+            seen = measured(LOOKS[1])
+        verdict = decide(seen, 1)
+        if verdict.outcome == "supported":
+            seen = measured(LOOKS[1])
+            verdict = decide(seen, 1)
+        return verdict, seen
+
+    def _reach(
+        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
+    ) -> tuple[Verdict, Measured]:
+        """What each setting shows, in the detail "reach" of a verdict on all of them."""
+        context, lane = self._context, self._context.lane
+        claim = context.claim(context.ids[0])
+        experiments = self._asked(measured)
+        if claim.kind not in COMPARING or not any(experiment.first.vary for experiment in experiments):
+            self._skips.without_reach()
+        if not self._begins():
+            pytest.skip("no reach: this row is decided on several tables, each of other settings")
+        protocol = protocol_digest(claim, experiments)
+        blocks = lane.of_blocks(claim.id, context.frozen)
+        digest = digest_of([protocol, blocks, lane.draws, DRAWN_AGAIN, fingerprint()])
+        stored = context.records.rows(lane.name).get(claim.id)
+        if stored is not None and stored["digest"] == digest:
+            pytest.skip(f"reach is on record ({stored['commit']}): {rows.reach(stored['shares'])}")
+        seen = measured(lane.draws)
+        with self._measuring.on(Way(again=True)):
+            again = measured(DRAWN_AGAIN)
+        found = {**entry(claim, seen, again, decide), "digest": digest, "commit": context.facts["commit"]}
+        verdict = decide(seen, 1)
+        return replace(verdict, detail={**verdict.detail, "reach": found}), seen
+
+    def _checked_budget(
+        self,
+        verdict: Verdict,
+        measured: Callable[[int], Measured],
+        decide: Callable[[Measured, Look], Verdict],
+        seen: Measured,
+    ) -> Verdict:
+        """The verdict, inconclusive if its first eight valid blocks say something else at another budget."""
+        levels = [level for table in tables_in(seen) for level in table.experiment.levels.values()]
+        if verdict.outcome == "inconclusive" or all(level.with_budget(BUDGET) is None for level in levels):
+            return verdict
+        eight = next(n for n in range(LOOKS[1], MOST_DRAWN + 1) if decide(measured(n), 1).blocks == LOOKS[1])
+        with self._measuring.on(Way(budget=BUDGET)):
+            again = decide(measured(eight), 1)
+        if not budget_dependent(self._context.claim(verdict.id), verdict, again):
+            return verdict
+        number = "no path works" if again.effect is None else f"{again.effect:+.3g} {verdict.unit}"
+        reason = f"{BUDGET_DEPENDENT}: {number} at {BUDGET} times the budget"
+        return replace(verdict, outcome="inconclusive", detail={**verdict.detail, "reason": reason})

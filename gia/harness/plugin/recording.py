@@ -1,0 +1,159 @@
+"""Verdicts go on record: each is reported, and compared with the records of earlier runs or put there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gia.harness.decide.record import record_of
+from gia.harness.decide.register import Claim
+from gia.harness.decide.table import Table
+from gia.harness.decide.verdicts import Verdict
+from gia.harness.plugin.context import Context
+from gia.harness.report import rows
+from gia.numerics import digest_of, fingerprint, replacing
+
+#: What of a row becomes a property of its test, in junit.xml.
+_PROPERTIES = (
+    "id",
+    "outcome",
+    "paper_says",
+    "effect",
+    "unit",
+    "interval",
+    "margin",
+    "blocks",
+    "void",
+    "cached",
+    "scale",
+)
+
+#: What a verdict says instead of an outcome where a run only asks how far a claim reaches; and the file of its records.
+_REACH = "reach"
+
+
+class UnexpectedOutcomeError(AssertionError):
+    """A verdict contradicts the one on record."""
+
+
+class Recording:
+    """Keeps one row per verdict.
+
+    Attributes:
+        rows: what verdicts.json holds.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.rows: list[rows.Row] = []
+
+    def record(self, verdict: Verdict, tables: Sequence[Table], pictures: Sequence[Path]) -> Verdict:
+        """As `gia.harness.plugin.claims.Claims.record`, of a row that this run is about."""
+        context, claim = self._context, self._context.claim(verdict.id)
+        ids, properties, began = context.current()
+        if claim.id not in ids:
+            raise ValueError(f"id: expected the running test to be marked claim({claim.id!r}), got {list(ids)}")
+        if any(row["id"] == claim.id for row in self.rows):
+            raise ValueError(f"id: expected one verdict on each row in a run, got a second one on {claim.id!r}")
+        digests = [table.digest() for table in tables]
+        # Other arithmetic gives other numbers from the same settings, so its blocks are not the same.
+        digest = digest_of([*digests, fingerprint()]) if digests else ""
+        if context.lane.name == "reach":
+            verdict, pictures = self._reached(claim, verdict)
+        own = context.substitute is None and context.lane.placebo is None
+        recorded = own and context.lane.name != _REACH
+        row = rows.row(
+            claim,
+            verdict,
+            scale=context.scale,
+            seconds=time.perf_counter() - began,
+            cached=sum(table.cached for table in tables),
+            digest=digest,
+            tables=[table.described() for table in tables],
+            pictures=[path.relative_to(context.folder).as_posix() for path in pictures],
+            history=context.records.ledger.history(claim.id) if own else "",
+            recorded=context.records.rows(context.lane.name).get(claim.id) if recorded else None,
+            reach=context.records.rows("reach").get(claim.id) if own else None,
+            **context.facts,
+        )
+        if context.lane.placebo is not None:
+            metric = claim.metric if claim.leak else "leak"
+            row |= {"placebo": context.lane.placebo, "leak": _largest(tables, metric), "leak_decides": claim.leak}
+        elif own and context.lane.name in ("claims", "confirm"):
+            row |= self._held_against_records(claim, verdict, digest)
+        self.rows.append(row)
+        properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
+        self.write()
+        context.announce(rows.line(row))
+        if row["disagrees"]:
+            raise UnexpectedOutcomeError(
+                f"{row['disagrees']}\n  claim: {claim.statement}\n"
+                f"  measured at {context.scale} scale: {verdict.measured}; {row['why']}\n"
+                f"  {rows.line(row)}\n"
+                '  If the measurement is right, put it on record: --gia-record --gia-reason "why it moved".'
+            )
+        return verdict
+
+    def add_not_applicable(self, claim: Claim) -> None:
+        """Report that a placebo run says nothing about this row."""
+        none = Verdict(claim.id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", "no attack", {})
+        row = {**rows.row(claim, none, scale=self._context.scale, seconds=0.0), **self._context.facts}
+        self.rows.append({**row, "placebo": self._context.lane.placebo, "leak": None, "leak_decides": claim.leak})
+        self.write()
+
+    def write(self) -> None:
+        """Write verdicts.json with what is finished."""
+        self._context.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._context.folder / "verdicts.json") as partial:
+            partial.write_text(rows.to_json(self.rows), encoding="utf-8")
+
+    def _reached(self, claim: Claim, verdict: Verdict) -> tuple[Verdict, list[Path]]:
+        """Store the reach that came with a verdict, and draw it."""
+        found = verdict.detail["reach"]
+        self._context.records.store(_REACH, claim.id, found)
+        pictures = self._context.laboratory.draw_reach(
+            self._context.images, claim.file, found["draws"], margin=claim.margin, unit=claim.unit
+        )
+        return replace(verdict, outcome=_REACH, measured=rows.reach(found["shares"])), pictures
+
+    def _held_against_records(self, claim: Claim, verdict: Verdict, digest: str) -> dict[str, str]:
+        """Compare a verdict with the records, or store it: what its row says of that."""
+        context = self._context
+        records, lane = context.records, context.lane.name
+        now = record_of(verdict, digest=digest, commit=context.facts["commit"])
+        before = records.rows(lane).get(claim.id)
+        outcome = "" if before is None else before["outcome"]
+        if lane == "confirm":
+            entry = records.ledger.opened(claim.id)
+            assert entry is not None  # else the row is not run
+            if before is None or before["frozen"] != entry.commit:
+                records.store(lane, claim.id, {**now, "frozen": entry.commit, "protocol": entry.digest})
+                number = f"{rows.effect(rows.row(claim, verdict, scale='', seconds=0))}".strip()
+                reason = f"{verdict.detail.get('reason', '')}: {number}".strip(": ") or "no number"
+                records.enter(
+                    "confirmed", claim.id, digest=digest, before=outcome, after=verdict.outcome, reason=reason
+                )
+                return {}
+        elif context.store_because is not None:
+            records.store(lane, claim.id, now)
+            if before is not None and (outcome, before["digest"]) != (verdict.outcome, digest):
+                why = context.store_because
+                records.enter("changed", claim.id, digest=digest, before=outcome, after=verdict.outcome, reason=why)
+            return {}
+        disagrees, notice = records.compared(verdict, digest=digest, lane=lane)
+        return {"disagrees": disagrees, "notice": notice}
+
+
+def _largest(tables: Sequence[Table], metric: str) -> float | None:
+    """The largest median of a metric over levels, void blocks included; None where no level has it."""
+    medians = []
+    for table in tables:
+        for label in table.levels:
+            levels = (result.levels.get(label, {}) for result in table.results)
+            values = [value for level in levels if (value := level.get(metric)) is not None]
+            medians += [float(np.median(values))] if values else []
+    return max(medians, default=None)
