@@ -29,6 +29,7 @@ from gia.harness.plugin import reach
 from gia.harness.plugin.confirm import BUDGET, BUDGET_DEPENDENT, Confirm, budget_dependent
 from gia.harness.plugin.laboratory import Laboratory, Substitution
 from gia.harness.plugin.lanes import DRAWN_AGAIN, Lane
+from gia.harness.plugin.placebos import Placebos
 from gia.harness.plugin.records import Records
 from gia.harness.report import rows
 from gia.numerics import digest_of, fingerprint, replacing
@@ -102,16 +103,18 @@ class Claims:
     Attributes:
         rows: one per verdict.
         announced: claim id -> digest of its protocol, where confirm runs are only announced.
+        placebos: what takes the place of each attack; None where the attacks run.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        placebo = context.lane.placebo
+        self.placebos = None if placebo is None else Placebos(placebo, context.laboratory)
         self.rows: list[rows.Row] = []
         self.announced: dict[str, str] = {}
         self._asked: dict[tuple[str, ...], set[str]] = {}  # ids of a test -> digests of its experiments
         self._budget = 1  # a factor of every attack's budget
         self._has_budget = False
-        self._controlled = True  # whether a placebo run asks the controls
         self._again = False  # whether the settings of reach are drawn again
         self._repeated: tuple[Verdict, list[Table]] | None = None
 
@@ -168,11 +171,6 @@ class Claims:
             by_label = {label: self._with_budget(level) for label, level in by_label.items()}
         if context.substitute is not None:
             by_label = self._substituted(by_label, measure)
-        if lane.placebo is not None:
-            put = context.laboratory.placebo(lane.placebo, controlled=self._controlled)
-            if lane.placebo == "saboteur" and len(by_label) == 1:
-                pytest.skip("not applicable: the saboteur needs a second level to spoil")
-            by_label = {label: put(level, position) for position, (label, level) in enumerate(by_label.items())}
         experiment = Experiment(id, by_label)
         if lane.opening:
             described = [[str(label), level.described()] for label, level in by_label.items()]
@@ -183,7 +181,7 @@ class Claims:
         if self._again:
             drawn = [replace(block, index=block.index + _AGAIN) for block in drawn]
 
-        def run(blocks: Sequence[Block]) -> list[BlockResult]:
+        def run(experiment: Experiment, blocks: Sequence[Block], measure: Measure) -> list[BlockResult]:
             return run_blocks(
                 experiment,
                 blocks,
@@ -194,11 +192,16 @@ class Claims:
                 void_too=lane.void_too,
             )
 
-        if lane.placebo is not None and measure is not context.laboratory.measure:
-            (first,) = run(drawn[:1])
+        if self.placebos is None:
+            return Table(experiment, run(experiment, drawn, measure))
+        if not self.placebos.applies(by_label):
+            self._not_applicable("the saboteur needs a second level to spoil")
+        if measure is not context.laboratory.measure:
+            label, level = next(iter(self.placebos.put(by_label).items()))
+            (first,) = run(Experiment(id, {label: level}), drawn[:1], measure)
             if not any("placebo" in details for details in first.details.values()):
                 self._without_attack()
-        return Table(experiment, run(drawn))
+        return self.placebos.table(id, by_label, drawn, measure, run)
 
     def look(
         self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
@@ -215,8 +218,8 @@ class Claims:
         if lane.opening:
             measured(LOOKS[1])
             self._announce()
-        if lane.placebo is not None:
-            return self._look_at_a_placebo(measured, decide)
+        if self.placebos is not None:
+            return self.placebos.look(measured, decide)
         if lane.name == "reach":
             seen = measured(lane.draws)
             self._again = True
@@ -233,19 +236,6 @@ class Claims:
         if verdict.detail.get("tries", 1) != self.tries(verdict.id):
             raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
         return self._checked_budget(verdict, measured, decide), seen
-
-    def _look_at_a_placebo(
-        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
-    ) -> tuple[Verdict, Measured]:
-        """Controls are run only where the other rules would let the placebo support the row: they cost most."""
-        self._controlled = False
-        seen = measured(LOOKS[1])
-        verdict = decide(seen, 1)
-        if verdict.outcome != "supported":
-            return verdict, seen
-        self._controlled = True
-        controlled = measured(LOOKS[1])
-        return decide(controlled, 1), controlled
 
     def tries(self, id: str) -> int:
         """Which confirm run of a row this is, which widens its intervals; 1 in other lanes."""
@@ -457,14 +447,14 @@ class Claims:
         ids, properties, began = context.current()
         if claim.id not in ids:
             raise ValueError(f"id: expected the running test to be marked claim({claim.id!r}), got {list(ids)}")
-        if any(row["id"] == claim.id for row in self.rows):
+        if self.decided(claim.id):
             raise ValueError(f"id: expected one verdict on each row in a run, got a second one on {claim.id!r}")
         digests = [table.digest() for table in tables]
         # Other arithmetic gives other numbers from the same settings, so its blocks are not the same.
         digest = digest_of([*digests, fingerprint()]) if digests else ""
         if context.lane.name == "reach":
             verdict, pictures = self._reached(claim, verdict, tables, digest)
-        own = context.substitute is None and context.lane.placebo is None
+        own = context.substitute is None and self.placebos is None
         row = rows.row(
             claim,
             verdict,
@@ -479,15 +469,16 @@ class Claims:
             reach=context.records.rows("reach").get(claim.id) if own else None,
             **context.facts,
         )
-        if context.lane.placebo is not None:
+        if self.placebos is not None:
             metric = claim.metric if claim.leak else "leak"
-            row |= {"placebo": context.lane.placebo, "leak": _largest(tables, metric), "leak_decides": claim.leak}
+            row |= {"placebo": self.placebos.current, "leak": _largest(tables, metric), "leak_decides": claim.leak}
         elif own and context.lane.name in ("claims", "confirm"):
             row |= self._held_against_records(claim, verdict, digest)
         self.rows.append(row)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
-        context.announce(rows.line(row))
+        if self.placebos is None:  # else the matrix at the end has a cell for each
+            context.announce(rows.line(row))
         if row["disagrees"]:
             raise UnexpectedOutcomeError(
                 f"{row['disagrees']}\n  claim: {claim.statement}\n"
@@ -496,6 +487,11 @@ class Claims:
                 '  If the measurement is right, put it on record: --gia-record --gia-reason "why it moved".'
             )
         return verdict
+
+    def decided(self, id: str) -> bool:
+        """Whether there is a verdict on this row, under the current placebo where there is one."""
+        placebo = None if self.placebos is None else self.placebos.current
+        return any((row["id"], row.get("placebo")) == (id, placebo) for row in self.rows)
 
     def write(self) -> None:
         """Write verdicts.json with what is finished."""
@@ -509,7 +505,7 @@ class Claims:
         """The metric over the levels, and the images of the first valid block, whatever they look like."""
         claim = self.claim(id)
         value = value or claim.metric
-        if not table.valid:
+        if not table.valid or self.placebos is not None:
             return []
         first = table.valid[0]
         shown = {name: array for name, array in load_pictures(first).items() if name.split("/")[0] in first.levels}
@@ -642,14 +638,20 @@ class Claims:
             pytest.skip("not tried: this row runs no attack of a protocol")
         if context.lane.name == "reach":
             pytest.skip("no reach: this row compares no levels in a space of settings")
-        if context.lane.placebo is not None:
-            for id in context.current()[0]:
-                claim = self.claim(id)
-                none = Verdict(id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", "no attack", {})
-                row = {**rows.row(claim, none, scale=self.scale, seconds=0.0), **context.facts}
-                self.rows.append({**row, "placebo": context.lane.placebo, "leak": None, "leak_decides": claim.leak})
-            self.write()
-            pytest.skip("not applicable: this row calls no attack")
+        if self.placebos is not None:
+            self._not_applicable("this row calls no attack")
+
+    def _not_applicable(self, reason: str) -> NoReturn:
+        """End a test that the current placebo has nothing to do with."""
+        assert self.placebos is not None
+        for id in self._context.current()[0]:
+            claim = self.claim(id)
+            none = Verdict(id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", reason, {})
+            row = {**rows.row(claim, none, scale=self.scale, seconds=0.0), **self._context.facts}
+            if not self.decided(id):
+                self.rows.append({**row, "placebo": self.placebos.current, "leak": None, "leak_decides": claim.leak})
+        self.write()
+        pytest.skip(f"not applicable: {reason}")
 
     def _substituted(self, levels: Mapping[Any, Level], measure: Measure) -> dict[Any, Level]:
         """The levels with the user's attack. A row that the attack cannot take is skipped, with the reason."""

@@ -24,11 +24,13 @@ from gia.harness.plugin.claims import Claims, Context
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
+from gia.harness.plugin.placebos import ALL
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
 from gia.harness.report.markdown import markdown
+from gia.harness.report.placebos import broken, matrix
 from gia.harness.report.rows import Run
 from gia.harness.report.text import terminal
 from gia.harness.timing.against_base import commit_of
@@ -164,8 +166,9 @@ class ClaimRun:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
             option, placebos = self.config.option, self.laboratory.PLACEBOS
-            if self.lane.placebo not in (None, *placebos):
-                raise pytest.UsageError(f"--gia-placebo: expected one of {list(placebos)}, got {self.lane.placebo!r}")
+            if self.lane.placebo not in (None, ALL, *placebos):
+                known = [ALL, *placebos]
+                raise pytest.UsageError(f"--gia-placebo: expected one of {known}, got {self.lane.placebo!r}")
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
             store = Store(self._blocks(), notice=self._notice)
             if self.ci and self.lane == Lane():
@@ -252,9 +255,31 @@ class ClaimRun:
             result = yield
         finally:
             self._item = None
-        if missing := [id for id in claim_ids(item) if id not in self._decided()]:
-            pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
+        if self.lane.placebo is None:
+            self._ask_for_verdicts(claim_ids(item))
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Ask the test of a row for a verdict under each placebo, one after the other."""
+        ids = claim_ids(pyfuncitem)
+        placebos = self.claims.placebos if ids and self.lane.placebo is not None else None
+        if placebos is None:
+            return None
+        arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+        skips = []
+        for name in placebos.names:
+            placebos.current = name
+            self._began = time.perf_counter()
+            try:
+                pyfuncitem.obj(**arguments)
+            except pytest.skip.Exception as skip:
+                skips.append(skip)
+            else:
+                self._ask_for_verdicts(ids)
+        if len(skips) == len(placebos.names):
+            raise skips[0]
+        return True
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Stop the workers, find stale baselines, and write the reports."""
@@ -274,7 +299,12 @@ class ClaimRun:
                 "claims/ledger.toml and baselines/ledger.json, then run nox -s confirm"
             )
         self._claims.write()
-        report = markdown(self._report())
+        if self.lane.placebo is None:
+            report = markdown(self._report())
+        else:
+            report = f"```\n{matrix(self._claims.rows)}\n```\n"
+            if session.exitstatus == pytest.ExitCode.OK and any(map(broken, self._claims.rows)):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         (self.folder / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
@@ -285,9 +315,17 @@ class ClaimRun:
         for error in self._stale:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         if self._claims is not None:
-            terminalreporter.section(f"claims at {self.scale} scale")
-            terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
+            what = "claims" if self.lane.placebo is None else "placebos"
+            terminalreporter.section(f"{what} at {self.scale} scale")
+            if self.lane.placebo is None:
+                terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
+            else:
+                terminalreporter.write_line(matrix(self._claims.rows))
             terminalreporter.write_line(f"reports: {self.folder}")
+
+    def _ask_for_verdicts(self, ids: Sequence[str]) -> None:
+        if missing := [id for id in ids if self._claims is None or not self._claims.decided(id)]:
+            pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
 
     def _blocks(self) -> Path:
         """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""
