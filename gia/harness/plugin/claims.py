@@ -197,8 +197,7 @@ class Claims:
         if not self.placebos.applies(by_label):
             self._not_applicable("the saboteur needs a second level to spoil")
         if measure is not context.laboratory.measure:
-            label, level = next(iter(self.placebos.put(by_label).items()))
-            (first,) = run(Experiment(id, {label: level}), drawn[:1], measure)
+            (first,) = run(self.placebos.probe(id, by_label), drawn[:1], measure)
             if not any("placebo" in details for details in first.details.values()):
                 self._without_attack()
         return self.placebos.table(id, by_label, drawn, measure, run)

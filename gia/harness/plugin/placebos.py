@@ -69,9 +69,10 @@ class Placebos:
         """Whether the current placebo can take the place of these levels' attack: a saboteur spoils a second level."""
         return self.current != SABOTEUR or len(levels) > 1
 
-    def put(self, levels: Mapping[Any, Level], *, controlled: bool = False) -> dict[Any, Level]:
-        """The levels with the current placebo in the place of their attack."""
-        return self._put(self.current, levels, controlled)
+    def probe(self, id: str, levels: Mapping[Any, Level]) -> Experiment:
+        """One level under the session's first placebo, which says whether a measure runs the level's attack."""
+        label, level = next(iter(self._put(self.names[0], levels, False).items()))
+        return Experiment(id, {label: level})
 
     def table(self, id: str, levels: Mapping[Any, Level], blocks: Sequence[Block], measure: Measure, run: Run) -> Table:
         """The levels under the current placebo, and their controls during the second half of `look`.
@@ -83,7 +84,7 @@ class Placebos:
         """
         results = [results[self.current] for results in self._together(id, levels, blocks, measure, run)]
         if self._controlled:
-            own = self.put(levels, controlled=True)
+            own = self._put(self.current, levels, True)
             # The first failure ends a block's controls, and what a saboteur spoils is every level but the first.
             order = [*list(own)[1:], *list(own)[:1]]
             checked = run(Experiment(id, {label: own[label] for label in order}), blocks, nothing)
@@ -91,7 +92,7 @@ class Placebos:
                 replace(result, controls=control.controls, valid=control.valid)
                 for result, control in zip(results, checked, strict=True)
             ]
-        return Table(Experiment(id, self.put(levels)), results)
+        return Table(Experiment(id, self._put(self.current, levels, False)), results)
 
     def look(
         self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
