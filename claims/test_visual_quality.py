@@ -81,7 +81,7 @@ def of_each(tables: Mapping[str, Table], metric: str) -> NDArray[np.float64]:
 def drawn(path: Path, tables: Mapping[str, Table]) -> list[Path]:
     """The results of all attack types in the first block that is alive."""
     rows = alive(tables)
-    if not rows:
+    if not rows or not tables["op"].results[rows[0]].pictures:  # under a placebo there are none
         return []
     arrays = {name: load_pictures(table.results[rows[0]]) for name, table in tables.items()}
     results = {name: found[f"{name}/reconstructions"] for name, found in arrays.items()}

@@ -60,6 +60,10 @@ class Exchange:
         round: whose victim is sent.
         chosen: indices of the images: `round.private` or `round.control`.
 
+    Attributes:
+        placebo: what is returned in place of the attack's images, that of the protocol at first. What an exchange has
+            made for one placebo serves the next one.
+
     Raises ValueError where the images do not make whole batches.
     """
 
@@ -69,6 +73,7 @@ class Exchange:
             raise ValueError(f"control_images: expected whole batches of size={size}, got {len(chosen)}")
         self.round, self.protocol, self.block, self.chosen = round, round.protocol, round.block, chosen
         self.dtype = getattr(torch, self.protocol.dtype)
+        self.placebo = self.protocol.attacker.placebo
 
     @cached_property
     def answers(self) -> list[Answer]:
@@ -143,14 +148,16 @@ class Exchange:
                 "seconds": seconds,
                 **{name: value for name, value in finite.items() if math.isfinite(value)},
             },
-            arrays={"originals": _bytes(reference[:SHOWN]), "reconstructions": _bytes(result[:SHOWN])},
+            arrays={}
+            if self.placebo
+            else {"originals": _bytes(reference[:SHOWN]), "reconstructions": _bytes(result[:SHOWN])},
         )
 
     def reconstructions(
         self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any] | None = None
     ) -> list[attacks.Reconstruction]:
         """What the protocol's attack, or the placebo in its place, returns for each answer."""
-        name = self.protocol.attacker.placebo
+        name = self.placebo
         if name == "unmoved" and self.searches:
             return self.attacked(answers, start, {**(settings or {}), "steps": 0})
         if name is None:
@@ -228,8 +235,7 @@ class Exchange:
     @property
     def _runs(self) -> bool:
         """Whether the attack is run, and no placebo in its place."""
-        placebo = self.protocol.attacker.placebo
-        return placebo is None or (placebo == "unmoved" and self.searches)
+        return self.placebo is None or (self.placebo == "unmoved" and self.searches)
 
     def _aligned(self, reconstructions: Sequence[attacks.Reconstruction]) -> Tensor:
         """The images in the order of the private ones, matched within each answer; the best placebo where none is."""
@@ -294,12 +300,16 @@ class Exchange:
 
     def _lost(self, result: Tensor, reference: Tensor, start: str, settings: Mapping[str, Any] | None) -> list[float]:
         """PSNR of each fished image, had it been alone in its batch, less what it has: what isolation leaves mixed."""
-        alone = [
+        best = metrics.psnr(self._aligned(self.reconstructions(self._alone, start, settings)), reference)
+        return [float(value) for value in best - metrics.psnr(result, reference)]
+
+    @cached_property
+    def _alone(self) -> list[Answer]:
+        """The answers, had each fished image been alone in its batch."""
+        return [
             replace(answer, observation=self._client(answer.chosen, number).answer(answer.model))
             for number, answer in enumerate(self.answers)
         ]
-        best = metrics.psnr(self._aligned(self.reconstructions(alone, start, settings)), reference)
-        return [float(value) for value in best - metrics.psnr(result, reference)]
 
     def _run(
         self, answers: Sequence[Answer], start: str, settings: Mapping[str, Any], numbers: Sequence[int]

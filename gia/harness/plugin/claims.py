@@ -48,6 +48,11 @@ class Claims:
         return self._context.device
 
     @property
+    def placebo(self) -> str | None:
+        """The placebo in the place of every attack; None where the attacks run."""
+        return None if self._context.placebos is None else self._context.placebos.current
+
+    @property
     def cache(self) -> Path:
         """The folder where networks that blocks trained are kept."""
         return self._context.store.nets
@@ -213,7 +218,7 @@ class Claims:
         """The metric over the levels, and the images of the first valid block, whatever they look like."""
         claim = self.claim(id)
         value = value or claim.metric
-        if not table.valid:
+        if not table.valid or self._context.placebos is not None:
             return []
         first = table.valid[0]
         shown = {name: array for name, array in load_pictures(first).items() if name.split("/")[0] in first.levels}

@@ -13,6 +13,7 @@ from gia.harness.decide.register import Claim, Register
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.laboratory import Laboratory, Substitution
 from gia.harness.plugin.lanes import Lane
+from gia.harness.plugin.placebos import Placebos
 from gia.harness.plugin.records import Records
 
 
@@ -25,6 +26,7 @@ class Context:
         records: of earlier runs.
         confirm: which rows may be confirmed; None in another lane.
         store_because: why this run's verdicts go on record; None where they are compared with it.
+        placebos: what takes the place of each attack; None where the attacks run.
         substitute: level -> the level with the user's attack, or why that attack cannot take it; None without one.
         announce: prints a line.
         progress: makes a reporter of blocks for a claim id.
@@ -44,6 +46,7 @@ class Context:
     records: Records
     confirm: Confirm | None
     store_because: str | None
+    placebos: Placebos | None
     substitute: Substitution | None
     announce: Callable[[str], object]
     progress: Callable[[str], Progress | None]

@@ -39,8 +39,8 @@ class Looking:
         lane = self._context.lane
         if lane.opening:
             self._skips.announce(self._asked(measured))
-        if lane.placebo is not None:
-            return self._at_a_placebo(measured, decide)
+        if self._context.placebos is not None:
+            return self._context.placebos.look(measured, decide)
         if lane.name == "reach":
             return self._reach(measured, decide)
         if self._context.confirm is not None:
@@ -74,18 +74,6 @@ class Looking:
         entry = self._context.records.ledger.opened(claim.id)
         if self._begins() and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
             pytest.skip("not confirmed yet: announced with another protocol; expected the same --device and --data")
-
-    def _at_a_placebo(
-        self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
-    ) -> tuple[Verdict, Measured]:
-        """Controls are run only where the other rules would let the placebo support the row: they cost most."""
-        with self._measuring.on(Way(controlled=False)):
-            seen = measured(LOOKS[1])
-        verdict = decide(seen, 1)
-        if verdict.outcome == "supported":
-            seen = measured(LOOKS[1])
-            verdict = decide(seen, 1)
-        return verdict, seen
 
     def _reach(
         self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]

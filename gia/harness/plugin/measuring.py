@@ -30,13 +30,11 @@ class Way:
 
     Args:
         budget: a factor of every attack's budget.
-        controlled: whether a placebo run asks the controls.
         again: whether other victims, images and starts are drawn for the same settings.
         asked: where this is a list, experiments are added to it, and tables stay empty.
     """
 
     budget: int = 1
-    controlled: bool = True
     again: bool = False
     asked: list[Experiment] | None = None
 
@@ -71,7 +69,7 @@ class Measuring:
         if way.again:
             drawn = [replace(block, index=block.index + _AGAIN) for block in drawn]
 
-        def run(blocks: Sequence[Block]) -> list[BlockResult]:
+        def run(experiment: Experiment, blocks: Sequence[Block], measure: Measure) -> list[BlockResult]:
             return run_blocks(
                 experiment,
                 blocks,
@@ -82,24 +80,22 @@ class Measuring:
                 void_too=lane.void_too,
             )
 
-        if lane.placebo is not None and measure is not context.laboratory.measure:
-            (first,) = run(drawn[:1])
+        if (placebos := context.placebos) is None:
+            return Table(experiment, run(experiment, drawn, measure))
+        if not placebos.applies(experiment.levels):
+            self._skips.not_applicable("the saboteur needs a second level to spoil")
+        if measure is not context.laboratory.measure:
+            (first,) = run(placebos.probe(id, experiment.levels), drawn[:1], measure)
             if not any("placebo" in details for details in first.details.values()):
                 self._skips.without_attack()
-        return Table(experiment, run(drawn))
+        return placebos.table(id, experiment.levels, drawn, measure, run)
 
     def _levels(self, levels: Mapping[Any, Level], measure: Measure) -> Mapping[Any, Level]:
         """The levels with what this run puts in the place of their budgets and attacks."""
-        lane, way = self._context.lane, self._way
-        if way.budget != 1:
-            levels = {label: level.with_budget(way.budget) or level for label, level in levels.items()}
+        if (budget := self._way.budget) != 1:
+            levels = {label: level.with_budget(budget) or level for label, level in levels.items()}
         if self._context.substitute is not None:
             levels = self._substituted(levels, measure)
-        if lane.placebo is not None:
-            if lane.placebo == "saboteur" and len(levels) == 1:
-                pytest.skip("not applicable: the saboteur needs a second level to spoil")
-            put = self._context.laboratory.placebo(lane.placebo, controlled=way.controlled)
-            levels = {label: put(level, position) for position, (label, level) in enumerate(levels.items())}
         return levels
 
     def _substituted(self, levels: Mapping[Any, Level], measure: Measure) -> dict[Any, Level]:

@@ -27,7 +27,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "move the stored baselines that fail; needs a reason",
     },
     "lane": {"choices": LANES, "default": LANES[0], "help": "which blocks are drawn, and how often is looked"},
-    "placebo": {"metavar": "NAME", "help": "put what an attacker has without the gradient in the place of each attack"},
+    "placebo": {
+        "metavar": "NAME",
+        "help": "put what an attacker has without the gradient in the place of each attack; all: each of them",
+    },
     "open": {"action": "store_true", "default": False, "help": "announce the confirm runs of this lane; run nothing"},
     "draws": {"type": int, "default": DRAWS, "metavar": "N", "help": "settings that the lane reach draws for each row"},
     "record": {"action": "store_true", "default": False, "help": "store this run's verdicts; needs a reason"},

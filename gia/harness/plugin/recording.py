@@ -57,14 +57,14 @@ class Recording:
         ids, properties, began = context.current()
         if claim.id not in ids:
             raise ValueError(f"id: expected the running test to be marked claim({claim.id!r}), got {list(ids)}")
-        if any(row["id"] == claim.id for row in self.rows):
+        if self.decided(claim.id):
             raise ValueError(f"id: expected one verdict on each row in a run, got a second one on {claim.id!r}")
         digests = [table.digest() for table in tables]
         # Other arithmetic gives other numbers from the same settings, so its blocks are not the same.
         digest = digest_of([*digests, fingerprint()]) if digests else ""
         if context.lane.name == "reach":
             verdict, pictures = self._reached(claim, verdict)
-        own = context.substitute is None and context.lane.placebo is None
+        own = context.substitute is None and context.placebos is None
         recorded = own and context.lane.name != _REACH
         row = rows.row(
             claim,
@@ -80,15 +80,16 @@ class Recording:
             reach=context.records.rows("reach").get(claim.id) if own else None,
             **context.facts,
         )
-        if context.lane.placebo is not None:
+        if context.placebos is not None:
             metric = claim.metric if claim.leak else "leak"
-            row |= {"placebo": context.lane.placebo, "leak": _largest(tables, metric), "leak_decides": claim.leak}
+            row |= {"placebo": context.placebos.current, "leak": _largest(tables, metric), "leak_decides": claim.leak}
         elif own and context.lane.name in ("claims", "confirm"):
             row |= self._held_against_records(claim, verdict, digest)
         self.rows.append(row)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
-        context.announce(rows.line(row))
+        if context.placebos is None:  # else the matrix at the end has a cell for each
+            context.announce(rows.line(row))
         if row["disagrees"]:
             raise UnexpectedOutcomeError(
                 f"{row['disagrees']}\n  claim: {claim.statement}\n"
@@ -98,11 +99,17 @@ class Recording:
             )
         return verdict
 
-    def add_not_applicable(self, claim: Claim) -> None:
-        """Report that a placebo run says nothing about this row."""
-        none = Verdict(claim.id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", "no attack", {})
+    def decided(self, id: str) -> bool:
+        """Whether there is a verdict on this row, under the current placebo where there is one."""
+        placebo = None if self._context.placebos is None else self._context.placebos.current
+        return any((row["id"], row.get("placebo")) == (id, placebo) for row in self.rows)
+
+    def add_not_applicable(self, claim: Claim, reason: str) -> None:
+        """Report that the current placebo says nothing about this row."""
+        assert self._context.placebos is not None
+        none = Verdict(claim.id, rows.NOT_APPLICABLE, None, claim.unit, None, 0, 0, 1, None, "", reason, {})
         row = {**rows.row(claim, none, scale=self._context.scale, seconds=0.0), **self._context.facts}
-        self.rows.append({**row, "placebo": self._context.lane.placebo, "leak": None, "leak_decides": claim.leak})
+        self.rows.append({**row, "placebo": self._context.placebos.current, "leak": None, "leak_decides": claim.leak})
         self.write()
 
     def write(self) -> None:

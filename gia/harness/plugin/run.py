@@ -25,11 +25,13 @@ from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
+from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
 from gia.harness.report.markdown import markdown
+from gia.harness.report.placebos import broken, matrix
 from gia.harness.report.rows import Run
 from gia.harness.report.text import terminal
 from gia.harness.timing.against_base import commit_of
@@ -160,13 +162,21 @@ class ClaimRun:
         except ValueError as error:
             raise pytest.UsageError(f"--gia-lane=confirm: {error}") from error
 
+    @cached_property
+    def _placebos(self) -> Placebos | None:
+        """What takes the place of each attack; None where the attacks run. UsageError for an unknown name."""
+        if self.lane.placebo is None:
+            return None
+        known = [ALL, *self.laboratory.PLACEBOS]
+        if self.lane.placebo not in known:
+            raise pytest.UsageError(f"--gia-placebo: expected one of {known}, got {self.lane.placebo!r}")
+        return Placebos(self.lane.placebo, self.laboratory)
+
     @property
     def claims(self) -> Claims:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
-            option, placebos = self.config.option, self.laboratory.PLACEBOS
-            if self.lane.placebo not in (None, *placebos):
-                raise pytest.UsageError(f"--gia-placebo: expected one of {list(placebos)}, got {self.lane.placebo!r}")
+            option, placebos = self.config.option, self._placebos
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
             store = Store(self._blocks(), notice=self._notice)
             if self.ci and self.lane == Lane():
@@ -186,6 +196,7 @@ class ClaimRun:
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
+                    placebos=placebos,
                     substitute=None if option.gia_attack is None else self._substitution(),
                     announce=self._progress.line,
                     progress=self._progress.reporter,
@@ -253,9 +264,31 @@ class ClaimRun:
             result = yield
         finally:
             self._item = None
-        if missing := [id for id in claim_ids(item) if id not in self._decided()]:
-            pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
+        if self.lane.placebo is None:
+            self._ask_for_verdicts(claim_ids(item))
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Ask the test of a row for a verdict under each placebo, one after the other."""
+        ids = claim_ids(pyfuncitem)
+        placebos = self._placebos if ids else None
+        if placebos is None:
+            return None
+        arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+        skips = []
+        for name in placebos.names:
+            placebos.current = name
+            self._began = time.perf_counter()
+            try:
+                pyfuncitem.obj(**arguments)
+            except pytest.skip.Exception as skip:
+                skips.append(skip)
+            else:
+                self._ask_for_verdicts(ids)
+        if len(skips) == len(placebos.names):
+            raise skips[0]
+        return True
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Stop the workers, find stale baselines, and write the reports."""
@@ -275,7 +308,12 @@ class ClaimRun:
                 "claims/ledger.toml and baselines/ledger.json, then run nox -s confirm"
             )
         self._claims.recording.write()
-        report = markdown(self._report())
+        if self.lane.placebo is None:
+            report = markdown(self._report())
+        else:
+            report = f"```\n{matrix(self._claims.recording.rows)}\n```\n"
+            if session.exitstatus == pytest.ExitCode.OK and any(map(broken, self._claims.recording.rows)):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         (self.folder / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
@@ -286,9 +324,17 @@ class ClaimRun:
         for error in self._stale:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         if self._claims is not None:
-            terminalreporter.section(f"claims at {self.scale} scale")
-            terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
+            what = "claims" if self.lane.placebo is None else "placebos"
+            terminalreporter.section(f"{what} at {self.scale} scale")
+            if self.lane.placebo is None:
+                terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
+            else:
+                terminalreporter.write_line(matrix(self._claims.recording.rows))
             terminalreporter.write_line(f"reports: {self.folder}")
+
+    def _ask_for_verdicts(self, ids: Sequence[str]) -> None:
+        if missing := [id for id in ids if self._claims is None or not self._claims.recording.decided(id)]:
+            pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
 
     def _blocks(self) -> Path:
         """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""

@@ -39,10 +39,15 @@ class Skips:
             pytest.skip("not tried: this row runs no attack of a protocol")
         if context.lane.name == "reach":
             self.without_reach()
-        if context.lane.placebo is not None:
-            for id in context.ids:
-                self._recording.add_not_applicable(context.claim(id))
-            pytest.skip("not applicable: this row calls no attack")
+        if context.placebos is not None:
+            self.not_applicable("this row calls no attack")
+
+    def not_applicable(self, reason: str) -> NoReturn:
+        """End a test that the current placebo has nothing to do with."""
+        for id in self._context.ids:
+            if not self._recording.decided(id):
+                self._recording.add_not_applicable(self._context.claim(id), reason)
+        pytest.skip(f"not applicable: {reason}")
 
     def without_reach(self) -> NoReturn:
         """End the test of a row that has no reach."""

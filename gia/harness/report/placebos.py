@@ -1,16 +1,8 @@
-"""The matrix of placebo runs, row by placebo: no attacker that ignores the gradient may score, or support a claim.
-
-    python -m gia.harness.report.placebos .gia/runs/reduced-*-placebo-*
-
-It reads verdicts.json of each folder, prints the matrix and what breaks the rule, and ends with 1 if anything does.
-"""
+"""The matrix of placebos, row by placebo: no attacker that ignores the gradient may score, or support a claim."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from gia.harness.report.rows import NOT_APPLICABLE, Row
 
@@ -37,25 +29,21 @@ def broken(row: Row) -> str | None:
     return None
 
 
-def matrix(runs: Mapping[str, Sequence[Row]]) -> str:
+def matrix(rows: Sequence[Row]) -> str:
     """One line per claim, one column per placebo: the outcome with the largest median leak, and what breaks the rule.
 
-    Args:
-        runs: placebo -> the rows of its run.
-
     >>> row = {"id": "op.size", "outcome": "refuted", "by_construction": None, "leak": 0.0, "leak_decides": True}
-    >>> print(matrix({"noise": [{**row, "margin": 0.5, "placebo": "noise"}]}))
+    >>> print(matrix([{**row, "margin": 0.5, "placebo": "noise"}]))
     row      noise
     op.size  refuted, leak 0
     1 verdict of placebos: 0 break the rule
     """
-    names = list(runs)
-    cells = {(name, row["id"]): row for name in names for row in runs[name]}
-    ids = list(dict.fromkeys(id for _, id in cells))
+    cells = {(row["placebo"], row["id"]): row for row in rows}
+    names, ids = (list(dict.fromkeys(keys)) for keys in ((name for name, _ in cells), (id for _, id in cells)))
     table = [["row", *names]]
     table += [[id, *(_cell(cells.get((name, id))) for name in names)] for id in ids]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
     wrong = [f"{id} under {name}: {why}" for (name, id), row in cells.items() if (why := broken(row))]
     given = sum(row["outcome"] != NOT_APPLICABLE for row in cells.values())
     lines.append(f"{given} {'verdict' if given == 1 else 'verdicts'} of placebos: {len(wrong)} break the rule")
@@ -69,19 +57,3 @@ def _cell(row: Row | None) -> str:
     if row["leak"] is not None:
         text += f", leak {row['leak']:.3g}"
     return f"{text} (!)" if broken(row) else text
-
-
-def main(folders: Sequence[str]) -> int:
-    """Print the matrix of these folders; 1 if the rule is broken, or if nothing was decided in one of them."""
-    runs: dict[str, list[Row]] = {}
-    for folder in folders:
-        rows = json.loads((Path(folder) / "verdicts.json").read_text(encoding="utf-8"))
-        if not rows or "placebo" not in rows[0]:
-            raise SystemExit(f"{folder}: expected the verdicts of a run with --placebo, got {len(rows)} other rows")
-        runs[rows[0]["placebo"]] = rows
-    sys.stdout.write(matrix(runs) + "\n")
-    return int(not runs or any(broken(row) for rows in runs.values() for row in rows))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -199,7 +199,7 @@ def test_the_first_control_that_fails_ends_the_block(store: Store) -> None:
 
 
 def test_void_blocks_are_measured_where_this_is_asked_for_and_stay_void(store: Store) -> None:
-    """Placebos and reach would see the valid blocks only; or what they measured would be served to a verdict."""
+    """Reach would see the valid blocks only; or what it measured would be served to a verdict."""
     called.clear()
     (result,) = run_blocks(three_sizes(), BLOCKS[1:2], store, noted_attack, workers=0, void_too=True)
     assert called == [(what, size) for what in ("control", "attack") for size in (1, 2, 3)]

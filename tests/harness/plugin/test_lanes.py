@@ -95,10 +95,12 @@ def test_pilot_blocks_are_others_and_compared_with_nothing(inner: Inner) -> None
     assert tried["notice"] == ""
 
 
-def placebo(inner: Inner, name: str, *rows: str, tests: str) -> dict[str, dict[str, object]]:
-    """The verdicts of a run with a placebo."""
+def placebo(inner: Inner, name: str, *rows: str, tests: str, status: int = 0) -> dict[str, dict[str, object]]:
+    """The verdicts of a run with a placebo, which ends with this status."""
     inner.write(*rows, tests=LEAKING + tests)
-    inner.run(f"--gia-placebo={name}").assert_outcomes(passed=1)
+    result = inner.run(f"--gia-placebo={name}")
+    result.assert_outcomes(passed=1)
+    assert result.ret == status
     (folder,) = (inner.path / ".gia" / "runs").glob(f"*-placebo-{name}")
     return {row["id"]: row for row in json.loads((folder / "verdicts.json").read_text())}
 
@@ -106,7 +108,7 @@ def placebo(inner: Inner, name: str, *rows: str, tests: str) -> dict[str, dict[s
 def test_a_placebo_takes_the_place_of_every_levels_attack_and_its_leak_is_kept(inner: Inner) -> None:
     """What an attacker has without the gradient would not be seen, or be counted as a verdict on the attack."""
     tests = trend("toy.leak", 0.4, measure="leaking")
-    found = placebo(inner, "blind", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    found = placebo(inner, "blind", row("toy.leak", metric="leak"), tests=tests, status=1)["toy.leak"]
     assert (found["placebo"], found["leak"], found["leak_decides"]) == ("blind", 0.4, True)
     assert (found["outcome"], found["notice"]) == ("inconclusive", "")  # nothing to lose
     inner.run(*RECORD)
@@ -116,25 +118,102 @@ def test_a_placebo_takes_the_place_of_every_levels_attack_and_its_leak_is_kept(i
 def test_the_saboteur_returns_the_truth_at_the_first_level_only(inner: Inner) -> None:
     """A claim that says "worse" would be supported by whatever breaks at the second level."""
     tests = trend("toy.leak", measure="leaking")
-    found = placebo(inner, "saboteur", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    found = placebo(inner, "saboteur", row("toy.leak", metric="leak"), tests=tests, status=1)["toy.leak"]
     (table,) = found["tables"]  # type: ignore[misc]
     assert table["medians"]["leak"] == [40.0, 0.0, 0.0]
     assert found["leak"] == 40.0
 
 
-@pytest.mark.parametrize(("name", "blocks", "void", "leak"), [("blind", 8, 0, 0.7), ("saboteur", 0, 8, 40.0)])
-def test_controls_are_asked_only_where_a_placebo_would_be_supported_and_no_void_block_is_replaced(
-    inner: Inner, name: str, blocks: int, void: int, leak: float
+@pytest.mark.parametrize(
+    ("name", "void", "blocks", "replaced", "leak"),
+    [
+        ("blind", 99, 8, 0, 0.2),  # not supported, so no control is asked
+        ("saboteur", 99, 0, 5, 40.0),  # five void blocks decide
+        ("saboteur", 0, 8, 0, 40.0),
+        ("saboteur", 3, 8, 3, 40.0),
+    ],
+)
+def test_controls_are_asked_where_a_placebo_would_be_supported_until_they_decide(
+    inner: Inner, name: str, void: int, blocks: int, replaced: int, leak: float
 ) -> None:
-    """Controls cost most of a placebo run. A void placebo would have no leak, and 48 blocks would be drawn for one."""
+    """Controls cost most of a placebo run. Without them, or if void blocks were not replaced, the rule would not be
+    that of a first look."""
+    tests = f"""
+@pytest.mark.claim("toy.leak")
+def test_leak(claims):
+    level = Level(slope=0.2, control=fails_at_first, void={void})
+    claims.trend("toy.leak", level, levels=(1, 2), change=batch, measure=leaking)
+"""
+    status = int(name == "saboteur" and void < 99)
+    found = placebo(inner, name, row("toy.leak", metric="leak"), tests=tests, status=status)["toy.leak"]
+    assert (found["blocks"], found["void"], found["leak"]) == (blocks, replaced, leak)
+    assert found["outcome"] == ("supported" if status else "inconclusive")
+
+
+def test_the_control_of_a_saboteur_begins_at_the_levels_that_it_spoils(inner: Inner) -> None:
+    """The truth passes every control, so it would be controlled in vain in each block, which costs most."""
+    tests = """
+def noting(level, block, *, cache=None):
+    with open("controlled.txt", "a") as log:
+        log.write(f"{level.attack}\\n")
+    return Control(level.attack == "truth", "planted")
+
+@pytest.mark.claim("toy.leak")
+def test_leak(claims):
+    claims.trend("toy.leak", Level(control=noting), levels=(1, 2), change=batch, measure=leaking)
+"""
+    found = placebo(inner, "saboteur", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
+    assert found["void"] == 5
+    assert (inner.path / "controlled.txt").read_text().split() == ["noise"] * 5
+
+
+def test_all_placebos_share_one_pass_and_each_gets_its_own_verdict(inner: Inner) -> None:
+    """The whole register would cost as many runs as there are placebos, or one would be taken for another."""
+    tests = """
+def counted(level, block, *, cache=None):
+    with open("computed.txt", "a") as log:
+        log.write(f"{block.index} {level.size} {level.attack}\\n")
+    return leaking(level, block)
+""" + trend("toy.leak", 0.2, measure="counted")
+    inner.write(row("toy.leak", metric="leak"), tests=LEAKING + tests)
+    result = inner.run("--gia-placebo=all")
+    result.assert_outcomes(passed=1)
+    rows = json.loads((inner.folder / "verdicts.json").read_text())
+    assert [(found["placebo"], found["leak"]) for found in rows] == [("blind", 0.2), ("noise", 0.0), ("saboteur", 40.0)]
+    by_block = [line.split(maxsplit=1)[1] for line in inner.computed if line.startswith("7 ")]
+    assert by_block == [
+        *("1 blind", "1 noise", "1 truth"),
+        *("2 blind", "2 noise"),  # what the saboteur returns here was measured
+        *("4 blind", "4 noise"),
+    ]
+    assert len(inner.computed) == 8 * 7 + 1  # and one level of one block, which says that there is an attack
+
+
+@pytest.mark.parametrize(("name", "broken"), [("blind", 1), ("all", 2)])  # no control voids the saboteur
+def test_a_run_fails_where_a_placebo_breaks_the_rule(inner: Inner, name: str, broken: int) -> None:
+    """CI would stay green although the harness credits what ignores the gradient."""
+    inner.write(row("toy.leak", metric="leak"), tests=LEAKING + trend("toy.leak", 0.4, measure="leaking"))
+    result = inner.run(f"--gia-placebo={name}")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["*toy.leak*(!)*", f"*{broken} break the rule*", "*leaks 0.4, more than half the margin of 0.5*"]
+    )
+    assert f"{broken} break the rule" in (inner.folder / "report.md").read_text()
+
+
+def test_a_test_that_gives_no_verdict_under_one_placebo_fails(inner: Inner) -> None:
+    """A row that a placebo never met would look as if it had passed."""
     tests = """
 @pytest.mark.claim("toy.leak")
 def test_leak(claims):
-    level = Level(slope=0.7, control=fails_at_first, void=99)
-    claims.trend("toy.leak", level, levels=(1, 2), change=batch, measure=leaking)
+    if claims.placebo != "noise":
+        claims.trend("toy.leak", Level(), levels=(1, 2), change=batch, measure=leaking)
 """
-    found = placebo(inner, name, row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
-    assert (found["outcome"], found["blocks"], found["void"], found["leak"]) == ("inconclusive", blocks, void, leak)
+    inner.write(row("toy.leak", metric="leak"), tests=LEAKING + tests)
+    result = inner.run("--gia-placebo=all")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the test ended without a verdict on 'toy.leak'*"])
 
 
 def test_a_saboteur_is_not_tried_on_a_row_with_one_level(inner: Inner) -> None:
@@ -147,7 +226,7 @@ def test_leak(claims):
     inner.write(row("toy.leak", "count", metric="leak"), tests=LEAKING + tests)
     result = inner.run("--gia-placebo=saboteur")
     result.assert_outcomes(skipped=1)
-    assert inner.verdicts == {} or inner.verdicts["toy.leak"]["outcome"] == "not applicable"
+    assert inner.verdicts["toy.leak"]["outcome"] == "not applicable"
 
 
 def test_rows_that_call_no_attack_are_not_applicable(inner: Inner) -> None:
@@ -193,7 +272,7 @@ def test_under_ci_a_placebo_run_keeps_the_networks_of_the_claims_run(
     (store / "nets" / "victim.safetensors").touch()
     inner.run("--gia-placebo=noise")
     assert (store / "nets" / "victim.safetensors").exists()
-    assert len(list(store.glob("*.json"))) == 16
+    assert len(list(store.glob("*.json"))) == 24  # also of the placebo and of its controls
     assert not (folder.with_name(f"{folder.name}-placebo-noise") / "blocks").exists()
 
 

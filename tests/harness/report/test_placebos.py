@@ -1,14 +1,12 @@
-"""The matrix of placebo runs: what breaks the rule, and how it ends."""
+"""The matrix of placebos: what breaks the rule."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gia.harness.report.placebos import broken, main, matrix
+from gia.harness.report.placebos import broken, matrix
 from gia.harness.report.rows import NOT_APPLICABLE, Row
 
 
@@ -44,32 +42,14 @@ def test_a_placebo_may_neither_leak_nor_support(row: Row, why: str | None) -> No
 def test_the_matrix_has_a_cell_for_every_row_and_placebo_and_names_what_is_broken() -> None:
     """A row that a placebo never met would look as if it had passed."""
     text = matrix(
-        {
-            "noise": [a_row(), a_row("gen_z.size", "supported", 0.1)],
-            "blind": [a_row(outcome=NOT_APPLICABLE, leak=None)],
-        }
+        [
+            a_row(),
+            a_row("gen_z.size", "supported", 0.1),
+            a_row(outcome=NOT_APPLICABLE, leak=None, placebo="blind"),
+        ]
     )
     lines = [line.split("  ") for line in text.splitlines()]
     assert [part.strip() for part in lines[1] if part] == ["op.size", "inconclusive, leak 0", "not applicable"]
     assert [part.strip() for part in lines[2] if part] == ["gen_z.size", "supported, leak 0.1 (!)", "no verdict"]
     assert "2 verdicts of placebos: 1 break the rule" in text
     assert "gen_z.size under noise: supported without the gradient" in text
-
-
-@pytest.mark.parametrize(("outcome", "status"), [("refuted", 0), ("supported", 1)])
-def test_a_broken_rule_ends_the_command_with_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], outcome: str, status: int
-) -> None:
-    """CI would stay green."""
-    (tmp_path / "verdicts.json").write_text(json.dumps([a_row(outcome=outcome)]))
-    assert main([str(tmp_path)]) == status
-    assert "op.size" in capsys.readouterr().out
-
-
-def test_runs_of_another_kind_and_no_runs_are_refused(tmp_path: Path) -> None:
-    """A matrix of nothing would pass."""
-    assert main([]) == 1
-    for rows in ([], [{"id": "op.size"}]):
-        (tmp_path / "verdicts.json").write_text(json.dumps(rows))
-        with pytest.raises(SystemExit, match="expected the verdicts of a run with --placebo"):
-            main([str(tmp_path)])

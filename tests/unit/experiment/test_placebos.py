@@ -18,7 +18,7 @@ from gia.experiment.controls import path_works
 from gia.experiment.placebos import Placebos
 from gia.federated import Observation
 from gia.harness.blocks.block import Block
-from gia.models import train_decoder
+from gia.models import build, train_decoder
 from tests.unit.experiment.test_controls import imprinted
 from tests.unit.experiment.toy import BLOCK, FACES, PROTOCOL, Spy, black
 
@@ -262,6 +262,38 @@ def test_under_a_placebo_nothing_of_the_attack_runs_unless_it_needs_no_step(spy:
     mean = Round(PROTOCOL, BLOCK).public.images.mean(0)
     private = Round(PROTOCOL, BLOCK).data.images[Round(PROTOCOL, BLOCK).private]
     assert seen.values["psnr"] == pytest.approx(float(metrics.psnr(mean.expand_as(private), private).mean()))
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_placebos_measured_one_after_the_other_score_as_each_alone(leaf: str, tmp_path: Path) -> None:
+    """A placebo would be scored on what an earlier one left in the exchange that they share."""
+    protocol = LEAVES[leaf]
+    for name in (*PLACEBOS, "blind"):
+        level = placebo(name)(protocol, 0)
+        round = Round(level, BLOCK, cache=tmp_path)
+        alone = Exchange(round, round.private).attack("start")
+        seen = measure(level, BLOCK, cache=tmp_path)
+        assert (seen.values, seen.counts) == (alone.values, alone.counts), name
+        assert seen.details["per_image"] == alone.details["per_image"], name
+
+
+def test_only_the_placebos_of_one_level_and_block_share_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each placebo would build and ask the victim again, or be scored on the images of another block."""
+    built: list[object] = []
+
+    def counted(*arguments: Any, **options: Any) -> nn.Module:
+        built.append(arguments)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr("gia.experiment.round.build", counted)
+    larger, other = EIGHT.with_({"batch.size": 2}), Block("placebos", 1, {})
+    for expected, protocol, block in ((1, EIGHT, BLOCK), (2, larger, BLOCK), (3, larger, other), (4, EIGHT, BLOCK)):
+        for name in PLACEBOS:
+            measure(placebo(name)(protocol, 0), block)
+        assert len(built) == expected
+    for _ in range(2):
+        measure(LEAVES["GEN-W"], BLOCK)
+    assert len(built) == 6, "an attack has an exchange of its own"
 
 
 def test_placebo_attackers_return_what_their_names_say() -> None:
