@@ -31,7 +31,7 @@ class Inverter(nn.Module):
     With a `classifier` the perceptron makes one image at a time and serves all images of a batch. It also gets an
     image's label y, how many images of the batch share it and a number among these, and the image's features as the
     classifier's gradient shows them: (gW_y - gW_0) / (gb_y - gb_0), where gW_0 and gb_0 are the means over the labels
-    that are not in the batch. Where the answers of the victim are nearly constant, as they are before training, this is
+    that are not in the batch. Where the victim finds all labels about equally likely, as before its training, this is
     the mean of the features of the images with label y.
 
     Args:
@@ -48,8 +48,8 @@ class Inverter(nn.Module):
 
     >>> import gia
     >>> form = {"image_shape": (3, 4, 4), "batch_size": 1, "training": False, "local": None}
-    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=16, hidden=(32, 32), **form)
-    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=16, hidden=(32, 32), training_mode=False, local=None, classifier=None)
+    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=16, hidden=(8,), **form)
+    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=16, hidden=(8,), training_mode=False, local=None, classifier=None)
     """
 
     scales: Tensor
@@ -134,12 +134,15 @@ class Inverter(nn.Module):
         images: Tensor = self.network(features)
         return images.view(-1, self.batch_size, *self.image_shape)
 
-    def standardize_by(self, buckets: Tensor, labels: Tensor) -> None:
+    def standardize_by(self, buckets: Tensor, labels: Tensor | None = None) -> None:
         """Set mean and deviation of each feature to those of the buckets (N, features) of many observations.
 
-        Labels (N, batch_size) are those of their images.
+        Labels are as in `forward`.
         """
-        features = _unit(buckets) if self.classifier is None else self._each(buckets, labels).flatten(0, 1)
+        if self.classifier is None:
+            features = _unit(buckets)
+        else:
+            features = self._each(buckets, self.labels(buckets) if labels is None else labels).flatten(0, 1)
         self.mean.copy_(features.mean(0))
         deviation = features.std(0)
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
@@ -172,7 +175,7 @@ class Inverter(nn.Module):
         return torch.cat([_unit(whole)[:, None].expand(-1, self.batch_size, -1), shown], 2)
 
     def _names(self, labels: Tensor) -> Tensor:
-        """(N, batch_size, classes + batch_size + 1): label, number among the images that share it, how many these are."""
+        """(N, batch_size, classes + batch_size + 1): label, number among the images with it, how many these are."""
         alike = labels[:, :, None] == labels[:, None]
         number = alike.tril(-1).sum(2)
         parts = [nn.functional.one_hot(labels, self._classes), nn.functional.one_hot(number, self.batch_size)]

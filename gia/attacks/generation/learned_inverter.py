@@ -149,8 +149,8 @@ def train_inverter(
         lr: Adam's step size, > 0.
         training_batch: pairs of a training step.
         hashed: number of buckets of the hash, for networks of many parameters; None uses every entry as a feature.
-        by_label: whether the network makes one image at a time, from its label and what the classifier's gradient shows of
-            it, so that few images teach it batches (`Inverter`). The attack restores the labels.
+        by_label: whether the network makes one image at a time, from its label and what the classifier's gradient
+            shows of it, so that few images teach it batches (`Inverter`). The attack restores the labels.
         held_out: share of the images, at least one batch, whose pairs only choose the best epoch; between 0 and 1.
         patience: epochs without a smaller held-out error after which training ends; None runs all epochs.
         local: the clients' local training; their order of images is drawn.
@@ -194,8 +194,8 @@ def train_inverter(
     shapes = {name: tuple(model.get_parameter(name).shape) for name in shared_names(model)}
     path = None
     if cache is not None:
-        settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training, by_label]
-        facts = [*settings, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
+        settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
+        facts = [*settings, by_label, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
         folders = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
         key = cached_net.key(model, {"images": images, "labels": labels}, facts, folders=folders)
         path = Path(cache) / f"inverter-{key}.safetensors"
