@@ -48,8 +48,8 @@ class Inverter(nn.Module):
 
     >>> import gia
     >>> form = {"image_shape": (3, 4, 4), "batch_size": 1, "training": False, "local": None}
-    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=16, hidden=(8,), **form)
-    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=16, hidden=(8,), training_mode=False, local=None, classifier=None)
+    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=8, hidden=(), **form)
+    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=8, hidden=(), training_mode=False, local=None, classifier=None)
     """
 
     scales: Tensor

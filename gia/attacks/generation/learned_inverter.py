@@ -195,7 +195,8 @@ def train_inverter(
     path = None
     if cache is not None:
         settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
-        facts = [*settings, by_label, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
+        trained_by = [local and asdict(local), getattr(loss, "__qualname__", repr(loss))]
+        facts = [*settings, by_label, *trained_by, sorted(shapes)]
         folders = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
         key = cached_net.key(model, {"images": images, "labels": labels}, facts, folders=folders)
         path = Path(cache) / f"inverter-{key}.safetensors"
