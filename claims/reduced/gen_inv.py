@@ -19,7 +19,12 @@ FOURS = narrowed(GEN_INV, changes={"batch.size": 4, "batch.pattern_batch": 4})
 #: more than labels. Beside a shared attacker's images only the digits hold enough with equal labels.
 EQUAL = narrowed(
     FOURS,
-    changes={"batch.images": 32, "attacker.seed": 0, "vary": {"attacker.seed": tuple(range(8))}},
+    changes={
+        "batch.images": 32,
+        "attacker.seed": 0,
+        "attacker.equip.most": None,
+        "vary": {"attacker.seed": tuple(range(8))},
+    },
     data=("digits",),
 )
 

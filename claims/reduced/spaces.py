@@ -110,7 +110,7 @@ GEN_INV = Protocol(
     client=Client(reveal=()),
     attacker=Attacker(
         attack="learning_to_invert",
-        equip=Inverting(epochs=20, hashed=64, training_batch=64, by_label=True, most=600),
+        equip=Inverting(epochs=30, hashed=64, training_batch=64, by_label=True, most=600),
     ),
     scoring=Scoring(metrics=SHOWN, control=path_works, control_images=16),
     vary={
