@@ -19,12 +19,7 @@ FOURS = narrowed(GEN_INV, changes={"batch.size": 4, "batch.pattern_batch": 4})
 #: more than labels. Beside a shared attacker's images only the digits hold enough with equal labels.
 EQUAL = narrowed(
     FOURS,
-    changes={
-        "batch.images": 32,
-        "attacker.seed": 0,
-        "attacker.equip.most": None,
-        "vary": {"attacker.seed": tuple(range(8))},
-    },
+    changes={"batch.images": 32, "attacker.seed": 0, "vary": {"attacker.seed": tuple(range(8))}},
     data=("digits",),
 )
 
@@ -81,7 +76,7 @@ ROWS = {
                 "batch.images": 8,
                 "scoring.control_images": 8,
                 "attacker.disjoint": "labels",
-                "attacker.equip": Inverting(epochs=24, hashed=64, training_batch=64, by_label=True, copies=2),
+                "attacker.equip": Inverting(epochs=12, hashed=64, training_batch=64, by_label=True, copies=2),
             },
         ),
         levels={
