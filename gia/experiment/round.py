@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Structure
 
 import torch
@@ -136,7 +137,7 @@ class Round:
             generator=self.block.generator("held out public images"),
         )
         kept = torch.ones(len(own), dtype=torch.bool).index_fill(0, held_out, False).nonzero()[:, 0]
-        made = {"victim": other.victim}
+        made: dict[str, Any] = {"victim": other.victim}
         if self.protocol.fit is not None:
             made |= {"fitted": other.fitted, "accuracy": other.accuracy}
         outside = Round(self.protocol, other.block, cache=self.cache)
