@@ -31,7 +31,7 @@ class Inverting:
     """An inverter of the victim as it is sent, trained on the attacker's public images.
 
     Args:
-        epochs, hidden, hashed, lr, training_batch, patience: of `gia.attacks.train_inverter`.
+        epochs, hidden, hashed, lr, training_batch, by_label, patience: of `gia.attacks.train_inverter`.
         most: public images that it uses at most; None takes them all.
         copies: for pictures of people: how often each picture and its mirror image occur, each time under a label drawn
             from the victim's. The attacked people are not public, so no public label is theirs. 0 keeps labels.
@@ -43,6 +43,7 @@ class Inverting:
     hashed: int | None = 256
     lr: float = 3e-3
     training_batch: int = 128
+    by_label: bool = False
     patience: int | None = None
     most: int | None = None
     copies: int = 0
@@ -70,6 +71,7 @@ class Inverting:
             lr=self.lr,
             training_batch=self.training_batch,
             hashed=self.hashed,
+            by_label=self.by_label,
             patience=self.patience,
             local=client.local if "local" in client.reveal else protocol.attacker.assumed,
             training=client.training,

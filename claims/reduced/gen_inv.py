@@ -76,7 +76,7 @@ ROWS = {
                 "batch.images": 8,
                 "scoring.control_images": 8,
                 "attacker.disjoint": "labels",
-                "attacker.equip": Inverting(epochs=12, training_batch=64, copies=2),
+                "attacker.equip": Inverting(epochs=12, hashed=64, training_batch=64, by_label=True, copies=2),
             },
         ),
         levels={

@@ -123,7 +123,7 @@ ROWS = {
         levels={equal: {"batch.pattern": equal, "batch.pattern_batch": 4} for equal in (1, 2, 3, 4)},
     ),
     "prop1.trained_similar/2": Row(
-        protocol=SIMILARITY.with_({"fit": Fitting(epochs=10, half=1, batch_size=64, lr=2e-3, accuracy=0.5)}),
+        protocol=SIMILARITY.with_({"fit": Fitting(epochs=20, half=1, batch_size=16, lr=5e-3, accuracy=0.5)}),
         levels={state: STATES[state] for state in ("untrained", "trained", "half-trained")},
     ),
 }

@@ -45,7 +45,8 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
       known, and it has no defenses) the data term is zero at the truth, and larger at the truth plus noise and at every
       placebo; (b) what the attack finds has a lower data term, as the attacker sees it, than the best placebo and the
       best of `STARTS` random starts. (c) The values "found" and "truth" are data terms as the attacker sees them.
-    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its own images' class means.
+    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its own images' class means. Where
+      the attacker's images are of another domain (`Attacker.public`), the control's images are held out of them.
     - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
@@ -56,7 +57,9 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
     round = Round(protocol, block, cache=cache)
     card = attacks.card_of(round.protocol.attacker.attack)
     if card is not None and card.leaf == "GEN-inverter":
-        exchange, of = Exchange(round.controlled, round.control), _learned
+        outside = round.protocol.attacker.public is not None  # the path is that from the attacker's domain to it
+        controlled = round.controlled_on_public if outside else round.controlled
+        exchange, of = Exchange(controlled, controlled.private), _learned
     elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
         exchange, of = _singly(round), _exact
     else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Structure
 
 import torch
@@ -120,6 +121,28 @@ class Round:
         other = Round(self.protocol, Controlling(self.block), cache=self.cache)
         other.__dict__.update(private=self.control, control=self.private, data=self.data)
         return other
+
+    @cached_property
+    def controlled_on_public(self) -> Round:
+        """As `controlled`, with as many images that are held out of the attacker's own set, which is of another domain.
+
+        The victim is one of the attacked domain. The attacker holds the rest of its set.
+        """
+        batch, other, own = self.protocol.batch, self.controlled, self.public
+        held_out = sample(
+            own,
+            len(self.control),
+            pattern=batch.pattern,
+            batch_size=batch.pattern_batch or batch.size,
+            generator=self.block.generator("held out public images"),
+        )
+        kept = torch.ones(len(own), dtype=torch.bool).index_fill(0, held_out, False).nonzero()[:, 0]
+        made: dict[str, Any] = {"victim": other.victim}
+        if self.protocol.fit is not None:
+            made |= {"fitted": other.fitted, "accuracy": other.accuracy}
+        outside = Round(self.protocol, other.block, cache=self.cache)
+        outside.__dict__.update(made, data=own, private=held_out, public=own.take(kept))
+        return outside
 
     @cached_property
     def remaining(self) -> Tensor:

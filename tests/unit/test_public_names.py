@@ -117,8 +117,8 @@ SIGNATURES = {
     "attacks.fish": ("model client", "target queries generator"),
     "attacks.train_inverter": (
         "model images labels",
-        "batch_size generator hidden epochs lr training_batch hashed held_out patience local training loss cache "
-        "progress",
+        "batch_size generator hidden epochs lr training_batch hashed by_label held_out patience local training loss "
+        "cache progress",
     ),
     "attacks.Inverter.save": ("self path", ""),
     "attacks.Inverter.load": ("path", ""),

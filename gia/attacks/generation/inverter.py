@@ -17,6 +17,9 @@ from gia.models import cached_net
 
 _FORMAT = "gia.Inverter/1"
 
+#: Standard deviations beyond which features are cut off, since a quotient may have any size.
+_FAR = 10.0
+
 
 class Inverter(nn.Module):
     """A multilayer perceptron from gradients to the images behind them (Wu et al., 2023, section 3).
@@ -25,20 +28,28 @@ class Inverter(nn.Module):
     `hashed` buckets with a random sign; bucket and sign are drawn once. The result is scaled to norm 1 and every
     feature is standardized by the training pairs. `train_inverter` makes an inverter, `load` reads one.
 
+    With a `classifier` the perceptron makes one image at a time and serves all images of a batch. It also gets an
+    image's label y, how many images of the batch share it and a number among these, and the image's features as the
+    classifier's gradient shows them: (gW_y - gW_0) / (gb_y - gb_0), where gW_0 and gb_0 are the means over the labels
+    that are not in the batch. Where the victim finds all labels about equally likely, as before its training, this is
+    the mean of the features of the images with label y.
+
     Args:
         shapes: name of each shared parameter -> its shape.
         image_shape, batch_size, training, local: those of the observations that it inverts.
         hashed: number of buckets, None where every entry is a feature.
         hidden: units of each hidden layer.
+        classifier: name of the victim's last linear layer, whose gradient is read label by label; None makes all images
+            at once.
 
     Attributes:
         training_mode: the argument `training`. `training` itself is torch's mode of this network.
-        shapes, image_shape, batch_size, local, hashed, hidden: the arguments.
+        shapes, image_shape, batch_size, local, hashed, hidden, classifier: the arguments.
 
     >>> import gia
     >>> form = {"image_shape": (3, 4, 4), "batch_size": 1, "training": False, "local": None}
-    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=16, hidden=(32, 32), **form)
-    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=16, hidden=(32, 32), training_mode=False, local=None)
+    >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=8, hidden=(), **form)
+    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=8, hidden=(), training_mode=False, local=None, classifier=None)
     """
 
     scales: Tensor
@@ -56,21 +67,27 @@ class Inverter(nn.Module):
         local: LocalTraining | None,
         hashed: int | None,
         hidden: Sequence[int],
+        classifier: str | None = None,
     ) -> None:
         super().__init__()
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         channels, height, width = image_shape
         self.image_shape, self.batch_size = (channels, height, width), batch_size
         self.training_mode, self.local = training, local
-        self.hashed, self.hidden = hashed, tuple(hidden)
+        self.hashed, self.hidden, self.classifier = hashed, tuple(hidden), classifier
         self.sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
-        features = sum(self.sizes) if hashed is None else hashed
+        features = self._width = sum(self.sizes) if hashed is None else hashed
+        inputs, outputs = features, batch_size
+        if classifier is not None:
+            self._classes, shown = self.shapes[f"{classifier}.weight"]
+            features += shown
+            inputs, outputs = features + self._classes + batch_size + 1, 1
         self.register_buffer("scales", torch.ones(len(self.sizes)))
         # The bucket of each entry, counted from 1; the sign is that of the number.
         self.register_buffer("place", torch.ones(0 if hashed is None else sum(self.sizes), dtype=torch.int32))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
-        sides = [features, *self.hidden, batch_size * channels * height * width]
+        sides = [inputs, *self.hidden, outputs * channels * height * width]
         layers: list[nn.Module] = []
         for before, after in pairwise(sides):
             layers += [nn.Linear(before, after), nn.GELU()]
@@ -84,30 +101,85 @@ class Inverter(nn.Module):
             "hidden": self.hidden,
             "training_mode": self.training_mode,
             "local": self.local,
+            "classifier": self.classifier,
         }
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in facts.items())})"
 
     def buckets(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Scaled and hashed gradients (N, features) of gradients (N, *shape), one tensor each. The map is linear."""
+        """Scaled and hashed gradients (N, features) of gradients (N, *shape), one tensor each. The map is linear.
+
+        With a `classifier` its own gradients follow, weight first.
+        """
         scaled = [g.flatten(1) / scale for g, scale in zip(gradients, self.scales, strict=True)]
         flat = torch.cat(scaled, 1)
-        if self.hashed is None:
-            return flat
-        hashed = flat.new_zeros(len(flat), self.hashed)
-        return hashed.index_add_(1, self.place.abs() - 1, flat * self.place.sign())
+        found = flat
+        if self.hashed is not None:
+            found = flat.new_zeros(len(flat), self.hashed).index_add_(1, self.place.abs() - 1, flat * self.place.sign())
+        if self.classifier is None:
+            return found
+        named = dict(zip(self.shapes, gradients, strict=True))
+        return torch.cat([found, *(named[f"{self.classifier}.{part}"].flatten(1) for part in ("weight", "bias"))], 1)
 
-    def forward(self, buckets: Tensor) -> Tensor:
-        """Images (N, batch_size, C, H, W), unclamped, from the result of `buckets`, (N, features)."""
-        features = (_unit(buckets) - self.mean) / self.deviation
+    def forward(self, buckets: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (N, batch_size, C, H, W), unclamped, from the result of `buckets`, (N, features).
+
+        Labels (N, batch_size) are read with a `classifier` only; None restores them.
+        """
+        if self.classifier is None:
+            features = (_unit(buckets) - self.mean) / self.deviation
+        else:
+            labels = self.labels(buckets) if labels is None else labels
+            features = (self._each(buckets, labels) - self.mean) / self.deviation
+            features = torch.cat([features.clamp(-_FAR, _FAR), self._names(labels).to(features)], 2)
         images: Tensor = self.network(features)
         return images.view(-1, self.batch_size, *self.image_shape)
 
-    def standardize_by(self, buckets: Tensor) -> None:
-        """Set mean and deviation of each feature to those of the buckets (N, features) of many observations."""
-        unit = _unit(buckets)
-        self.mean.copy_(unit.mean(0))
-        deviation = unit.std(0)
+    def standardize_by(self, buckets: Tensor, labels: Tensor | None = None) -> None:
+        """Set mean and deviation of each feature to those of the buckets (N, features) of many observations.
+
+        Labels are as in `forward`.
+        """
+        if self.classifier is None:
+            features = _unit(buckets)
+        else:
+            features = self._each(buckets, self.labels(buckets) if labels is None else labels).flatten(0, 1)
+        self.mean.copy_(features.mean(0))
+        deviation = features.std(0)
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+
+    def labels(self, buckets: Tensor) -> Tensor:
+        """Labels (N, batch_size), restored from the classifier's bias one after the other, sorted.
+
+        Each image adds about as much to the entry of its label as all of them add on average.
+        """
+        left = -buckets[:, -self._classes :]
+        one = left.clamp_min(0).sum(1, keepdim=True) / self.batch_size
+        found = []
+        for _ in range(self.batch_size):
+            found.append(left.argmax(1, keepdim=True))
+            left = left.scatter_add(1, found[-1], -one)
+        return torch.cat(found, 1).sort(1).values
+
+    def _each(self, buckets: Tensor, labels: Tensor) -> Tensor:
+        """(N, batch_size, features): the whole gradient, and each image's features as the classifier's shows them."""
+        whole, weight, bias = buckets.split(
+            [self._width, buckets.shape[1] - self._width - self._classes, self._classes], 1
+        )
+        rows = torch.cat([weight.view(len(weight), self._classes, -1), bias[:, :, None]], 2)
+        absent = 1.0 - nn.functional.one_hot(labels, self._classes).amax(1).to(rows)
+        rest = (absent[:, None] @ rows) / absent.sum(1).clamp_min(1)[:, None, None]
+        own = rows.take_along_dim(labels[:, :, None], 1) - rest
+        size = own[..., -1:]
+        tiny = torch.finfo(size.dtype).tiny
+        shown = own[..., :-1] / torch.where(size.abs() > tiny, size, tiny)
+        return torch.cat([_unit(whole)[:, None].expand(-1, self.batch_size, -1), shown], 2)
+
+    def _names(self, labels: Tensor) -> Tensor:
+        """(N, batch_size, classes + batch_size + 1): label, number among the images with it, how many these are."""
+        alike = labels[:, :, None] == labels[:, None]
+        number = alike.tril(-1).sum(2)
+        parts = [nn.functional.one_hot(labels, self._classes), nn.functional.one_hot(number, self.batch_size)]
+        return torch.cat([*parts, alike.sum(2, keepdim=True)], 2)
 
     def check(self, observation: Observation) -> None:
         """Raise ValueError unless this inverter was trained for observations of this form."""
@@ -140,6 +212,7 @@ class Inverter(nn.Module):
             "local": None if self.local is None else asdict(self.local),
             "hashed": self.hashed,
             "hidden": self.hidden,
+            "classifier": self.classifier,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:

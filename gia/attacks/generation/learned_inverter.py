@@ -22,7 +22,7 @@ from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
 from gia.federated.client import Loss, check_batch, check_labels
-from gia.federated.layers import batch_norm_layers
+from gia.federated.layers import batch_norm_layers, classifier
 from gia.federated.observation import shared_names
 from gia.models import cached_net
 
@@ -117,6 +117,7 @@ def train_inverter(
     lr: float = 1e-4,
     training_batch: int = 256,
     hashed: int | None = None,
+    by_label: bool = False,
     held_out: float = 0.1,
     patience: int | None = 20,
     local: LocalTraining | None = None,
@@ -133,7 +134,8 @@ def train_inverter(
     training, or with batch statistics, as many batches as there are images are drawn once, with one gradient each.
 
     Departures: each parameter's gradient is divided by its root mean square, without which the largest layer dominates
-    the hash of a network; features are standardized, GELU replaces ReLU, and the last bias starts at the mean image.
+    the hash of a network; features are standardized, GELU replaces ReLU, the last bias starts at the mean image, and
+    `by_label`.
 
     Args:
         model: the victim as sent; unchanged. Dtype and device of the inverter follow it.
@@ -147,6 +149,8 @@ def train_inverter(
         lr: Adam's step size, > 0.
         training_batch: pairs of a training step.
         hashed: number of buckets of the hash, for networks of many parameters; None uses every entry as a feature.
+        by_label: whether the network makes one image at a time, from its label and what the classifier's gradient
+            shows of it, so that few images teach it batches (`Inverter`). The attack restores the labels.
         held_out: share of the images, at least one batch, whose pairs only choose the best epoch; between 0 and 1.
         patience: epochs without a smaller held-out error after which training ends; None runs all epochs.
         local: the clients' local training; their order of images is drawn.
@@ -191,7 +195,8 @@ def train_inverter(
     path = None
     if cache is not None:
         settings = [epochs, lr, training_batch, hashed, list(hidden), held_out, patience, seed, batch_size, training]
-        facts = [*settings, local and asdict(local), getattr(loss, "__qualname__", repr(loss)), sorted(shapes)]
+        trained_by = [local and asdict(local), getattr(loss, "__qualname__", repr(loss))]
+        facts = [*settings, by_label, *trained_by, sorted(shapes)]
         folders = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
         key = cached_net.key(model, {"images": images, "labels": labels}, facts, folders=folders)
         path = Path(cache) / f"inverter-{key}.safetensors"
@@ -207,6 +212,7 @@ def train_inverter(
             local=local,
             hashed=hashed,
             hidden=hidden,
+            classifier=classifier(model, images[:1]) if by_label else None,
         )
     inverter.to_empty(device=like.device).to(like.dtype)
     _initialize(inverter, images.mean(0), source)
@@ -239,7 +245,7 @@ def _initialize(inverter: Inverter, mean_image: Tensor, source: torch.Generator)
             bound = layer.in_features**-0.5
             for parameter in (layer.weight, layer.bias):
                 parameter.copy_((torch.rand(parameter.shape, generator=source, dtype=torch.float64) * 2 - 1) * bound)
-        layers[-1].bias.copy_(mean_image.flatten().repeat(inverter.batch_size))
+        layers[-1].bias.copy_(mean_image.flatten().repeat(1 if inverter.classifier else inverter.batch_size))
 
 
 def _train(
@@ -255,19 +261,21 @@ def _train(
 ) -> None:
     """Adam on the matched error of `known` pairs; the weights with the least error on `unseen` pairs remain."""
     rows, members = known.drawn(source)
-    inverter.standardize_by(known.buckets[rows].mean(1))
+    inverter.standardize_by(known.buckets[rows].mean(1), known.labels[members])
     judged = unseen.drawn(source)
     network = inverter.network.requires_grad_(True)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
     best, best_weights, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
     for epoch in range(1, epochs + 1):
         for row, member in zip(torch.split(rows, training_batch), torch.split(members, training_batch), strict=True):
-            error = _matched_error(inverter(known.buckets[row].mean(1)), known.images[member])
+            outputs = inverter(known.buckets[row].mean(1), known.labels[member])
+            error = _matched_error(outputs, known.images[member])
             optimizer.zero_grad()
             error.backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()
         with torch.no_grad():
-            held_out = float(_matched_error(inverter(unseen.buckets[judged[0]].mean(1)), unseen.images[judged[1]]))
+            outputs = inverter(unseen.buckets[judged[0]].mean(1), unseen.labels[judged[1]])
+            held_out = float(_matched_error(outputs, unseen.images[judged[1]]))
         if not math.isfinite(held_out):
             raise ValueError(f"lr: expected a step size with a finite error, got {lr}, which fails in epoch {epoch}")
         if progress is not None:

@@ -27,13 +27,14 @@ class Pairs:
     """Gradients as an inverter's buckets, of single images that can be averaged into batches, or of whole batches.
 
     Attributes:
-        images: (N, C, H, W).
+        images: (N, C, H, W), `labels` (N,) theirs.
         buckets: (N, features), one row per image; or (M, features), one row per batch.
         members: (M, B) int64, the images of each batch; None where rows belong to images.
         batch_size: images of a pair.
     """
 
     images: Tensor
+    labels: Tensor
     buckets: Tensor
     members: Tensor | None
     batch_size: int
@@ -59,7 +60,7 @@ def gradients_of_images(
     victim = _Victim(model, loss, training)
     each = torch.arange(len(images), device=images.device)[:, None]
     buckets = victim.buckets(inverter, victim.gradient, images, labels, each)
-    return Pairs(images, buckets, None, inverter.batch_size)
+    return Pairs(images, labels, buckets, None, inverter.batch_size)
 
 
 def gradients_of_batches(
@@ -85,7 +86,7 @@ def gradients_of_batches(
         chosen = members[:, None].expand_as(noise).gather(2, noise.argsort(2))
         share = victim.update(local)
     members, chosen = members.to(images.device), chosen.to(images.device)
-    return Pairs(images, victim.buckets(inverter, share, images, labels, chosen), members, count)
+    return Pairs(images, labels, victim.buckets(inverter, share, images, labels, chosen), members, count)
 
 
 class _Victim:

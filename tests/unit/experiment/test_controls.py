@@ -357,3 +357,28 @@ def test_the_control_of_a_learned_inverter_asks_for_more_than_its_class_means(tm
     assert labels.values["psnr"] == pytest.approx(labels.values["class_mean_psnr"])
     assert "a shared gradient is zero" in silent.reason
     assert not any(each.passed for each in (dead, silent, labels))
+
+
+def test_an_inverter_of_another_domain_is_controlled_on_images_that_its_attacker_holds_out(tmp_path: Path) -> None:
+    """An inverter that has learned its own domain would count as broken, and what it does elsewhere as unknown."""
+    protocol = PROTOCOL.with_(
+        {
+            "fit": replace(FITTING, accuracy=0.0),
+            "batch.data": "faces",
+            "attacker.attack": "learning_to_invert",
+            "attacker.settings": {},
+            "attacker.equip": inverter,
+            "attacker.public": "digits",
+            "client.reveal": (),
+            "scoring.control_images": 8,
+        }
+    )
+    control, round = path_works(protocol, BLOCK, cache=tmp_path), Round(protocol, BLOCK, cache=tmp_path)
+    assert control.passed, control.reason
+    own, outside = round.controlled, round.controlled_on_public
+    assert torch.equal(next(outside.victim.parameters()), next(own.victim.parameters()))
+    assert outside.fitted is own.fitted
+    assert len(outside.private) == 8
+    assert len(outside.public) == len(round.public) - 8
+    attacked = outside.data.images[outside.private].flatten(1)
+    assert torch.cdist(attacked, outside.public.images.flatten(1)).min() > 0

@@ -74,6 +74,85 @@ def test_a_file_gives_the_same_inverter_back(inverter, tmp_path):
     assert loaded(buckets).equal(inverter(buckets))
 
 
+class Undecided(torch.nn.Module):
+    """A net that finds all labels equally likely in all images: its classifier is zero."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.hidden, self.last = torch.nn.Linear(64, 6, bias=False), torch.nn.Linear(6, 10)
+        with torch.no_grad():
+            self.hidden.weight.copy_(torch.randn(6, 64, generator=generator) / 8)
+            for parameter in self.last.parameters():
+                parameter.zero_()
+
+    def forward(self, images):
+        """Logits."""
+        return self.last(self.features(images))
+
+    def features(self, images):
+        """What the classifier sees."""
+        return self.hidden(images.flatten(1)).sigmoid()
+
+
+@pytest.fixture(scope="module")
+def by_label():
+    """An inverter of that net for three images, which reads its classifier's gradient label by label."""
+    data = DIGITS.take(torch.arange(60))
+    generator = torch.Generator().manual_seed(0)
+    settings = {"batch_size": 3, "hashed": 8, "hidden": (8,), "epochs": 1, "by_label": True}
+    return train_inverter(Undecided(), data.images, data.labels, generator=generator, **settings)
+
+
+def buckets_of(inverter, chosen):
+    """What that inverter makes of the gradient of these digits."""
+    gradients = gia.share_gradient(Undecided(), DIGITS.images[chosen], DIGITS.labels[chosen]).gradients
+    return inverter.buckets([gradients[name][None] for name in inverter.shapes])
+
+
+@pytest.mark.parametrize("chosen", [[3, 1, 7], [11, 1, 4], [1, 11, 21]], ids=["different", "two alike", "all alike"])
+def test_the_labels_of_a_batch_are_read_from_its_gradient(by_label, chosen):
+    """If it fails, the inverter makes images of other labels than the batch has."""
+    chosen = torch.tensor(chosen)
+    expected = DIGITS.labels[chosen].sort().values.tolist()
+    assert by_label.labels(buckets_of(by_label, chosen))[0].tolist() == expected
+
+
+def test_the_gradient_of_a_label_shows_the_mean_features_of_its_images(by_label):
+    """Exactly, where all labels are equally likely. If it fails, images of a batch stay mixed for the inverter."""
+    chosen = torch.tensor([3, 1, 11])
+    labels = DIGITS.labels[chosen]
+    features = Undecided().features(DIGITS.images[chosen]).detach()
+    shown = by_label._each(buckets_of(by_label, chosen), labels[None])[0, :, -6:]
+    alike = features[1:].mean(0)
+    torch.testing.assert_close(shown, torch.stack([features[0], alike, alike]), rtol=1e-4, atol=1e-5)
+
+
+def test_images_that_share_a_label_are_told_apart_by_their_number(by_label):
+    """If it fails, the network must return one image for all of them, or does not know how many there are."""
+    names = by_label._names(torch.tensor([[7, 2, 7]]))[0]
+    assert names[:, :10].argmax(1).tolist() == [7, 2, 7]
+    assert names[:, 10:].tolist() == [[1, 0, 0, 2], [1, 0, 0, 1], [0, 1, 0, 2]]
+
+
+def test_a_quotient_of_any_size_gives_an_image(by_label):
+    """If it fails, a label that a gradient hardly shows ends in numbers that are not finite, or in a far-away image."""
+    buckets = buckets_of(by_label, torch.tensor([3, 1, 7]))
+    buckets[:, -10:] = 0
+    images = by_label(buckets)
+    assert bool(images.isfinite().all())
+    assert images.abs().max() < 10
+
+
+def test_a_file_keeps_which_layer_is_read_label_by_label(by_label, tmp_path):
+    """If it fails, a kept inverter reads other features than the one that was trained."""
+    by_label.save(tmp_path / "inverter.safetensors")
+    loaded = Inverter.load(tmp_path / "inverter.safetensors")
+    assert loaded.classifier == by_label.classifier == "last"
+    buckets = buckets_of(by_label, torch.tensor([3, 1, 7]))
+    assert loaded(buckets).equal(by_label(buckets))
+
+
 def test_another_file_is_no_inverter(tmp_path):
     """If it fails, some weights are read as an inverter, or end in a KeyError."""
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -118,5 +197,6 @@ def test_an_inverter_is_printed_as_its_form_and_not_as_its_layers(inverter):
     """If it fails, a notebook shows a stack of layers and nothing of what the inverter is for."""
     local = "LocalTraining(epochs=1, batch_size=1, lr=0.1, momentum=0.0)"
     assert repr(inverter) == (
-        f"Inverter(batch_size=2, image_shape=(1, 8, 8), hashed=16, hidden=(4,), training_mode=False, local={local})"
+        f"Inverter(batch_size=2, image_shape=(1, 8, 8), hashed=16, hidden=(4,), training_mode=False, local={local}, "
+        "classifier=None)"
     )
