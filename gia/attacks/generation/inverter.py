@@ -162,9 +162,8 @@ class Inverter(nn.Module):
 
     def _each(self, buckets: Tensor, labels: Tensor) -> Tensor:
         """(N, batch_size, features): the whole gradient, and each image's features as the classifier's shows them."""
-        whole, weight, bias = buckets.split(
-            [self._width, buckets.shape[1] - self._width - self._classes, self._classes], 1
-        )
+        whole, classifier = buckets[:, : self._width], buckets[:, self._width :]
+        weight, bias = classifier[:, : -self._classes], classifier[:, -self._classes :]
         rows = torch.cat([weight.view(len(weight), self._classes, -1), bias[:, :, None]], 2)
         absent = 1.0 - nn.functional.one_hot(labels, self._classes).amax(1).to(rows)
         rest = (absent[:, None] @ rows) / absent.sum(1).clamp_min(1)[:, None, None]
