@@ -30,8 +30,7 @@ class RunFolder:
     """
 
     def __init__(self, runs: Path, kind: str, facts: Mapping[str, object], *, given: Path | None = None) -> None:
-        self.kind = "".join(letter if letter.isalnum() or letter in "+.-" else "_" for letter in kind)
-        self._runs, self._facts, self._given = runs, dict(facts), given
+        self.kind, self._runs, self._facts, self._given = kind, runs, dict(facts), given
         self.started = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S-%f}"
         self.path = runs / f"{self.started}-{self.kind}" if given is None else given
         self._lock = -1

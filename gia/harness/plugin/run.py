@@ -117,7 +117,7 @@ class ClaimRun:
         given = None if not option.gia_run_dir else Path(option.gia_run_dir).resolve()
         self._runs = config.rootpath / ".gia" / "runs"
         self._kind = f"{self.scale}-{self.commit}"
-        attack = "" if option.gia_attack is None else f"-{option.gia_attack.replace('.', '_')}"
+        attack = "" if option.gia_attack is None else f"-{_plain(option.gia_attack)}"
         self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{attack}", self.environment, given=given)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config)
@@ -395,6 +395,10 @@ def _check_lane(option: Any) -> None:
     for message, holds in wrong.items():
         if holds:
             raise pytest.UsageError(message)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
 def under_xdist(config: pytest.Config) -> bool:
