@@ -140,23 +140,49 @@ def regress(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def rebaseline(session: nox.Session) -> None:
+    """Move the stored baselines that fail, in the pinned environment: `-- --reason "why the numbers moved"`."""
+    run(session, "-m", "pytest", "claims", "-m", "baseline", "--rebaseline", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Time the attack cores, as ratios within one run; `-- --base REF` times this working tree against a commit."""
     run(session, "-m", "pytest", "tests", "claims", "-m", "timing", *session.posargs)
 
 
-@nox.session(default=False)
-@nox.parametrize(
+RELEASES = nox.parametrize(
     "torch",
     [
         nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else [])
         for version, tag in zip(TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True)
     ],
 )
-def matrix(session: nox.Session, torch: str) -> None:
-    """Run the test suite against one torch release, in a separate environment."""
+
+
+def install(session: nox.Session, torch: str) -> None:
+    """Install one torch release and everything else in the session's own environment."""
     session.install(f"torch=={torch}", f"torchvision=={TORCH[torch]}")
     session.install("--editable", ".[all]", "--group", "test")
     for flags, requirement in carriers():
         session.install(*flags, requirement)
+
+
+@nox.session(default=False)
+@RELEASES
+def matrix(session: nox.Session, torch: str) -> None:
+    """Run the test suite against one torch release, in a separate environment."""
+    install(session, torch)
     session.run("python", "-m", "pytest", *SUITE, *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(default=False)
+@RELEASES
+def drift(session: nox.Session, torch: str) -> None:
+    """Measure how far the baselines move under one torch release, and keep it in baselines/drift.json."""
+    install(session, torch)
+    folder = ROOT / ".gia" / "drift" / torch
+    options = ("-m", "baseline", "--elsewhere", "--run-dir", str(folder), *session.posargs)
+    # A cell that moved further than its limit fails there, and its drift is what is asked for.
+    session.run("python", "-m", "pytest", "claims", *options, env=ENVIRONMENT, success_codes=[0, 1])
+    session.run("python", "-m", "gia.harness.baseline.drift", f"torch {torch}, pinned={folder / 'samples'}")

@@ -2,10 +2,11 @@
 
 `baselines/<module>.json` holds one entry per pinned level, with every value of every quantity for a few seeds:
 
-- with the same numeric fingerprint and torch minor version, samples are compared seed by seed and quantity by quantity,
-  within the stored tolerance: the arithmetic is the same bit for bit, so a larger difference is a change of the code;
-- otherwise the new mean of the deciding quantity must lie in the prediction interval of the stored sample at
-  1 - 0.05/(number of checks in the run). Quantities with tolerance 0 (counts) must still agree; the rest is shown.
+- with the same numeric fingerprint and torch minor version, every quantity is compared seed by seed within the stored
+  tolerance: the arithmetic is the same bit for bit, so a larger difference is a change of the code;
+- otherwise the deciding quantity of the same seeds may move as far as `gia.harness.baseline.drift` allows. Quantities
+  with tolerance 0 (counts) must still agree; the rest is shown. Where nobody expects another machine, as in CI, such a
+  check fails, since it is weaker.
 
 A better sample fails as a worse one does. Every failure is a `BaselineError` that says what to do.
 """
@@ -15,19 +16,37 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gia import numerics
-from gia.harness.baseline.compare import BaselineStale, Comparison, compare, differences, means_of, same_definition
-from gia.harness.baseline.file import COMMAND, BaselineCorrupt, BaselineError, Quantity, load, new_content, write
+from gia.harness.baseline.compare import (
+    BaselineStale,
+    Comparison,
+    compare,
+    differences,
+    means_of,
+    same_arithmetic,
+    same_definition,
+)
+from gia.harness.baseline.drift import Drift
+from gia.harness.baseline.file import (
+    COMMAND,
+    BaselineCorrupt,
+    BaselineError,
+    Quantity,
+    is_stored,
+    load,
+    new_content,
+    write,
+)
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.level import Level, Measure
+from gia.harness.ci import under_ci
 
 SEEDS = 6
-MINIMUM_SEEDS = 4  # with fewer a prediction interval excludes almost nothing
+MINIMUM_SEEDS = 4  # with fewer a median is one chaotic seed's
 
 Values = Mapping[str, Sequence[float]]
 
@@ -47,6 +66,10 @@ class BaselineNonFinite(BaselineError):
     """A measured value is NaN or infinite."""
 
 
+class BaselineElsewhere(BaselineError):
+    """The sample could only be compared as on another machine, where this run expects the one that it was stored on."""
+
+
 class RebaselineRefused(BaselineError):
     """--gia-rebaseline was given where it must not replace anything."""
 
@@ -61,15 +84,20 @@ class Baselines:
         rebaseline: whether entries that fail are replaced, if two runs agree.
         reason: why; stored with the entries, and required with `rebaseline`.
         commit: stored with the entries.
-        ci: whether the run must not replace anything; by default whether the variable CI is set.
+        drop: names FILE/ENTRY of stored entries to remove at the end; with a reason, and none that a test checks.
+        elsewhere: whether another machine or torch than that of the stored samples is expected; by default outside CI,
+            except with `rebaseline`, which then moves every entry to this machine.
+        samples: a folder for the samples of this run, in the form of baseline files.
+        ci: whether the run must not replace anything; by default whether this is CI.
+        pinned: whether the arithmetic is pinned; by default whether the variables of `gia.numerics.REPEATABLE` are set.
         machine: fingerprint, threads and torch; by default those of this machine.
-        checks: number of checks in the run; by default the number of entries in the folder.
 
     Attributes:
         comparisons: one per check that passed or was replaced.
 
     Raises:
-        RebaselineRefused: if `rebaseline` comes under CI or without a reason.
+        RebaselineRefused: if `rebaseline` or `drop` comes under CI or without a reason, or `rebaseline` where the
+            arithmetic is not pinned.
         ValueError: if a quantity's tolerance is below the difference seen between machines.
 
     >>> import tempfile
@@ -88,25 +116,38 @@ class Baselines:
         rebaseline: bool = False,
         reason: str | None = None,
         commit: str = "unknown",
+        drop: Sequence[str] = (),
+        elsewhere: bool | None = None,
+        samples: Path | None = None,
         ci: bool | None = None,
+        pinned: bool | None = None,
         machine: Mapping[str, str] | None = None,
-        checks: int | None = None,
     ) -> None:
-        if rebaseline and (bool(os.environ.get("CI")) if ci is None else ci):
-            raise RebaselineRefused("--gia-rebaseline: expected outside CI, where its owner sees the numbers, got CI")
-        if rebaseline and not (reason or "").strip():
-            raise RebaselineRefused('--gia-rebaseline: expected --gia-reason "why the numbers moved", got no reason')
+        ci, pinned = under_ci() if ci is None else ci, not unpinned() if pinned is None else pinned
+        for option, given in {"--gia-rebaseline": rebaseline, "--gia-drop": bool(drop)}.items():
+            if given and ci:
+                raise RebaselineRefused(f"{option}: expected outside CI, where its owner sees the numbers, got CI")
+            if given and not (reason or "").strip():
+                raise RebaselineRefused(f'{option}: expected --gia-reason "why the numbers moved", got no reason')
+        if rebaseline and not pinned:
+            raise RebaselineRefused(
+                "--gia-rebaseline: expected pinned arithmetic, or no other machine can repeat the numbers; set "
+                f"{' '.join(unpinned())} (nox -s rebaseline does)"
+            )
         for name, known in quantities.items():
             if not 0 <= known.platform_spread <= known.tolerance < math.inf:
                 raise ValueError(
                     f"quantities[{name!r}].tolerance: expected at least the platform spread "
                     f"{known.platform_spread:g}, got {known.tolerance:g}"
                 )
-        self.folder, self.measure, self.rebaseline, self.checks = folder, measure, rebaseline, checks
+        self.folder, self.measure, self.rebaseline = folder, measure, rebaseline
+        self.elsewhere, self.samples = not (ci or rebaseline) if elsewhere is None else elsewhere, samples
+        self.drift = Drift(folder)
         self.quantities: Mapping[str, Quantity] = {**quantities, "gradient_evaluations": _Count("evaluations")}
         self._machine, self._commit, self._reason = machine, commit, (reason or "").strip()
         self.comparisons: list[Comparison] = []
         self._open: dict[str, Baseline] = {}
+        self._drop = list(drop)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -120,11 +161,6 @@ class Baselines:
         Raises BaselineCorrupt for a file that cannot be trusted.
         """
         if module not in self._open:
-            if self.checks is None:
-                self.checks = 0
-                for path in self._stored():
-                    with suppress(BaselineCorrupt):  # that file fails where it is opened
-                        self.checks += len(load(path))
             self._open[module] = Baseline(self.folder / f"{module}.json", self)
         return self._open[module]
 
@@ -141,10 +177,22 @@ class Baselines:
                 errors.append(corrupt)
         return errors
 
+    def drop(self) -> tuple[list[str], list[BaselineError]]:
+        """Remove the entries that the run was told to drop: the names of those, and an error for each that stays."""
+        dropped: list[str] = []
+        errors: list[BaselineError] = []
+        for name in self._drop:
+            file, _, entry = name.partition("/")
+            try:
+                self.open(file).drop(entry)
+            except BaselineError as error:
+                errors.append(error)
+            else:
+                dropped.append(name)
+        return dropped, errors
+
     def _stored(self) -> list[Path]:
-        paths = sorted(self.folder.glob("*.json"))
-        others = {"reported", "claims", "confirm", "reach", "ledger"}  # and those of a scale: "claims-paper"
-        return [p for p in paths if p.stem.partition("-")[0] not in others and not p.stem.endswith(".obtained")]
+        return [path for path in sorted(self.folder.glob("*.json")) if is_stored(path)]
 
 
 class Baseline:
@@ -156,6 +204,7 @@ class Baseline:
         self._run = run
         self._checked: set[str] = set()
         self._obtained: dict[str, Any] = {}
+        self._sampled: dict[str, Any] = {}
 
     def check_level(self, entry: str, level: Level, *, deciding: str | None = None) -> Comparison:
         """Measure a pinned level on six seeds and `check` the values and counts that the run has a quantity for.
@@ -211,13 +260,23 @@ class Baseline:
             return new_content(entry, self._sample(entry, numbers, deciding), self._run.quantities, **facts)
 
         new = content(values)
+        if self._run.samples is not None:
+            self._sampled[entry] = new
+            write(self._run.samples / self.path.name, self._sampled)
         try:
             if entry not in self.entries:
                 raise self._missing(entry, new)
-            checks = max(1, self._run.checks or 0)
-            comparison = compare(self._at(entry), entry, self.entries[entry], new, checks=checks)
+            stored = self.entries[entry]
+            if not (self._run.elsewhere or same_arithmetic(stored, new)):
+                raise self._elsewhere(entry, stored, new)
+            allowed = self._run.drift.allowed(f"{self.path.stem}/{entry}", stored)
+            comparison = compare(self._at(entry), entry, stored, new, allowed=allowed)
+            if self._run.rebaseline and comparison.allowed is not None:
+                raise self._elsewhere(entry, stored, new)  # to be stored for this machine
         except BaselineError:
-            if not self._run.rebaseline:
+            if not self._run.rebaseline or not (
+                self._run.elsewhere or entry not in self.entries or same_arithmetic(self.entries[entry], new)
+            ):
                 raise
             if rerun is None:
                 raise RebaselineRefused(
@@ -230,14 +289,23 @@ class Baseline:
         return comparison
 
     def finish(self) -> list[BaselineStale]:
-        """One error for every entry that no check of this run named; with `rebaseline` those entries are dropped."""
+        """One error for every entry that no check of this run named."""
         stale = sorted(set(self.entries) - self._checked)
-        if stale and self._run.rebaseline:
-            self.entries = {entry: content for entry, content in self.entries.items() if entry in self._checked}
-            write(self.path, self.entries)
-            return []
-        advice = f"is stale: no test checks it. Restore its test, or drop it with a full run of {COMMAND}"
-        return [BaselineStale(f"{self._at(entry)} {advice}") for entry in stale]
+        return [
+            BaselineStale(
+                f"{self._at(entry)} is stale: no test checks it. Restore its test, or drop it: "
+                f"--gia-drop={self.path.stem}/{entry}"
+            )
+            for entry in stale
+        ]
+
+    def drop(self, entry: str) -> None:
+        """Remove a stored entry. Raises RebaselineRefused for one that is not there or was checked."""
+        if entry not in self.entries or entry in self._checked:
+            why = "checked by a test" if entry in self._checked else f"none of {sorted(self.entries)}"
+            raise RebaselineRefused(f"--gia-drop: expected stored entries without a test, got {self._at(entry)}, {why}")
+        del self.entries[entry]
+        write(self.path, self.entries)
 
     def _at(self, entry: str) -> str:
         return f"{self.path.name}: {entry!r}"
@@ -276,6 +344,15 @@ class Baseline:
                 )
         return sample
 
+    def _elsewhere(self, entry: str, stored: Mapping[str, Any], new: Mapping[str, Any]) -> BaselineElsewhere:
+        """Say what differs, and what to do."""
+        here, there = ("torch {torch}, fingerprint {fingerprint}".format(**each["machine"]) for each in (new, stored))
+        return BaselineElsewhere(
+            f"{self._at(entry)} was stored with {there}, this run has {here}: its seeds cannot be compared bit by bit. "
+            "Pin the arithmetic as it was (nox -s regress does), or say that another machine or torch is expected: "
+            "--gia-elsewhere"
+        )
+
     def _missing(self, entry: str, new: dict[str, Any]) -> BaselineMissing:
         """Write all entries that this run missed to a second file next to the one they belong to."""
         self._obtained[entry] = new
@@ -294,6 +371,11 @@ class Baseline:
             )
         self.entries[entry] = new
         write(self.path, self.entries)
+
+
+def unpinned() -> list[str]:
+    """NAME=VALUE of the variables of `gia.numerics.REPEATABLE` that are not set so."""
+    return [f"{name}={value}" for name, value in numerics.REPEATABLE.items() if os.environ.get(name) != value]
 
 
 @cache

@@ -1,18 +1,15 @@
-"""Whether a new sample agrees with the stored one: seed by seed, or by a prediction interval across machines."""
+"""Whether a new sample agrees with the stored one: seed by seed, or what drift allows across machines."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
-from gia.harness.baseline.file import COMMAND, BaselineError, spread
-
-ALPHA = 0.05  # over all checks of a run
+from gia.harness.baseline.drift import Allowed
+from gia.harness.baseline.file import COMMAND, BaselineError
 
 Content = Mapping[str, Any]  # of an entry
 
@@ -39,10 +36,10 @@ class Comparison:
 
     Attributes:
         entry: its name in the file.
-        how: "paired", "prediction interval", or "stored now" for an entry that was replaced.
+        how: "paired", "elsewhere" on another machine or torch, or "stored now" for an entry that was replaced.
         deciding, unit: the metric that decides between machines, and its unit.
         means: metric -> stored and new mean over seeds.
-        interval: for "prediction interval", where the new mean of the deciding metric had to lie.
+        allowed: for "elsewhere", how far the deciding metric was allowed to move.
 
     >>> str(Comparison("op/b1", "paired", "psnr", "dB", {"psnr": (24.5, 24.5), "ssim": (0.81, 0.81)}))
     'op/b1: psnr 24.5 -> 24.5 dB (paired); ssim 0.81 -> 0.81'
@@ -53,7 +50,7 @@ class Comparison:
     deciding: str
     unit: str
     means: Mapping[str, tuple[float, float]]
-    interval: tuple[float, float] | None = None
+    allowed: Allowed | None = None
 
     @property
     def stored(self) -> float | None:
@@ -68,18 +65,17 @@ class Comparison:
     def __str__(self) -> str:
         """One line of the report: the deciding metric, then the others."""
         stored = "" if self.stored is None else f"{self.stored:.4g} -> "
+        how = self.how if self.allowed is None else f"{self.how}: {self.allowed}"
         others = [f"{name} {was:.4g} -> {now:.4g}" for name, (was, now) in self.means.items() if name != self.deciding]
-        return "; ".join(
-            [f"{self.entry}: {self.deciding} {stored}{self.obtained:.4g} {self.unit} ({self.how})", *others]
-        )
+        return "; ".join([f"{self.entry}: {self.deciding} {stored}{self.obtained:.4g} {self.unit} ({how})", *others])
 
 
-def compare(where: str, entry: str, old: Content, new: Content, *, checks: int) -> Comparison:
-    """Compare the stored content of an entry with the new one.
+def compare(where: str, entry: str, old: Content, new: Content, *, allowed: Allowed) -> Comparison:
+    """Compare the stored content of an entry with the new one, seed by seed.
 
     Args:
         where: the file and the entry, for messages.
-        checks: number of checks in the run; the prediction interval has the level 1 - 0.05/checks.
+        allowed: how far the deciding metric may move on another machine or torch version.
 
     Raises:
         BaselineWorse, BaselineBetter: if they disagree.
@@ -87,38 +83,18 @@ def compare(where: str, entry: str, old: Content, new: Content, *, checks: int) 
     """
     same_definition(where, old, new)
     rows, deciding, means = old["metrics"], new["deciding"], means_of(old, new)
-    interval = None
-    if _arithmetic(old) == _arithmetic(new):
-        how, basis = "paired", "seed by seed, same fingerprint"
+    if same_arithmetic(old, new):
+        how, basis, limit = "paired", "seed by seed, same fingerprint", None
         moved = {metric for metric in rows if differences(old, new, metric)}
     else:
-        how = "prediction interval"
-        low, high = prediction_interval(rows[deciding]["values"], len(rows[deciding]["values"]), ALPHA / checks)
-        slack = rows[deciding]["tolerance"]  # the whole width if all seeds have the same value
-        interval = (low - slack, high + slack)
-        basis = f"another machine, prediction interval {low:.6g} to {high:.6g} over {checks} checks"
+        how, basis, limit = "elsewhere", f"another machine or torch: {allowed} {rows[deciding]['unit']}", allowed
         moved = {metric for metric in rows if rows[metric]["tolerance"] == 0 and differences(old, new, metric)}
-        if not interval[0] <= means[deciding][1] <= interval[1]:
+        pairs = zip(rows[deciding]["values"], new["metrics"][deciding]["values"], strict=True)
+        if allowed.exceeded([now - was for was, now in pairs]):
             moved.add(deciding)
     if moved:
         raise _movement(where, old, new, sorted(moved, key=lambda metric: (metric != deciding, metric)), basis)
-    return Comparison(entry, how, deciding, rows[deciding]["unit"], means, interval)
-
-
-def prediction_interval(sample: Sequence[float], count: int, alpha: float) -> tuple[float, float]:
-    """The interval that contains the mean of `count` further values with probability 1 - alpha, for a normal sample.
-
-    It is mean +- t(n-1, 1-alpha/2) * s * sqrt(1/n + 1/count), with s from `sample` alone. New values of the same seeds
-    correlate with the stored ones, so false alarms are rarer than alpha.
-
-    >>> low, high = prediction_interval([24.0, 25.0, 26.0, 25.0], 4, 0.05)
-    >>> round(low, 3), round(high, 3)
-    (23.163, 26.837)
-    """
-    size = len(sample)
-    half = float(stdtrit(size - 1, 1 - alpha / 2)) * spread(sample) * math.sqrt(1 / size + 1 / count)
-    middle = float(np.mean(sample))
-    return middle - half, middle + half
+    return Comparison(entry, how, deciding, rows[deciding]["unit"], means, limit)
 
 
 def same_definition(where: str, old: Content, new: Content) -> None:
@@ -132,6 +108,12 @@ def same_definition(where: str, old: Content, new: Content) -> None:
             raise BaselineStale(
                 f"{where} is stale: it was stored with {name} {before}, the test has {now}. If intended: {COMMAND}"
             )
+
+
+def same_arithmetic(old: Content, new: Content) -> bool:
+    """Whether both were measured with the same fingerprint and minor version of torch, so that bits can be compared."""
+    one, other = old["machine"], new["machine"]
+    return one["fingerprint"] == other["fingerprint"] and one["torch"].split(".")[:2] == other["torch"].split(".")[:2]
 
 
 def _definitions(old: Content, new: Content) -> Iterator[tuple[str, Any, Any]]:
@@ -179,8 +161,3 @@ def _movement(where: str, old: Content, new: Content, moved: Sequence[str], basi
     if better:
         return BaselineBetter(f"{where} got better, update the baseline: {COMMAND}. {told}")
     return BaselineWorse(f"{where} got worse: {told}. Fix it, or if it is intended: {COMMAND}")
-
-
-def _arithmetic(content: Content) -> tuple[str, ...]:
-    """What must agree for a comparison seed by seed: the fingerprint and torch's minor version."""
-    return content["machine"]["fingerprint"], *content["machine"]["torch"].split(".")[:2]

@@ -105,6 +105,16 @@ def load(path: Path) -> dict[str, Any]:
     return dict(content["cells"])
 
 
+def is_stored(path: Path) -> bool:
+    """Whether a JSON file of the folder holds stored samples: not records, what was measured elsewhere, or the paper's.
+
+    >>> is_stored(Path("batch_size.json")), is_stored(Path("claims-paper.json"))
+    (True, False)
+    """
+    others = {"claims", "confirm", "drift", "ledger", "reach", "reported"}  # and those of a scale: "claims-paper"
+    return path.stem.partition("-")[0] not in others and not path.stem.endswith(".obtained")
+
+
 def write(path: Path, entries: Mapping[str, Any]) -> None:
     """Write the whole file or nothing: sorted, one value per line. A file without entries is removed."""
     if not entries:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _TICK = 1.0  # seconds between reports of progress while nothing finishes
+_PATIENCE = 60  # ticks in a row that a worker may be stopped while nothing finishes
 
 
 class WorkerError(RuntimeError):
@@ -50,12 +51,24 @@ class Pool:
         waiting = list(jobs)[::-1]
         running: dict[Future[Any], int] = {}
         failures: list[WorkerError] = []
+        still = 0
+        if not all(child.is_alive() for child in self._children):
+            self._kill()  # the system took an idle worker, and the executor is of no use without it
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     index = waiting.pop()
-                    running[self._submit(jobs[index])] = index
-                for future in wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done:
+                    try:
+                        running[self._submit(jobs[index])] = index
+                    except BrokenProcessPool as error:
+                        waiting.clear()
+                        failures.append(_failure(jobs[index].name, error))
+                done = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
+                still = still + 1 if self._stopped() and not done else 0
+                if still > _PATIENCE:
+                    names = ", ".join(jobs[index].name for index in running.values())
+                    raise WorkerError(f"{names}: a worker was stopped by a signal and did not go on; run again")
+                for future in done:
                     index = running.pop(future)
                     if (error := future.exception()) is None:
                         finished(index, future.result())
@@ -76,6 +89,15 @@ class Pool:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
         self._executor, self._children = None, set()
+
+    def _stopped(self) -> bool:
+        """Whether a signal such as SIGSTOP holds a worker, where the system tells; nothing is reaped."""
+        if not hasattr(os, "waitid"):
+            return False
+        with suppress(ChildProcessError):
+            how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            return any(os.waitid(os.P_PID, child.pid, how) for child in self._children if child.pid is not None)
+        return False
 
     def _kill(self) -> None:
         for child in self._children:

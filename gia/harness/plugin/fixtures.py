@@ -23,7 +23,7 @@ def baselines(request: pytest.FixtureRequest) -> Baselines:
     """The stored samples: `baselines.open("batch_size")` is the file baselines/batch_size.json."""
     if request.config.option.gia_attack is not None:
         pytest.skip("not tried: baselines are of the protocols' own attacks")
-    return request.config.stash[RUN].open_baselines()
+    return request.config.stash[RUN].baselines
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "device": {"choices": ("cpu", "cuda", "auto"), "default": "cpu", "help": "where victims and attacks run"},
     "data": {"metavar": "ROOT", "help": "folder with the user's own data sets, for torchvision"},
     "workers": {"type": int, "default": 2, "metavar": "N", "help": "worker processes; 0 computes in this one"},
-    "run-dir": {"metavar": "DIR", "help": "where reports go (default: .gia/runs/<scale>-<commit>)"},
+    "run-dir": {"metavar": "DIR", "help": "where reports go (default: a new folder .gia/runs/<time>-<scale>-<commit>)"},
     "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
     "attack": {
         "metavar": "NAME",
@@ -24,7 +24,17 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "rebaseline": {
         "action": "store_true",
         "default": False,
-        "help": "move the stored baselines that fail; needs a reason",
+        "help": "move the stored baselines that fail; needs a reason and pinned arithmetic",
+    },
+    "drop": {
+        "action": "append",
+        "metavar": "FILE/ENTRY",
+        "help": "remove this stored baseline, which no test checks any more; needs a reason",
+    },
+    "elsewhere": {
+        "action": "store_true",
+        "default": False,
+        "help": "another machine or torch than that of the stored baselines is expected: allow its drift",
     },
     "lane": {"choices": LANES, "default": LANES[0], "help": "which blocks are drawn, and how often is looked"},
     "placebo": {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
 import pytest
 
 from gia.harness.blocks.executor import Progress as Reporter
+from gia.harness.ci import under_ci
 
 
 class Progress:
@@ -30,7 +30,7 @@ class Progress:
     def reporter(self, id: str) -> Reporter | None:
         """A reporter that keeps one line up to date and removes it at the end; None where nobody watches."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if os.environ.get("CI") or terminal is None or not terminal.isatty or self._config.option.verbose < 0:
+        if under_ci() or terminal is None or not terminal.isatty or self._config.option.verbose < 0:
             return None
         began = time.perf_counter()
 

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-from gia.harness.baseline.check import Baselines
+from gia.harness.baseline.check import Baselines, unpinned
 from gia.harness.baseline.file import BaselineError
 from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Pool
+from gia.harness.ci import under_ci
 from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
 from gia.harness.plugin.claims import Claims
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
+from gia.harness.plugin.folder import RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
 from gia.harness.plugin.placebos import ALL, Placebos
@@ -52,8 +54,12 @@ def begin(config: pytest.Config, register: Path) -> None:
     option = config.option
     if option.gia_workers < 0:
         raise pytest.UsageError(f"--gia-workers: expected 0 or more, got {option.gia_workers}")
-    if option.gia_reason is not None and not (option.gia_rebaseline or option.gia_record):
-        raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline or --gia-record")
+    if option.gia_reason is not None and not (option.gia_rebaseline or option.gia_record or option.gia_drop):
+        raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline, --gia-drop or --gia-record")
+    for name in ("rebaseline", "drop"):
+        distributed = under_xdist(config) or getattr(option, "numprocesses", None)
+        if getattr(option, f"gia_{name}") and distributed:
+            raise pytest.UsageError(f"--gia-{name}: expected one process, got -n: each would overwrite another's files")
     _check_lane(option)
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
@@ -70,8 +76,8 @@ def begin(config: pytest.Config, register: Path) -> None:
             raise pytest.UsageError(f"--gia-base: {error}") from error
     run = ClaimRun(config, register)
     if option.gia_junit and not option.xmlpath:
-        option.xmlpath = str(run.folder / "junit.xml")
-    if option.gia_rebaseline:
+        option.xmlpath = str(run.folder.path / "junit.xml")
+    if option.gia_rebaseline or option.gia_drop:
         run.open_baselines()
     config.stash[RUN] = run
     for name, plugin in {"claims": run, "selection": run.selection, "timings": run.timings}.items():
@@ -91,7 +97,7 @@ class ClaimRun:
         self.scale: str = scales[0] if option.gia_scale is None else option.gia_scale
         if self.scale not in scales:
             raise pytest.UsageError(f"--gia-scale: expected one of {list(scales)}, got {self.scale!r}")
-        self.ci = bool(os.environ.get("CI"))
+        self.ci = under_ci()
         self.commit = _commit(config.rootpath)
         self.environment = {
             "scale": self.scale,
@@ -111,25 +117,21 @@ class ClaimRun:
                 "no verdict is compared with the register"
             )
         self.selection = Selection(config, register.parent)
+        given = None if not option.gia_run_dir else Path(option.gia_run_dir).resolve()
+        self._runs = config.rootpath / ".gia" / "runs"
+        self._kind = f"{self.scale}-{self.commit}"
+        attack = "" if option.gia_attack is None else f"-{_plain(option.gia_attack)}"
+        self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{attack}", self.environment, given=given)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config)
         self._claims: Claims | None = None
         self._pool: Pool | None = None
         self._baselines: Baselines | None = None
         self._stale: Sequence[BaselineError] = ()
+        self._dropped: Sequence[str] = ()
+        self._undecided: Sequence[str] = ()
         self._item: pytest.Item | None = None
         self._began = 0.0
-
-    @property
-    def folder(self) -> Path:
-        """Where this run's reports go."""
-        option = self.config.option
-        if option.gia_run_dir:
-            return Path(option.gia_run_dir).resolve()
-        name = f"{self.scale}-{self.commit.removesuffix(_CHANGED)}{self.lane.suffix}"
-        if option.gia_attack is not None:
-            name += "-" + "".join(letter if letter.isalnum() else "_" for letter in option.gia_attack)
-        return self.config.rootpath / ".gia" / "runs" / name
 
     @cached_property
     def laboratory(self) -> Laboratory:
@@ -177,17 +179,16 @@ class ClaimRun:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
             option, placebos = self.config.option, self._placebos
+            self._begin()
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
             store = Store(self._blocks(), notice=self._notice)
-            if self.ci and self.lane == Lane():
-                store.clear()  # the other lanes take victims from the claims run before them
             self._claims = Claims(
                 Context(
                     register=self.register,
                     scale=self.scale,
                     device=self.environment["device"],
                     root=option.gia_data,
-                    folder=self.folder,
+                    folder=self.folder.path,
                     store=store,
                     workers=self._pool or 0,
                     lane=self.lane,
@@ -205,6 +206,13 @@ class ClaimRun:
             )
         return self._claims
 
+    @property
+    def baselines(self) -> Baselines:
+        """For a test: its samples are kept in the run folder."""
+        if not under_xdist(self.config):
+            self._begin()
+        return self.open_baselines()
+
     def open_baselines(self) -> Baselines:
         """The stored baselines, read and checked when first asked for."""
         if self._baselines is None:
@@ -217,9 +225,12 @@ class ClaimRun:
                     rebaseline=option.gia_rebaseline,
                     reason=option.gia_reason,
                     commit=self.commit,
+                    drop=option.gia_drop or (),
+                    elsewhere=True if option.gia_elsewhere else None,
+                    samples=None if under_xdist(self.config) else self.folder.path / "samples",
                 )
             except BaselineError as error:
-                if option.gia_rebaseline:
+                if option.gia_rebaseline or option.gia_drop:
                     raise pytest.UsageError(str(error)) from error
                 raise
         return self._baselines
@@ -228,7 +239,7 @@ class ClaimRun:
         """What the numbers of this run depend on."""
         facts = ", ".join(f"{name} {value}" for name, value in self.environment.items())
         lines = [f"gia: {facts}, {self.config.option.gia_workers} workers"]
-        if unset := [f"{name}={value}" for name, value in REPEATABLE.items() if os.environ.get(name) != value]:
+        if unset := unpinned():
             lines.append(f"numerics: not set, so float32 may differ from another machine's: {' '.join(unset)}")
         else:
             lines.append(f"numerics: {' '.join(f'{name}={value}' for name, value in REPEATABLE.items())}")
@@ -240,13 +251,7 @@ class ClaimRun:
         if self.selection.selected():
             _ = self.confirm  # a dirty tree is an error before anything runs
         if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
-            try:
-                self.claims.recording.write()
-            except OSError as error:
-                self._claims = None  # no report can be written at the end either
-                raise pytest.UsageError(
-                    f"--gia-run-dir: expected a folder to write to, got {self.folder}: {error}"
-                ) from error
+            self.claims.recording.write()
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Leave out the rows that a confirm run cannot or need not decide on."""
@@ -290,17 +295,28 @@ class ClaimRun:
             raise skips[0]
         return True
 
+    @pytest.hookimpl(tryfirst=True)  # before another plugin can fail
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Stop the workers, find stale baselines, and write the reports."""
+        """Stop the workers, find stale baselines and rows without a verdict, and write the reports."""
         if self._pool is not None:
             self._pool.close()
         if self._baselines is not None:
+            self._dropped, refused = self._baselines.drop()
             whole = self.selection.whole("baseline") and self.selection.all_passed("baseline")
-            self._stale = self._baselines.finish(full=whole)
-            if self._stale and session.exitstatus == pytest.ExitCode.OK:
+            self._stale = [*refused, *self._baselines.finish(full=whole)]
+        if session.exitstatus == pytest.ExitCode.OK:
+            if not (self.config.option.collectonly or under_xdist(self.config)):
+                self._undecided = self.selection.undecided(self._decided())
+            placed = [] if self._placebos is None or self._claims is None else self._claims.recording.rows
+            if self._stale or self._undecided or any(map(broken, placed)):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._claims is None:
-            return
+        if self._claims is not None:
+            self._report_claims()
+        whole = all(self.selection.whole(marker) for marker in ("claim", "baseline"))
+        self.folder.end(whole=whole, exit_status=int(session.exitstatus))
+
+    def _report_claims(self) -> None:
+        assert self._claims is not None
         if self.confirm is not None and self.lane.opening:
             announced = self.confirm.announce(self._claims.skips.announced)
             self.notices.append(
@@ -312,17 +328,20 @@ class ClaimRun:
             report = markdown(self._report())
         else:
             report = f"```\n{matrix(self._claims.recording.rows)}\n```\n"
-            if session.exitstatus == pytest.ExitCode.OK and any(map(broken, self._claims.recording.rows)):
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        (self.folder / "report.md").write_text(report, encoding="utf-8")
+        (self.folder.path / "report.md").write_text(report, encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
                 file.write(report)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of verdicts."""
+        for name in self._dropped:
+            terminalreporter.write_line(f"dropped baseline: {name}")
         for error in self._stale:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
+        for line in self._undecided:
+            terminalreporter.write_line(f"FAILED without a verdict: {line}", red=True)
         if self._claims is not None:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
@@ -330,7 +349,19 @@ class ClaimRun:
                 terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
             else:
                 terminalreporter.write_line(matrix(self._claims.recording.rows))
-            terminalreporter.write_line(f"reports: {self.folder}")
+            terminalreporter.write_line(f"reports: {self.folder.path}")
+
+    def pytest_unconfigure(self) -> None:
+        """Let go of the folder where the session ended early."""
+        self.folder.end()
+
+    def _begin(self) -> None:
+        """Make the run folder before anything is computed. UsageError where that cannot be."""
+        try:
+            self.folder.begin()
+        except (OSError, ValueError) as error:
+            at = f"{self.folder.path}: {error}" if isinstance(error, OSError) else error
+            raise pytest.UsageError(f"--gia-run-dir: expected a folder to write to, got {at}") from error
 
     def _ask_for_verdicts(self, ids: Sequence[str]) -> None:
         if missing := [id for id in ids if self._claims is None or not self._claims.recording.decided(id)]:
@@ -338,17 +369,17 @@ class ClaimRun:
 
     def _blocks(self) -> Path:
         """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""
-        folder = self.config.rootpath / ".gia" / "cache" / "blocks"
+        folder, own = self.config.rootpath / ".gia" / "cache" / "blocks", self.folder.blocks
         if self.ci and not self.config.option.gia_run_dir and self.lane.placebo is not None:
-            name = self.folder.name.removesuffix(self.lane.suffix)
-            return self.folder.with_name(name) / "blocks"  # of the claims run before it
+            before = newest(self._runs, self._kind)
+            return own if before is None else before / own.name
         if self.ci:
-            return self.folder / "blocks"
+            return own
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
-            return self.folder / "blocks"
-        return folder if os.access(folder, os.W_OK) else self.folder / "blocks"
+            return self.folder.path / "blocks"
+        return folder if os.access(folder, os.W_OK) else self.folder.path / "blocks"
 
     def _substitution(self) -> Substitution:
         """What puts the user's attack in the place of a protocol's own."""
@@ -396,8 +427,7 @@ def _check_lane(option: Any) -> None:
     lane, elsewhere = option.gia_lane, LANES[0]
     wrong = {
         "--gia-record: expected --gia-reason": option.gia_record and not (option.gia_reason or "").strip(),
-        "--gia-record: expected outside CI, where its owner sees the verdicts": option.gia_record
-        and os.environ.get("CI"),
+        "--gia-record: expected outside CI, where its owner sees the verdicts": option.gia_record and under_ci(),
         f"--gia-record: expected in the lane {elsewhere}, on the protocols' own attacks": option.gia_record
         and (lane != elsewhere or option.gia_placebo or option.gia_attack),
         f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack": option.gia_placebo
@@ -411,6 +441,10 @@ def _check_lane(option: Any) -> None:
     for message, holds in wrong.items():
         if holds:
             raise pytest.UsageError(message)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
 def under_xdist(config: pytest.Config) -> bool:

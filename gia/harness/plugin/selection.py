@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gia.harness.decide.register import Register
+
+#: How a reason begins for which a selected test may be skipped -> the option, and its value, of runs where it holds;
+#: None in every run. Any other skip fails the test: nothing would be decided, and the run would be green.
+REASONS: Mapping[str, tuple[str, Any] | None] = {
+    "no cell at this scale": None,
+    "could not import": None,  # pytest.importorskip of an optional package
+    "not tried": ("gia_attack", None),
+    "not applicable": ("gia_placebo", None),
+    "no reach": ("gia_lane", "reach"),
+    "only announced": ("gia_open", True),
+    "confirmed already": ("gia_lane", "confirm"),
+    "not confirmed yet: no run was announced": ("gia_lane", "confirm"),
+}
+
+
+_FAILED = "its test failed"
 
 
 class Selection:
@@ -27,6 +44,8 @@ class Selection:
         self._passed: set[str] = set()
         self._skipped: dict[str, str] = {}  # test -> reason
         self._broken_modules = False
+        self._skipped_modules: dict[str, str] = {}  # module -> reason
+        self._missing: set[str] = set()
         self.tests_of: dict[str, list[str]] = {}
 
     @pytest.hookimpl(tryfirst=True)
@@ -44,8 +63,35 @@ class Selection:
         self._deselected.update(item.nodeid for item in items)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note modules that could not be read: their claims are not known."""
-        self._broken_modules |= report.failed
+        """Note modules that could not be read, or skip themselves: their claims are not known."""
+        self._broken_modules |= report.failed or report.skipped
+        inside = (self._config.rootpath / report.nodeid.partition("::")[0]).is_relative_to(self.folder)
+        if report.skipped and inside and isinstance(report.longrepr, tuple):
+            self._skipped_modules[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note tests that something took away without a word."""
+        left = {item.nodeid for item in session.items}
+        self._missing = (self._marked["claim"] | self._marked["baseline"]) - self._deselected - left
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, which makes a skip of an expected failure
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Fail a claim or a baseline that is skipped or expected to fail, except for a known reason."""
+        report = yield
+        if not any(item.get_closest_marker(marker) for marker in self._marked):
+            return report
+        if getattr(report, "wasxfail", None) is not None:
+            told = f"expected no xfail on a claim or a baseline, got one: {report.wasxfail or 'no reason'}"
+            del report.wasxfail
+        elif report.skipped and isinstance(report.longrepr, tuple):
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+            if self._may_skip(reason):
+                return report
+            told = f"expected a verdict or a comparison, got a skip without a known reason: {reason}"
+        else:
+            return report
+        report.outcome, report.longrepr = "failed", f"{item.nodeid}: {told}"
+        return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how each test ended."""
@@ -69,8 +115,31 @@ class Selection:
         left = {id: [test for test in tests if test not in self._deselected] for id, tests in self.tests_of.items()}
         return {id: tests for id, tests in left.items() if tests}
 
+    def undecided(self, decided: Collection[str]) -> list[str]:
+        """What should have ended in a verdict and did not, while no test failed: one line each."""
+        lines = [f"{module}: skipped as a whole: {why}" for module, why in self._skipped_modules.items()]
+        lines = [line for line in lines if not self._may_skip(line.split(": skipped as a whole: ")[1])]
+        lines += [f"{test}: taken away by another plugin without a word" for test in sorted(self._missing)]
+        for id, why in self.without_verdict(decided).items():
+            if why != _FAILED and not self._may_skip(why):
+                lines.append(f"{id}: {why}")
+        return lines
+
+    def _may_skip(self, reason: str) -> bool:
+        for begin, holds in REASONS.items():
+            if reason.startswith(begin):
+                if holds is None:
+                    return True
+                name, value = holds
+                given = getattr(self._config.option, name)
+                return bool(given) if value is None else given == value
+        return False
+
     def whole(self, marker: str) -> bool:
         """Whether every test with this marker that there is was collected and selected."""
+        option = self._config.option
+        if any(getattr(option, name, None) for name in ("lf", "ignore", "ignore_glob")) or self._missing:
+            return False  # these leave tests out without the hook for it
         start = self._config.invocation_params.dir
         roots = [(start / argument).resolve() for argument in self._config.args if "::" not in argument]
         return (
@@ -88,7 +157,7 @@ class Selection:
 
         def why(tests: Sequence[str]) -> str:
             if self._failed.intersection(tests):
-                return "its test failed"
+                return _FAILED
             reasons = [self._skipped[test] for test in tests if test in self._skipped]
             return reasons[0] if reasons else "its test did not run to its end"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
+from gia.harness.plugin.folder import RunFolder
 from gia.harness.timing import goals
 from gia.harness.timing.plot import costs
 
@@ -17,7 +17,7 @@ class TimingRun:
     With `--gia-base` only the timings that ask for the fixture `base` run; without it all others.
     """
 
-    def __init__(self, config: pytest.Config, folder: Path, about: Mapping[str, str]) -> None:
+    def __init__(self, config: pytest.Config, folder: RunFolder, about: Mapping[str, str]) -> None:
         self._config, self._folder, self._about = config, folder, about
         self.timings = goals.Timings()
 
@@ -38,16 +38,17 @@ class TimingRun:
         if not self.timings.rows and not self.timings.points:
             return
         base, about, pictures = self._config.option.gia_base, {**self._about, **goals.facts()}, []
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.begin()
+        folder = self._folder.path
         if base is not None:
             about["base"] = base
         if self.timings.points:
             pictures = ["images/bench-cost.png"]
-            (self._folder / "images").mkdir(exist_ok=True)
-            costs(self._folder / pictures[0], self.timings.points, unit="training steps per trial and step")
+            (folder / "images").mkdir(exist_ok=True)
+            costs(folder / pictures[0], self.timings.points, unit="training steps per trial and step")
         name = "bench" if base is None else "base"
-        (self._folder / f"{name}.json").write_text(goals.to_json(self.timings, about), encoding="utf-8")
-        (self._folder / f"{name}.md").write_text(goals.markdown(self.timings, about, pictures), encoding="utf-8")
+        (folder / f"{name}.json").write_text(goals.to_json(self.timings, about), encoding="utf-8")
+        (folder / f"{name}.md").write_text(goals.markdown(self.timings, about, pictures), encoding="utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
@@ -55,4 +56,4 @@ class TimingRun:
             base = self._config.option.gia_base
             terminalreporter.section("what things cost" if base is None else f"this working tree over {base}")
             terminalreporter.write_line(goals.terminal(self.timings))
-            terminalreporter.write_line(f"reports: {self._folder}")
+            terminalreporter.write_line(f"reports: {self._folder.path}")

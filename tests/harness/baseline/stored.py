@@ -45,7 +45,7 @@ def not_measured(level: Any, block: Any) -> Any:
 
 def opened(folder: Path, **options: Any) -> Baselines:
     """The baselines of a folder, with the usual quantities."""
-    return Baselines(folder, **{"measure": not_measured, "quantities": QUANTITIES, **options})
+    return Baselines(folder, **{"measure": not_measured, "quantities": QUANTITIES, "pinned": True, **options})
 
 
 def baseline_of(path: Path, **options: Any) -> Baseline:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from gia.harness.baseline import file as baseline_file
-from gia.harness.baseline.check import BaselineMissing, BaselineNonFinite, RebaselineRefused
-from gia.harness.baseline.compare import prediction_interval
+from gia.harness.baseline.check import BaselineElsewhere, BaselineMissing, BaselineNonFinite, RebaselineRefused
 from gia.harness.baseline.file import BaselineCorrupt
 from gia.harness.blocks.block import Block
+from gia.numerics import REPEATABLE
 from tests.harness.baseline.stored import (
     ELSEWHERE,
     HERE,
@@ -140,15 +140,35 @@ def test_a_full_run_reports_entries_that_nothing_checked(file: Path) -> None:
     assert [comparison.entry for comparison in baselines.comparisons] == ["op/b1"]
 
 
-def test_a_full_rebaseline_drops_stale_entries(file: Path) -> None:
-    """Editing the file by hand is refused, so the command has to be able to do it."""
+@pytest.mark.parametrize("full", [False, True])
+def test_rebaseline_drops_nothing(file: Path, full: bool) -> None:
+    """A selection that looks like a full run would cost the samples of everything that it left out."""
     store(file, entry="op/b2")
     store(file.with_name("gone.json"))
+    before = {path: path.read_bytes() for path in file.parent.glob("*.json")}
     baselines = opened(file.parent, machine=HERE, rebaseline=True, reason="entry removed", ci=False)
     check(baselines.open("batch_size"), entry="op/b1")
-    assert baselines.finish(full=True) == []
+    assert len(baselines.finish(full=full)) == 2 * full
+    assert baselines.drop() == ([], [])
+    assert {path: path.read_bytes() for path in file.parent.glob("*.json")} == before
+
+
+def test_named_entries_are_dropped_unless_a_test_checks_them(file: Path) -> None:
+    """Editing the file by hand is refused, so an option has to be able to do it, and only by name."""
+    store(file, entry="op/b2")
+    store(file.with_name("gone.json"))
+    names = ["batch_size/op/b1", "batch_size/op/b2", "gone/op/b1", "gone/op/b3"]
+    baselines = opened(file.parent, machine=HERE, drop=names, reason="entry removed", ci=False)
+    check(baselines.open("batch_size"), entry="op/b1")
+    dropped, errors = baselines.drop()
+    assert dropped == names[1:3]
+    told = [str(error).split("got ")[1] for error in errors]
+    assert told == ["batch_size.json: 'op/b1', checked by a test", "gone.json: 'op/b3', none of []"]
     assert list(baseline_file.load(file)) == ["op/b1"]
     assert not file.with_name("gone.json").exists()
+    for reason, ci in ((None, False), ("why", True)):
+        with pytest.raises(RebaselineRefused, match="--gia-drop: expected"):
+            opened(file.parent, drop=names, reason=reason, ci=ci)
 
 
 def test_a_corrupt_file_that_no_test_opens_is_reported_by_a_full_run(file: Path) -> None:
@@ -159,13 +179,51 @@ def test_a_corrupt_file_that_no_test_opens_is_reported_by_a_full_run(file: Path)
     assert [type(error) for error in baselines.finish(full=True)] == [BaselineCorrupt]
 
 
-def test_all_entries_of_the_folder_count_as_checks(file: Path) -> None:
-    """The level of one check must not hang on which module it happens to stand in."""
-    for entry in ("a", "b", "c"):
-        store(file.with_name("other.json"), entry=entry)
-    comparison = check(opened(file.parent, machine=ELSEWHERE).open("batch_size"))
-    assert comparison.interval is not None
-    assert comparison.interval[0] + 1e-5 == pytest.approx(prediction_interval(PSNR, 6, 0.05 / 4)[0])
+def test_a_run_that_expects_its_own_machine_fails_on_another_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CI would compare with a hundred thousand times the tolerance, and stay green."""
+    assert check(baseline_of(file, machine=ELSEWHERE)).how == "elsewhere"
+    with pytest.raises(BaselineElsewhere, match=r"stored with torch 2\.14\.1.*aaaa, this run has .*bbbb"):
+        check(baseline_of(file, machine=ELSEWHERE, elsewhere=False))
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(BaselineElsewhere):
+        check(baseline_of(file, machine=ELSEWHERE))
+    assert check(baseline_of(file, machine=ELSEWHERE, elsewhere=True)).how == "elsewhere"
+    assert check(baseline_of(file, machine=HERE)).how == "paired"
+
+
+@pytest.mark.parametrize("by", [0.0, -5.0])
+def test_rebaseline_on_another_machine_moves_nothing_unless_that_is_meant(file: Path, by: float) -> None:
+    """A file with entries of two machines can be compared bit by bit on neither."""
+    before = file.read_bytes()
+    options = {"machine": ELSEWHERE, "rebaseline": True, "reason": "r", "ci": False}
+    with pytest.raises(BaselineElsewhere):
+        check(baseline_of(file, **options), shifted(by), rerun=lambda: shifted(by))
+    assert file.read_bytes() == before
+    moved = check(baseline_of(file, **options, elsewhere=True), shifted(by), rerun=lambda: shifted(by))
+    assert moved.how == "stored now"
+    assert baseline_file.load(file)["op/b1"]["machine"] == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", sorted(REPEATABLE))
+def test_rebaseline_is_refused_where_the_arithmetic_is_not_pinned(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The stored fingerprint would be that of a run which nobody else can repeat, and every later comparison wide."""
+    for variable, value in REPEATABLE.items():
+        monkeypatch.setenv(variable, value)
+    options = {"rebaseline": True, "reason": "r", "ci": False, "pinned": None}
+    opened(file.parent, **options)
+    monkeypatch.delenv(name)
+    with pytest.raises(RebaselineRefused, match=f"expected pinned arithmetic.*{name}={REPEATABLE[name]}"):
+        opened(file.parent, **options)
+
+
+def test_the_samples_of_a_run_are_kept_in_the_form_of_baselines(file: Path, tmp_path: Path) -> None:
+    """Nobody could measure afterwards how far a machine drifts."""
+    check(baseline_of(file, machine=ELSEWHERE, samples=tmp_path / "samples"), shifted(0.1))
+    (kept,) = baseline_file.load(tmp_path / "samples" / "batch_size.json").values()
+    assert kept["metrics"]["psnr"]["values"] == shifted(0.1)["psnr"]
+    assert kept["machine"] == ELSEWHERE
 
 
 def test_this_machine_is_described_as_attacks_run(tmp_path: Path) -> None:
@@ -173,7 +231,7 @@ def test_this_machine_is_described_as_attacks_run(tmp_path: Path) -> None:
     import torch
 
     store(tmp_path / "b.json")
-    baseline = baseline_of(tmp_path / "b.json", rebaseline=True, reason="own machine", ci=False)
+    baseline = baseline_of(tmp_path / "b.json", rebaseline=True, reason="own machine", ci=False, elsewhere=True)
     check(baseline, shifted(9.0), rerun=lambda: shifted(9.0))
     machine = baseline_file.load(tmp_path / "b.json")["op/b1"]["machine"]
     assert machine["threads"] == "1"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gia.harness.blocks import sources
-from gia.numerics import reproducible
+from gia.numerics import REPEATABLE, reproducible
 from tests.harness import planted
 
 with reproducible():
@@ -72,6 +72,8 @@ class Inner:
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS"):
             monkeypatch.delenv(name, raising=False)
+        for name, value in REPEATABLE.items():
+            monkeypatch.setenv(name, value)  # as nox does
         self.pytester = pytester
         self.path = pytester.path
         (self.path / "claims").mkdir()
@@ -121,13 +123,17 @@ class Inner:
 
     @property
     def folder(self) -> Path:
-        """The only run folder."""
-        (folder,) = (self.path / ".gia" / "runs").iterdir()
-        return folder
+        """The last run folder."""
+        return self.folders[-1]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The run folders, the last one at the end."""
+        return sorted(folder for folder in (self.path / ".gia" / "runs").iterdir() if not folder.is_symlink())
 
     @property
     def verdicts(self) -> dict[str, dict[str, Any]]:
-        """Claim id -> row of the only run folder."""
+        """Claim id -> row of the last run folder."""
         return verdicts_in(self.folder)
 
     @property

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness.plugin.inner_project import Inner
+from gia.harness.baseline.file import is_stored
+from gia.numerics import digest_of
+from tests.harness.plugin.inner_project import HEAD, Inner
 
 pytest_plugins = ["pytester"]
 
@@ -134,8 +136,101 @@ def test_rebaseline_refuses_two_runs_that_disagree(stored: Inner) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_selection_of_entries_does_not_call_the_others_stale(stored: Inner) -> None:
-    """`-k b1` says nothing about b2, and under --rebaseline it must not drop it."""
-    stored.run("-k", "b1").assert_outcomes(passed=1, deselected=1)
-    stored.run("-k", "b1", "--gia-rebaseline", "--gia-reason=why").assert_outcomes(passed=1, deselected=1)
-    assert sorted(json.loads((stored.path / "baselines" / "toy.json").read_text())["cells"]) == ["b1", "b2"]
+REBASELINE = ("--gia-rebaseline", "--gia-reason=why")
+
+#: Ways to run a part of the tests. The plugins that pick some in silence stand in conftest.py.
+PARTS = {
+    "-k": ("-k", "b1"),
+    "--deselect": ("--deselect", "claims/test_toy.py::test_entry[b2]"),
+    "one test": ("claims/test_toy.py::test_entry[b1]",),
+    "another file": ("claims/test_other.py",),
+    "--ignore": ("--ignore=claims/test_toy.py",),
+    "--lf": ("--lf", "-p", "cacheprovider"),
+    "-x": ("-x",),
+    "--maxfail": ("--maxfail=1",),
+    "--co": ("--collect-only",),
+    "silent plugin": ("-q",),
+    "broken module": ("--continue-on-collection-errors",),
+}
+
+
+def entries(inner: Inner) -> list[str]:
+    """The names in all stored files."""
+    paths = [path for path in sorted((inner.path / "baselines").glob("*.json")) if is_stored(path)]
+    return [f"{path.stem}/{entry}" for path in paths for entry in json.loads(path.read_text())["cells"]]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_way_of_running_a_part_drops_a_stored_baseline(stored: Inner, part: str) -> None:
+    """`--lf --rebaseline` dropped the samples of every module that had no failure, without a line."""
+    other = TESTS.replace('"toy"', '"other"').replace("test_entry", "test_other")
+    (stored.path / "claims" / "test_other.py").write_text(HEAD + other)
+    stored.run(*REBASELINE)
+    before = entries(stored)
+    assert before == ["other/b1", "other/b2", "toy/b1", "toy/b2"]
+    if part in ("-x", "--maxfail", "--lf"):
+        (stored.path / "claims" / "test_a.py").write_text("def test_a():\n    assert False\n")
+        stored.run("-p", "cacheprovider")  # the failure that --lf selects
+    if part == "broken module":
+        (stored.path / "claims" / "test_toy.py").write_text("import nothing\n")
+    if part == "silent plugin":
+        (stored.path / "conftest.py").write_text("def pytest_collection_modifyitems(items):\n    del items[1:]\n")
+    for options in (REBASELINE, ()):
+        selected = () if PARTS[part][0].startswith("claims/") else ("claims",)
+        result = stored.pytester.runpytest_inprocess(*selected, "--gia-workers=0", *PARTS[part], *options)
+        result.stdout.no_fnmatch_line("*is stale*")
+    assert entries(stored) == before
+
+
+def test_an_entry_without_a_test_is_dropped_by_its_name_alone(stored: Inner) -> None:
+    """A stored sample would go without a line, or could never go."""
+    (stored.path / "claims" / "test_toy.py").write_text(HEAD + TESTS.replace('["b1", "b2"]', '["b1"]'))
+    result = stored.run(*REBASELINE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["FAILED baseline: toy.json: 'b2' is stale*or drop it: --gia-drop=toy/b2"])
+    assert entries(stored) == ["toy/b1", "toy/b2"]
+    refused = stored.run("--gia-drop=toy/b1", "--gia-drop=toy/b3", "--gia-reason=why")
+    assert refused.ret == pytest.ExitCode.TESTS_FAILED
+    refused.stdout.fnmatch_lines(["FAILED baseline: --gia-drop:*'b1', checked by a test", "*'b3', none of*"])
+    assert entries(stored) == ["toy/b1", "toy/b2"]
+    result = stored.run("--gia-drop=toy/b2", "--gia-reason=its attack is gone")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["dropped baseline: toy/b2"])
+    assert entries(stored) == ["toy/b1"]
+
+
+@pytest.mark.parametrize("option", ["--gia-rebaseline", "--gia-drop=toy/b2"])
+def test_files_are_not_written_by_several_processes(stored: Inner, option: str) -> None:
+    """Each process would write the entries that it has read, and undo the other's."""
+    result = stored.run(option, "--gia-reason=why", "-p", "xdist", "-n", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{option.split('=')[0]}: expected one process, got -n*"])
+
+
+def test_rebaseline_outside_the_pinned_environment_is_refused(stored: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fingerprint of a run that nobody can repeat would stand in the file."""
+    monkeypatch.delenv("MKL_CBWR")
+    result = stored.run(*REBASELINE)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gia-rebaseline: expected pinned arithmetic*MKL_CBWR=AVX2,STRICT*"])
+
+
+def test_under_ci_another_arithmetic_fails_unless_it_is_expected(
+    stored: Inner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment that is not pinned would pass CI with a limit of a quarter of a decibel."""
+    path = stored.path / "baselines" / "toy.json"
+    content = json.loads(path.read_text())
+    for entry, cell in content["cells"].items():
+        cell["machine"]["fingerprint"] = "0123456789ab"
+        cell["digest"] = digest_of([entry, {field: value for field, value in cell.items() if field != "digest"}])
+    path.write_text(json.dumps(content))
+    stored.run().assert_outcomes(passed=2)
+    for said in ("false", "0", ""):
+        monkeypatch.setenv("CI", said)
+        stored.run().assert_outcomes(passed=2)
+    monkeypatch.setenv("CI", "true")
+    result = stored.run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*BaselineElsewhere: toy.json: 'b1' was stored with *0123456789ab*--gia-elsewhere"])
+    stored.run("--gia-elsewhere").assert_outcomes(passed=2)

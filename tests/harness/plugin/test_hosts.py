@@ -121,7 +121,8 @@ def test_claims_run_in_a_path_with_spaces_and_other_letters_and_without_git(inne
     result = run(folder, "claims", "--gia-workers=1", "--gia-junit", PATH=str(folder))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "commit unversioned, 1 workers" in result.stdout
-    written = folder / ".gia" / "runs" / "reduced-unversioned"
+    written = folder / ".gia" / "runs" / "latest"
+    assert written.resolve().name.endswith("-reduced-unversioned")
     assert verdicts_in(written)["toy.first"]["outcome"] == "supported"
     assert (written / "junit.xml").exists()
     assert (written / "report.md").exists()

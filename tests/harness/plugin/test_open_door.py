@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import gia.experiment  # noqa: F401 - pytester forgets the modules that an inner run imports first
+from gia.harness.plugin.folder import newest
 from tests.harness.plugin.inner_project import Inner, row, trend, verdicts_in
 from tests.harness.plugin.processes import started, wait_until_ended
 
@@ -109,7 +110,7 @@ NOT_TRIED = {
 }
 
 OPTIONS = ("-k", "op", "--gia-attack=outsider.gray:gray")
-FOLDER = "reduced-unversioned-outsider_gray_gray"
+KIND = "reduced-unversioned-outsider_gray_gray"
 
 
 @pytest.fixture
@@ -131,9 +132,16 @@ def with_level(level: float) -> str:
     return f"--gia-attack-settings={json.dumps({'level': level})}"
 
 
-def found(inner: Inner, folder: str = FOLDER) -> dict[str, dict[str, Any]]:
-    """Claim id -> row of a run."""
-    return verdicts_in(inner.path / ".gia" / "runs" / folder)
+def folder_of(inner: Inner, kind: str = KIND) -> Path:
+    """The folder of the last run of a kind."""
+    folder = newest(inner.path / ".gia" / "runs", kind)
+    assert folder is not None
+    return folder
+
+
+def found(inner: Inner, kind: str = KIND) -> dict[str, dict[str, Any]]:
+    """Claim id -> row of the last run of a kind."""
+    return verdicts_in(folder_of(inner, kind))
 
 
 def stored(inner: Inner) -> list[Path]:
@@ -159,7 +167,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     assert verdict["cached"] == len(finished)
     assert (verdict["id"], verdict["outcome"], verdict["notice"]) == ("op.batch", "refuted", "")
     assert verdict["effect"] == pytest.approx(0.0, abs=1e-9)  # the same image for any batch
-    report = (door.path / ".gia" / "runs" / FOLDER / "report.md").read_text()
+    report = (folder_of(door) / "report.md").read_text()
     result.stdout.fnmatch_lines(["*ok *op.batch*refuted (paper: supported):*"])
     for id, reason in NOT_TRIED.items():
         result.stdout.re_match_lines([rf"NOT {id}: no verdict, {reason.split('*')[0][:40]}"])
@@ -186,7 +194,7 @@ def test_a_run_without_the_attack_has_another_folder_and_other_blocks(door: Inne
     assert (own["notice"], own["cached"]) == ("op.batch: no record in claims", 0)
     assert own["pictures"] == ["images/op.batch-levels.png", "images/op.batch.png"]
     for picture in own["pictures"]:  # drawn by gia.experiment
-        assert (door.path / ".gia" / "runs" / "reduced-unversioned" / picture).stat().st_size > 500
+        assert (folder_of(door, "reduced-unversioned") / picture).stat().st_size > 500
     assert set(blocks) < set(stored(door))
     assert found(door)["op.batch"]["notice"] == ""
 
@@ -222,6 +230,6 @@ def test_a_planted_laboratory_takes_an_attack_too(inner: Inner) -> None:
     result = inner.run("--gia-attack=flat", '--gia-attack-settings={"slope": -2}')
     result.assert_outcomes(passed=1, skipped=1)
     assert result.ret == pytest.ExitCode.OK
-    assert inner.folder.name == "reduced-unversioned-flat"
+    assert inner.folder.name.endswith("-reduced-unversioned-flat")
     assert (inner.verdicts["toy.first"]["outcome"], inner.verdicts["toy.first"]["notice"]) == ("refuted", "")
     result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the attack is for float32"])

@@ -259,7 +259,7 @@ def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.M
     ("options", "ci", "message"),
     [
         (["--gia-workers=-1"], False, "*--gia-workers: expected 0 or more, got -1*"),
-        (["--gia-reason=why"], False, "*--gia-reason: expected together with --gia-rebaseline or --gia-record*"),
+        (["--gia-reason=why"], False, "*--gia-reason: expected together with --gia-rebaseline, --gia-drop or*"),
         (["--gia-record"], False, "*--gia-record: expected --gia-reason*"),
         (["--gia-record", "--gia-reason=why"], True, "*--gia-record: expected outside CI*"),
         (

@@ -275,6 +275,7 @@ def test_fished_models_are_found_without_their_names():
             assert "zeroed_rows" in found(model)
 
 
+@pytest.mark.timing
 def test_static_checks_of_a_resnet18_cost_less_than_the_gradient_of_one_image():
     """If it fails, validation costs so much that clients leave it out. The fastest of five, in processor time."""
     model = build("resnet18", num_classes=100, image_size=32, generator=seeded())
