@@ -18,6 +18,7 @@ REASONS: Mapping[str, tuple[str, Any] | None] = {
     "not tried": ("gia_attack", None),
     "not applicable": ("gia_placebo", None),
     "no reach": ("gia_lane", "reach"),
+    "reach is on record": ("gia_lane", "reach"),
     "only announced": ("gia_open", True),
     "confirmed already": ("gia_lane", "confirm"),
     "not confirmed yet: no run was announced": ("gia_lane", "confirm"),
