@@ -151,7 +151,7 @@ def test_a_crash_in_this_process_keeps_its_own_type(store: Store) -> None:
     """With --workers 0 a debugger would stop in the harness, not where the error is."""
     with pytest.raises(ZeroDivisionError):
         run_blocks(an_experiment(), BLOCKS, store, crashing, workers=0)
-    assert sorted(path.suffix for path in store.folder.iterdir() if path.is_file()) == [".json", ".npz"]
+    assert sorted(path.suffix for path in store.folder.glob("[!.]*.*")) == [".json", ".npz"]
 
 
 def test_a_block_whose_control_fails_is_void_and_not_attacked(store: Store) -> None:
