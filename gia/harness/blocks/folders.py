@@ -96,8 +96,15 @@ def hold(folder: Path, *, private: bool = False) -> Hold | None:
 
 @contextmanager
 def unused(folder: Path) -> Iterator[bool]:
-    """Whether no process holds the folder. If so, none gets a hold before the block ends."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Whether no process holds the folder. If so, none gets a hold before the block ends.
+
+    Where this cannot be known, because the folder is gone or cannot be locked, the answer is no.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield False
+        return
     try:
         try:
             free = _lock(descriptor, shared=False, wait=False)

@@ -16,6 +16,7 @@ import torch
 
 from gia.harness.baseline.check import Baselines
 from gia.harness.baseline.file import BaselineError
+from gia.harness.blocks.folders import Hold, hold
 from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Pool
 from gia.harness.decide.ledger import LedgerError
@@ -111,6 +112,7 @@ class ClaimRun:
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config)
         self._claims: Claims | None = None
+        self._hold: Hold | None = None
         self._pool: Pool | None = None
         self._baselines: Baselines | None = None
         self._stale: Sequence[BaselineError] = ()
@@ -167,6 +169,7 @@ class ClaimRun:
             if self.lane.placebo not in (None, *placebos):
                 raise pytest.UsageError(f"--gia-placebo: expected one of {list(placebos)}, got {self.lane.placebo!r}")
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
+            self._hold = hold(self.folder)  # before anything is written: gia marks empty folders only
             store = Store(self._blocks(), notice=self._notice)
             if self.ci and self.lane == Lane():
                 store.clear()  # the other lanes take victims from the claims run before them

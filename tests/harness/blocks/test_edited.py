@@ -56,7 +56,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module("gia_edited")
     for name in ("gia_edited", "gia_edited_part"):
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
 
 
 def an_experiment() -> Experiment:
