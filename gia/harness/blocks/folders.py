@@ -29,7 +29,7 @@ class Hold:
     def __init__(self, descriptor: int) -> None:
         self._close = weakref.finalize(self, os.close, descriptor)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others clean the folder."""
         self._close()
 
@@ -86,11 +86,11 @@ def hold(folder: Path, *, private: bool = False) -> Hold | None:
             else:
                 _lock(descriptor, shared=True, wait=True)
         except OSError:  # a file system without locks
-            held.release()
+            held.close()
             return None
         if (folder / LOCK).exists() and os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
             return held
-        held.release()  # the folder was deleted in between
+        held.close()  # the folder was deleted in between
         marked = mark(folder, private=private)
 
 

@@ -14,8 +14,9 @@ from gia.harness.blocks.entries import KINDS, Entry, entries, runs, unmarked
 from gia.harness.blocks.folders import is_marked, remove, unused
 
 _DAY = 86400
-_COLUMNS = "{:<12} {:>7} {:>10} {:>9} {:>9} {:>10} {:>10}"
 _WIDTH = 100
+_NAME = 38
+_COLUMNS = f"{{:<{_NAME}}} {{:>7}} {{:>10}} {{:>9}} {{:>9}} {{:>10}} {{:>10}}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,11 +120,8 @@ def _row(name: str, found: Sequence[Entry], old: Sequence[Entry], now: float) ->
     ages = sorted((now - entry.used) / _DAY for entry in found)
     oldest, newest = (f"{ages[-1]:.1f} d", f"{ages[0]:.1f} d") if ages else ("", "")
     sizes = [_size(sum(entry.size for entry in each)) for each in (found, old)]
-    values = _COLUMNS.format("", len(found), sizes[0], oldest, newest, len(old), sizes[1])
-    if len(name) <= 12:
-        return f"{name:<12}{values[12:]}"
-    room = _WIDTH - len(values.lstrip()) - 1
-    return f"{name if len(name) <= room else name[: room - 3] + '...'} {values.lstrip()}"
+    short = name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+    return _COLUMNS.format(short, len(found), sizes[0], oldest, newest, len(old), sizes[1])
 
 
 def _shortened(line: str) -> str:

@@ -70,7 +70,7 @@ class Store:
     def close(self) -> None:
         """Let others clean the folders."""
         if self._hold is not None:
-            self._hold.release()
+            self._hold.close()
             self._hold = None
 
     def clear(self) -> None:

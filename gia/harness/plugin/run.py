@@ -113,6 +113,7 @@ class ClaimRun:
         self._progress = Progress(config)
         self._claims: Claims | None = None
         self._hold: Hold | None = None
+        self._store: Store | None = None
         self._pool: Pool | None = None
         self._baselines: Baselines | None = None
         self._stale: Sequence[BaselineError] = ()
@@ -170,7 +171,7 @@ class ClaimRun:
                 raise pytest.UsageError(f"--gia-placebo: expected one of {list(placebos)}, got {self.lane.placebo!r}")
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
             self._hold = hold(self.folder)  # before anything is written: gia marks empty folders only
-            store = Store(self._blocks(), notice=self._notice)
+            store = self._store = Store(self._blocks(), notice=self._notice)
             if self.ci and self.lane == Lane():
                 store.clear()  # the other lanes take victims from the claims run before them
             self._claims = Claims(
@@ -282,6 +283,12 @@ class ClaimRun:
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
                 file.write(report)
+
+    def pytest_unconfigure(self) -> None:
+        """Let others clean what this run used."""
+        for held in (self._hold, self._store):
+            if held is not None:
+                held.close()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of verdicts."""

@@ -104,7 +104,7 @@ def test_prune_leaves_what_a_running_run_uses(project: Path, capsys: pytest.Capt
     assert files(project) >= before - {"cache/blocks/.1-00000000.partial"}
     for each in held:
         assert each is not None
-        each.release()
+        each.close()
     main(["cache", "--folder", str(project), "--prune", "--yes", "--days", "0", "--runs", "1"])
     assert files(project) == {"cache/blocks/notes.json", f"cache/mine/{'0' * 16}.json"} | {
         f"runs/{name}/report.md" for name in ("new", "thesis")
@@ -149,7 +149,7 @@ def test_a_killed_run_s_lock_ends_with_it_and_the_next_run_removes_its_temporary
         other = hold(blocks)  # as a second run
         assert other is not None
         assert (blocks / ".9-00000000.partial").exists()
-        other.release()
+        other.close()
         process.kill()
         process.wait()
     own = hold(blocks)
