@@ -113,6 +113,7 @@ def key_of_images(root):
 def key_of_installed(folder):
     sys.path.insert(0, folder)
     distributions._all.cache_clear()  # the parent has looked before the package was there
+    sys.path_importer_cache.clear()
     import planted_measure
     protocol = Protocol(
         victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
