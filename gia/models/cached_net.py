@@ -164,7 +164,7 @@ def _checksum(tensors: Mapping[str, Tensor], facts: str, name: str) -> str:
     digest = hashlib.sha256(json.dumps([name, facts]).encode())
     for each in sorted(tensors):
         digest.update(repr((each, tensors[each].dtype, tuple(tensors[each].shape))).encode())
-        digest.update(tensors[each].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[each].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
