@@ -20,6 +20,10 @@ from gia.errors import expected_one_of
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "attacks": ("gia.attacks.listing", "list the attacks with their type, their needs and their publication"),
+        "cache": (
+            "gia.harness.blocks.listing",
+            "show what stored blocks, trained nets and reports take; delete old ones",
+        ),
         "data": ("gia.data.listing", "list the data sets and weights with state, licence and the command to get them"),
     }
 )

@@ -13,7 +13,7 @@ from gia.errors import expected_one_of
 __all__ = ["content_digest"]
 
 
-def content_digest(name: str, *, root: str | Path | None = None) -> str:
+def content_digest(name: str, *, root: str | Path | None = None, again: bool = False) -> str:
     """SHA-256 of what stands behind a name: the files of an installed package, or images and labels of a full set.
 
     Of a full set only the images count that `gia.data.load` takes without further arguments. Everything is read once in
@@ -22,6 +22,7 @@ def content_digest(name: str, *, root: str | Path | None = None) -> str:
     Args:
         name: a data set that `gia.data.load` knows.
         root: the folder of the full sets; other names ignore it.
+        again: whether to read everything once more, to see whether it changed.
 
     Returns:
         64 hex digits.
@@ -35,12 +36,12 @@ def content_digest(name: str, *, root: str | Path | None = None) -> str:
     '09f66e6debdee2cd'
     """
     if name in BUNDLED:
-        return _bundled_digest(name)
+        return (_bundled_digest.__wrapped__ if again else _bundled_digest)(name)
     if name not in FULL:
         raise ValueError(expected_one_of("name", name, (*BUNDLED, *FULL)))
     if root is None:
         raise ValueError(f"root: expected the folder that holds {FULL[name].folder} for {name}, got None")
-    return _full_digest(name, Path(root).expanduser().absolute())
+    return (full_digest if again else _full_digest)(name, Path(root).expanduser().absolute())
 
 
 @cache

@@ -387,11 +387,12 @@ class Protocol:
         yield attacks.find(self.attacker.attack)
         yield from _callables(self)
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, *, again: bool = False) -> dict[str, str]:
         """Digest of the content of each data set that takes part in some setting, and of the weights behind metrics.
 
         Weights that an attack, a judge or a victim loads by its own code are not among them: their digests stand in
-        gia's list of assets, which is part of that code. Raises as `gia.data.load` for data that are not there.
+        gia's list of assets, which is part of that code. Everything is read once in a process, and once more with
+        `again`. Raises as `gia.data.load` for data that are not there.
 
         >>> protocol = Protocol(
         ...     victim=Victim(name="mlp"),
@@ -408,7 +409,7 @@ class Protocol:
         }
         weights = {_WEIGHTS[metric] for metric in self.scoring.metrics if metric in _WEIGHTS}
         return {
-            **{name: content_digest(name, root=self.root) for name in sorted(data - {None})},
+            **{name: content_digest(name, root=self.root, again=again) for name in sorted(data - {None})},
             **{name: ASSETS[name].digest for name in sorted(weights)},  # a loader reads no other file
         }
 

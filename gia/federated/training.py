@@ -96,8 +96,8 @@ def fit(
         The trained model with its checkpoints and held-out accuracy.
 
     Raises:
-        ValueError: an argument out of range, nothing held out, weights that are not finite, or a cache that cannot be
-            read or whose key cannot be computed.
+        ValueError: an argument out of range, nothing held out, weights that are not finite, or a cache whose key cannot
+            be computed.
 
     >>> import torch, gia
     >>> images = gia.data.load("digits").take(torch.arange(100))
@@ -130,9 +130,9 @@ def fit(
     if cache is not None:
         settings = {"epochs": epochs, "batch_size": batch_size, "stored": stored, "rule": rule, "seed": seed}
         path = Path(cache) / f"fit-{_key(model, train, test, settings)}.safetensors"
-    cached = path is not None and path.exists()
-    if path is not None and cached:
-        states, share = _read(path)
+    found = None if path is None else cached_net.find(path)
+    if found is not None:
+        states, share = _states(found[0]), float(found[1]["accuracy"])
     else:
         states = _train(model, train, stored, batch_size, rule, source)
         share = accuracy(_restored(model, states[epochs]), test)
@@ -143,7 +143,7 @@ def fit(
         checkpoints={epoch: _restored(model, states[epoch]) for epoch in sorted(checkpoints)},
         accuracy=share,
         held_out=chosen,
-        cached=cached,
+        cached=found is not None,
     )
 
 
@@ -246,13 +246,13 @@ def _key(model: nn.Module, train: Images, test: Images, settings: Mapping[str, A
 
 def _write(path: Path, states: Mapping[int, _State], accuracy: float) -> None:
     tensors = {f"{epoch}/{name}": value for epoch, state in states.items() for name, value in state.items()}
-    cached_net.write(path, tensors, {"accuracy": accuracy})
+    cached_net.keep(path, tensors, {"accuracy": accuracy})
 
 
-def _read(path: Path) -> tuple[dict[int, _State], float]:
-    tensors, facts = cached_net.read(path)
+def _states(tensors: _State) -> dict[int, _State]:
+    """Epoch -> state, of the tensors of a file."""
     states: dict[int, _State] = {}
     for name, value in tensors.items():
         epoch, _, entry = name.partition("/")
         states.setdefault(int(epoch), {})[entry] = value
-    return states, float(facts["accuracy"])
+    return states

@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
+import os
+import secrets
+import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gia.numerics import fingerprint, replacing
+from gia.numerics import fingerprint, private_folder, replacing
 
-__all__ = ["key", "read", "write"]
+__all__ = ["find", "keep", "key", "read", "write"]
 
 
 def key(net: nn.Module, data: Mapping[str, Tensor], settings: object, *, folders: Collection[Path] = ()) -> str:
     """SHA-256, as 64 hex digits, of everything that trained weights depend on.
 
-    That includes the arithmetic of this machine, with torch's version, and the number of threads.
+    That includes the arithmetic of this machine, with torch's version, and the number of threads. If a source file was
+    edited after this process imported gia, the code that runs may be older than the file: the key is then one that no
+    other process gets.
 
     Args:
         net: the network before training. Its structure, parameters, buffers, dtype and device count, and the source of
@@ -46,6 +53,8 @@ def key(net: nn.Module, data: Mapping[str, Tensor], settings: object, *, folders
     digest.update(json.dumps(facts).encode())
     for path in _sources(net, folders):
         digest.update(path.read_bytes())
+        if path.stat().st_mtime_ns > _IMPORTED:
+            digest.update(_PROCESS)
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     for name, tensor in [*tensors.items(), *data.items()]:
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape), tensor.requires_grad)).encode())
@@ -53,13 +62,53 @@ def key(net: nn.Module, data: Mapping[str, Tensor], settings: object, *, folders
     return digest.hexdigest()
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write one safetensors file, and its folder if there is none.
+def keep(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write one file of a cache, which `find` gives back; its folder is made if there is none.
 
     Args:
-        path: the file; another process sees the complete file or none.
+        path: the file, whose name holds the key. Only the user may read it; another process sees the complete file or
+            none.
         tensors: name -> tensor on the CPU.
         facts: what else to store, as plain JSON.
+
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> from gia.models import cached_net
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "net.safetensors"
+    ...     cached_net.keep(path, {"weight": torch.ones(1)}, {"accuracy": 0.5})
+    ...     cached_net.find(path)
+    ({'weight': tensor([1.])}, {'accuracy': 0.5})
+    """
+    private_folder(path.parent)
+    with replacing(path, private=True) as partial:
+        _save(partial, tensors, facts, name=path.name)
+
+
+def find(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The tensors and facts of a file that `keep` made under this name, or None where it must be computed.
+
+    A file that is damaged, or was made under another name, is not used: the logger "gia.cache" gets a warning.
+
+    >>> from pathlib import Path
+    >>> from gia.models import cached_net
+    >>> cached_net.find(Path("no such file")) is None
+    True
+    """
+    try:
+        content = _load(path, name=path.name)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        _LOG.warning(f"trained net {path.name} is damaged ({error}); it is trained again")
+        return None
+    with suppress(OSError):
+        os.utime(path)  # the cache forgets what was not used for long
+    return content
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write one safetensors file for the user, who may give it another name; else as `keep`.
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -72,7 +121,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        save_file(dict(tensors), partial, metadata={"facts": json.dumps(facts)})
+        _save(partial, tensors, facts, name="")
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -82,11 +131,41 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: the file cannot be read, for example because it is damaged.
     """
     try:
+        return _load(path, name="")
+    except ValueError as error:
+        raise ValueError(f"path: expected a readable file, got {path} ({error})") from error
+
+
+_LOG = logging.getLogger("gia.cache")
+
+_IMPORTED = time.time_ns()
+_PROCESS = secrets.token_bytes(16)
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, name: str) -> None:
+    told = json.dumps(facts)
+    save_file(dict(tensors), path, metadata={"facts": told, "sha256": _checksum(tensors, told, name)})
+
+
+def _load(path: Path, *, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Raises FileNotFoundError, and ValueError for any other content than `_save` wrote under this name."""
+    try:
         with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+            tensors = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"cache: expected a readable file, got {path} ({error}); delete it") from error
+        raise ValueError(str(error)) from error
+    if metadata.get("sha256") != _checksum(tensors, metadata.get("facts", ""), name):
+        raise ValueError("its checksum does not fit its content")
+    return tensors, json.loads(metadata["facts"])
+
+
+def _checksum(tensors: Mapping[str, Tensor], facts: str, name: str) -> str:
+    digest = hashlib.sha256(json.dumps([name, facts]).encode())
+    for each in sorted(tensors):
+        digest.update(repr((each, tensors[each].dtype, tuple(tensors[each].shape))).encode())
+        digest.update(tensors[each].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sources(net: nn.Module, folders: Collection[Path]) -> list[Path]:

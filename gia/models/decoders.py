@@ -92,7 +92,7 @@ def train_decoder(
         The decoder in float32, on the CPU, in evaluation mode. Draw every entry of z from N(0, 1).
 
     Raises:
-        ValueError: a setting out of range, or a cache that cannot be read.
+        ValueError: a setting out of range.
 
     >>> import torch, gia
     >>> digits = gia.data.load("digits").take(torch.arange(200))
@@ -126,11 +126,11 @@ def train_decoder(
     settings: Mapping[str, float] = {**sizes, "lr": lr, "divergence": divergence, "seed": seed}
     data = {"images": images.images, "labels": images.labels}
     path = Path(cache) / f"decoder-{cached_net.key(decoder, data, settings)}.safetensors"
-    if path.exists():
-        decoder.load_state_dict(cached_net.read(path)[0])
+    if (found := cached_net.find(path)) is not None:
+        decoder.load_state_dict(found[0])
         return decoder.eval()
     decoder = _trained(decoder, encoder, images, epochs, batch_size, lr, divergence, source, progress)
-    cached_net.write(path, decoder.state_dict(), {})
+    cached_net.keep(path, decoder.state_dict(), {})
     return decoder
 
 

@@ -2,7 +2,7 @@
 
 from gia.numerics.arithmetic import REPEATABLE, environment, fingerprint, reproducible
 from gia.numerics.digests import digest_of, file_digest, generator_of
-from gia.numerics.files import replacing
+from gia.numerics.files import private_folder, replacing
 
 __all__ = [
     "REPEATABLE",
@@ -11,6 +11,7 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "generator_of",
+    "private_folder",
     "replacing",
     "reproducible",
 ]

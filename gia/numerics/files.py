@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[Path]:
     """Write a file under a temporary name and rename it to `path` once it is complete.
 
     The temporary file lies in the folder of `path`, since a rename is atomic within one file system only. It is flushed
@@ -19,6 +19,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: the file to create or replace. Its folder must exist.
+        private: whether only the user may read and write the file, whatever else the umask allows.
 
     Yields:
         The temporary path, which does not exist yet: the block creates that file.
@@ -40,8 +41,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = target.parent / f".{os.getpid()}-{secrets.token_hex(4)}.partial"
     try:
         yield partial
+        if private:
+            os.chmod(partial, partial.stat().st_mode & 0o600)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def private_folder(path: str | os.PathLike[str]) -> Path:
+    """A folder, made for the user alone where it does not exist. One that exists keeps its permissions.
+
+    Args:
+        path: the folder. Folders above it are made, too, with the usual permissions.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gia.numerics import private_folder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     oct(private_folder(Path(folder) / "cache" / "nets").stat().st_mode & 0o077)
+    '0o0'
+    """
+    folder = Path(path)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

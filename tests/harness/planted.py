@@ -91,7 +91,7 @@ class Level:
         if self.control is not None:
             yield self.control
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, *, again: bool = False) -> dict[str, str]:
         """The data, where there are any."""
         return {"planted": self.data} if self.data else {}
 

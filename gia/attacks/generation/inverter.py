@@ -216,15 +216,25 @@ class Inverter(nn.Module):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the inverter to one safetensors file, from which `load` restores it bit for bit."""
+        cached_net.write(Path(path), *self.stored())
+
+    def stored(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the facts of which a file of this inverter consists, as `restored` takes them."""
         tensors = {name: value.cpu() for name, value in self.state_dict().items()}
-        cached_net.write(Path(path), tensors, {"format": _FORMAT, **self.described()})
+        return tensors, {"format": _FORMAT, **self.described()}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Inverter:
         """Read an inverter that `save` wrote. Raises ValueError for a safetensors file that holds none."""
         state, facts = cached_net.read(Path(path))
-        if facts.pop("format", None) != _FORMAT:
+        if facts.get("format") != _FORMAT:
             raise ValueError(f"path: expected a file of format {_FORMAT}, got {path}; Inverter.save writes one")
+        return cls.restored(state, facts)
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Inverter:
+        """The inverter that `stored` described, frozen."""
+        facts = {name: value for name, value in facts.items() if name != "format"}
         if facts["local"] is not None:
             facts["local"] = LocalTraining(**facts["local"])
         with torch.device("meta"):  # an initialization would draw from the global random state

@@ -200,8 +200,8 @@ def train_inverter(
         folders = [Path(__file__).parent, Path(__file__).parents[2] / "federated"]
         key = cached_net.key(model, {"images": images, "labels": labels}, facts, folders=folders)
         path = Path(cache) / f"inverter-{key}.safetensors"
-        if path.exists():
-            return Inverter.load(path).to(like.device)
+        if (found := cached_net.find(path)) is not None:
+            return Inverter.restored(*found).to(like.device)
     source = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # the weights are drawn below
         inverter = Inverter(
@@ -227,7 +227,7 @@ def train_inverter(
         )
     _train(inverter, known, unseen, epochs, lr, training_batch, patience, source, progress)
     if path is not None:
-        inverter.save(path)
+        cached_net.keep(path, *inverter.stored())
     return inverter
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
@@ -15,6 +16,8 @@ from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.store import Store, log_controls
 from gia.harness.blocks.workers import Job, Pool
 from gia.numerics import reproducible
+
+Done = TypeVar("Done")
 
 #: Called with label -> what its control said, before anything is attacked.
 Log = Callable[[Mapping[str, Control]], object]
@@ -91,7 +94,8 @@ def run_blocks(
     `workers` is a number (0 computes in this process, for a debugger) or a `Pool` that stays for the next call. Every
     block is stored as it finishes, so an interrupt or a kill loses only those under way. What the controls of a block
     said is stored before anything is attacked in it. With `void_too` a block is measured although a control failed.
-    Raises WorkerError with the worker's traceback when a block fails, after the others under way are stored.
+    Raises WorkerError with the worker's traceback when a block fails, after the others under way are stored;
+    EditedError when a source file, a package or data that take part change before all blocks are stored.
     """
     keys = [store.key(experiment, block, measure, void_too=void_too) for block in blocks]
     stored = {index: store.load(key, blocks[index]) for index, key in enumerate(keys)}
@@ -104,20 +108,47 @@ def run_blocks(
 
     report()
     missing = [index for index in range(len(blocks)) if index not in results]
-    if workers == 0:
-        for index in missing:
-            job = _job(experiment, blocks[index], measure, store, keys[index], void_too)
-            results[index] = store.save(keys[index], *job.function(*job.arguments))
-            report()
-    elif missing:
-        pool = Pool(workers) if isinstance(workers, int) else workers
+    if missing:
+        store.check_sources(keys[missing[0]])
+        store.open()
         try:
-            jobs = {index: _job(experiment, blocks[index], measure, store, keys[index], void_too) for index in missing}
-            pool.run(jobs, lambda index, done: results.update({index: store.save(keys[index], *done)}), report)
-        finally:
-            if pool is not workers:
-                pool.close()
+            _compute(
+                {index: _job(experiment, blocks[index], measure, store, keys[index], void_too) for index in missing},
+                workers,
+                lambda index, done: results.update({index: _saved(store, keys[index], *done)}),
+                report,
+            )
+        finally:  # also after an error, which may come from the change
+            store.check_all(experiment, [keys[index] for index in missing])
     return [results[index] for index in range(len(blocks))]
+
+
+def _compute(
+    jobs: Mapping[int, Job],
+    workers: int | Pool,
+    finished: Callable[[int, Any], object],
+    report: Callable[[], object],
+) -> None:
+    """Run the jobs in this process, or in workers."""
+    if workers == 0:
+        for index, job in jobs.items():
+            finished(index, job.function(*job.arguments))
+            report()
+        return
+    pool = Pool(workers) if isinstance(workers, int) else workers
+    try:
+        pool.run(jobs, finished, report)
+    finally:
+        if pool is not workers:
+            pool.close()
+
+
+def _saved(
+    store: Store, key: dict[str, Any], result: tuple[BlockResult, Arrays], warnings: Sequence[str]
+) -> BlockResult:
+    for warning in warnings:
+        store.tell(warning)
+    return store.save(key, *result)
 
 
 def _job(
@@ -125,4 +156,17 @@ def _job(
 ) -> Job:
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
     run = partial(run_block, void_too=void_too, log=partial(log_controls, store.log_of(key)))
-    return Job(name, run, (experiment, block, measure, store.nets))
+    return Job(name, _heard, (run, experiment, block, measure, store.nets))
+
+
+def _heard(run: Callable[..., Done], *arguments: Any) -> tuple[Done, list[str]]:
+    """What a function returns, and what it told the logger of caches meanwhile: a worker has no other way to say so."""
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("gia.cache")
+    logger.addHandler(handler)
+    try:
+        return run(*arguments), told
+    finally:
+        logger.removeHandler(handler)

@@ -27,6 +27,10 @@ class Level(Protocol):
         """ "float32" or "float64"."""
 
     @property
+    def root(self) -> str | None:
+        """The folder of the user's data; None if there is none."""
+
+    @property
     def control(self) -> Callable[..., Control] | None:
         """(level, block, *, cache) -> whether the path from the images to a result works at this level; None: no check.
 
@@ -51,8 +55,11 @@ class Level(Protocol):
     def callables(self) -> Iterable[Callable[..., object]]:
         """The functions that take part; their source is in the key of a stored block."""
 
-    def inputs(self) -> Mapping[str, str]:
-        """Name of each data set and weight file that takes part -> digest of its content, for the same key."""
+    def inputs(self, *, again: bool = False) -> Mapping[str, str]:
+        """Name of each data set and weight file that takes part -> digest of its content, for the same key.
+
+        With `again` what was read before is read once more, to see whether it changed while blocks were computed.
+        """
 
 
 class Control(Protocol):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
 import re
 import site
 import sys
@@ -20,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from gia.harness.blocks import distributions
 from gia.numerics import file_digest
 
 #: Large libraries whose functions may stand in settings: they count as distributions even where a callable is theirs.
@@ -52,12 +51,63 @@ def closure_of(callables: Iterable[Callable[..., object]], *, modules: Sequence[
     return _closure(frozenset(names | set(modules)))
 
 
+class EditedError(RuntimeError):
+    """Something that takes part was changed while a run computes, so that its numbers belong to no one state of it."""
+
+    def __init__(self, changed: Iterable[str | Path]) -> None:
+        names = ", ".join(str(name) for name in changed)
+        super().__init__(
+            f"sources: expected what takes part as it was when the run began, got {names} edited while the run "
+            "computes; start again"
+        )
+
+
+def remember_loaded() -> None:
+    """Read the files of all modules that this process has imported, except for installed packages.
+
+    A process imports a module long before a key holds its digest, and a worker may have it from its parent's earlier
+    work. Every later digest in this process is that of this moment, and `refuse_edited` compares with it.
+    """
+    for name in list(sys.modules):
+        path = _file_of(name) if _is_followed(name) else None
+        if path is not None:
+            _first_seen(path)
+            for file in _tables(path, path.read_bytes()) if path.suffix == ".py" else ():
+                _first_seen(path.parent / file)
+
+
+def refuse_edited(modules: Iterable[str]) -> None:
+    """Raise EditedError where a file was written since this process first read it.
+
+    Args:
+        modules: as in `Closure.modules`, names of modules and tables.
+    """
+    paths = dict.fromkeys(_path_of(name) for name in modules)
+    if edited := [path for path in paths if not path.is_file() or _now(path) != _first_seen(path)]:
+        raise EditedError(edited)
+
+
+def refuse_changed(installed: Iterable[str]) -> None:
+    """Raise EditedError where an installed distribution has other files than when this process first looked."""
+    if changed := distributions.changed(installed):
+        raise EditedError(changed)
+
+
 def named(measure: Callable[..., object]) -> str:
     """A function by module and name. Raises TypeError for a callable with settings, or that no worker can look up."""
     name = getattr(measure, "__qualname__", "<")
     if "<" in name or isinstance(measure, type) or getattr(measure, "__self__", None) is not None:
         raise TypeError(f"measure: expected a module-level function, got {measure!r}")
     return f"{measure.__module__}:{name}"
+
+
+def _path_of(name: str) -> Path:
+    """The file of a module, or of a table that stands in `Closure.modules` as MODULE:FILE."""
+    module, _, table = name.partition(":")
+    path = _file_of(module)
+    if path is None:
+        raise ValueError(f"modules: expected modules with a file, got {module!r}")
+    return path.parent / table if table else path
 
 
 def _modules_of(value: object) -> Iterator[str]:
@@ -89,8 +139,8 @@ def _closure(names: frozenset[str]) -> Closure:
         found, outside = _followed(name)
         modules |= found
         tops |= outside
-    distributions = {name: content for top in tops for name, content in _distributions_of(top).items()}
-    return Closure(dict(sorted(modules.items())), dict(sorted(distributions.items())))
+    behind = {name: content for top in tops for name, content in distributions.behind(top).items()}
+    return Closure(dict(sorted(modules.items())), dict(sorted(behind.items())))
 
 
 @functools.cache
@@ -183,9 +233,12 @@ def _names_of(module: str) -> _Names:
             if not checked_only:
                 imported.append(origin)
     imported += _attributes(tree, whole)
+    return _Names(tuple(dict.fromkeys(imported)), bound, lazy, _tables(path, source))
+
+
+def _tables(path: Path, source: bytes) -> tuple[str, ...]:
     strings = {match.decode() for match in _TABLE.findall(source)}
-    files = tuple(sorted(file for file in strings if (path.parent / file).is_file()))
-    return _Names(tuple(dict.fromkeys(imported)), bound, lazy, files)
+    return tuple(sorted(file for file in strings if (path.parent / file).is_file()))
 
 
 _TABLE = re.compile(rb"""["']([\w-][\w./-]*\.toml)["']""")
@@ -243,49 +296,20 @@ def _counts_as_distribution(top: str) -> bool:
     return path is not None and any(path.resolve().is_relative_to(folder) for folder in _installed())
 
 
-@functools.cache
 def _digest(path: Path) -> str:
-    return file_digest(path)
+    return _first_seen(path)[0]
 
 
 @functools.cache
-def _distributions_of(top: str) -> Mapping[str, str]:
-    """Distribution -> its version and content, of all that install files of this top-level module."""
-    found: dict[str, str] = {}
-    for distribution, record in _records():
-        if record is None:
-            if top in (distribution.read_text("top_level.txt") or "").split():
-                found[distribution.name] = distribution.version
-        elif record.startswith((f"{top}/", f"{top}.")) or f"\n{top}/" in record or f"\n{top}." in record:
-            found[distribution.name] = f"{distribution.version} {_content(record)}"
-    return found
+def _first_seen(path: Path) -> tuple[str, int]:
+    """What `_now` said when this process first read the file."""
+    return _now(path)
 
 
-def _content(record: str) -> str:
-    """A digest of the package's own files: neither launchers, which hold the environment's path, nor pip's notes."""
-    lines = [
-        line
-        for line in record.splitlines()
-        if ",sha256=" in line and not line.startswith(("..", "/")) and ".dist-info/" not in line
-    ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _records() -> tuple[tuple[importlib.metadata.Distribution, str | None], ...]:
-    return tuple((distribution, distribution.read_text("RECORD")) for distribution in _distributions())
-
-
-@functools.cache
-def packages() -> tuple[str, ...]:
-    """NAME==VERSION of everything that is installed. It is recorded beside a result, and no key depends on it."""
-    return tuple(sorted({f"{distribution.name}=={distribution.version}" for distribution in _distributions()}))
-
-
-def _distributions() -> Iterator[importlib.metadata.Distribution]:
-    # Setuptools, once it is imported, puts the packages that it brings for itself on the path.
-    path = [folder for folder in sys.path if Path(folder).name != "_vendor"]
-    yield from importlib.metadata.distributions(path=path)
+def _now(path: Path) -> tuple[str, int]:
+    """The digest of a file, and when it was last written: a file that was changed and changed back was in use."""
+    written = path.stat().st_mtime_ns
+    return file_digest(path), written
 
 
 @functools.cache

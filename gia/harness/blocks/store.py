@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,21 @@ import torch
 
 from gia import numerics
 from gia.harness.blocks.block import Block
+from gia.harness.blocks.distributions import packages
+from gia.harness.blocks.entries import entries
 from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.folders import Hold, hold, is_marked, mark, remove, unused
 from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
-from gia.harness.blocks.sources import closure_of, named, packages
-from gia.numerics import digest_of, file_digest, replacing
+from gia.harness.blocks.sources import (
+    EditedError,
+    closure_of,
+    named,
+    refuse_changed,
+    refuse_edited,
+    remember_loaded,
+)
+from gia.numerics import digest_of, file_digest, private_folder, replacing
 
 _FORMAT = 3
 
@@ -32,7 +44,10 @@ class Store:
     and every level's setting. What else is installed is stored beside the result, as `recorded`, and is not compared.
     Networks that blocks train are kept in `nets`, and what the controls of a block said before it was attacked in
     `controls`.
-    A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again.
+    A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again. Nothing
+    is stored after something that takes part was changed (`gia.harness.blocks.sources.EditedError`).
+
+    The folders carry gia's mark if they were empty or not there, and only then is anything in them ever deleted.
     """
 
     def __init__(self, folder: Path, *, notice: Callable[[str], object] | None = None) -> None:
@@ -41,12 +56,43 @@ class Store:
         self.controls = folder / "controls"
         self._notice = notice
         self._computed: set[Path] = set()
+        self._inputs: dict[tuple[str | None, str], str] = {}
+        self._hold: Hold | None = None
+        remember_loaded()
+
+    def open(self) -> None:
+        """Make the folders, and lock them until this object or the process ends."""
+        if self._hold is None:
+            self._hold = hold(self.folder, private=True)
+            for folder in (self.nets, self.controls):
+                mark(folder, private=True)
+
+    def close(self) -> None:
+        """Let others clean the folders."""
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
     def clear(self) -> None:
-        """Remove every block of this store, and every network that was trained for one."""
-        for pattern in ("*.json", "*.npz", "*.partial", "nets/*", "controls/*"):
-            for path in self.folder.glob(pattern):
-                path.unlink()
+        """Remove every block of this store, and every network that was trained for one.
+
+        What gia did not write stays, and everything if another run uses the store.
+        """
+        if not self.folder.is_dir():
+            return
+        if not is_marked(self.folder):
+            self.tell(f"{self.folder} was not made by gia: nothing in it is deleted")
+            return
+        with unused(self.folder) as free:
+            if free:
+                remove([path for entry in entries(self.folder) for path in entry.files])
+            else:
+                self.tell(f"{self.folder} is used by another run: nothing in it is deleted")
+
+    def tell(self, text: str) -> None:
+        """Give the user one line."""
+        if self._notice is not None:
+            self._notice(text)
 
     def key(self, experiment: Experiment, block: Block, measure: Measure, *, void_too: bool = False) -> dict[str, Any]:
         """Everything that the result of this block depends on, as plain JSON."""
@@ -57,7 +103,7 @@ class Store:
             "format": _FORMAT,
             "sources": dict(closure.modules),
             "distributions": dict(closure.distributions),
-            "inputs": {name: digest for level in levels for name, digest in level.inputs().items()},
+            "inputs": self._inputs_of(experiment),
             "arithmetic": _arithmetic(),
             "devices": {name: _device(name) for name in sorted({level.device for level in levels})},
             "measure": named(measure),
@@ -70,27 +116,52 @@ class Store:
     def load(self, key: dict[str, Any], block: Block) -> BlockResult | None:
         """The stored result, marked as cached if it is from an earlier run; None if there is none to be trusted."""
         path = self._path(key)
-        if not path.exists():
-            return None
         try:
-            return replace(_read(path, key, block), cached=path not in self._computed)
-        except _DamagedError as damage:
-            if self._notice is not None:
-                self._notice(f"stored block {path.name} is damaged ({damage}); it is computed again")
+            result = replace(_read(path, key, block), cached=path not in self._computed)
+        except FileNotFoundError:
             return None
+        except _DamagedError as damage:
+            self.tell(f"stored block {path.name} is damaged ({damage}); it is computed again")
+            return None
+        with suppress(OSError):  # the cache forgets what was not used for long
+            for file in (path, *result.pictures):
+                os.utime(file)
+        return result
+
+    def check_sources(self, key: dict[str, Any]) -> None:
+        """Raise EditedError if a source file behind this key was written since this process first read it."""
+        refuse_edited(key["sources"])
+
+    def check_all(self, experiment: Experiment, keys: Sequence[dict[str, Any]]) -> None:
+        """As `check_sources` of blocks that are computed, and of their packages and data.
+
+        It reads the state of all packages and all data, which is why it is not done before each block is stored. Where
+        these changed, the blocks are taken out of the store again.
+        """
+        try:
+            refuse_changed({name for key in keys for name in key["distributions"]})
+            self._refuse_other_inputs(experiment)
+        except EditedError:
+            remove([file for key in keys for file in (self._path(key), self._path(key).with_suffix(".npz"))])
+            raise
+        refuse_edited({name for key in keys for name in key["sources"]})
 
     def save(self, key: dict[str, Any], result: BlockResult, arrays: Arrays) -> BlockResult:
-        """Store a finished block, whole or not at all; returns it with the path of its pictures."""
+        """Store a finished block, whole or not at all; returns it with the path of its pictures.
+
+        Raises EditedError as `check_sources`.
+        """
+        self.check_sources(key)
+        self.open()
         path = self._path(key)
-        self.folder.mkdir(parents=True, exist_ok=True)
         images = path.with_suffix(".npz")
         content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None, "recorded": _recorded()}
         if arrays:
-            with replacing(images) as partial, partial.open("wb") as file:
+            with replacing(images, private=True) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             content["pictures"] = file_digest(images)
         content["digest"] = digest_of(content)
-        with replacing(path) as partial:  # last: an entry is there when this file is
+        with replacing(path, private=True) as partial:  # last: an entry is there when this file is
             partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         self._computed.add(path)
         return replace(result, pictures=(images,) if arrays else ())
@@ -99,14 +170,36 @@ class Store:
         """The file that `log_controls` writes for the block of this key."""
         return self.controls / self._path(key).name
 
+    def _inputs_of(self, experiment: Experiment) -> dict[str, str]:
+        """Name -> content of all data; what the levels have under one name, and not alike, stands there level by level.
+
+        The first content under a name is remembered: a worker may have it in memory.
+        """
+        inputs: dict[str, str] = {}
+        for label, level in experiment.levels.items():
+            for name, digest in level.inputs().items():
+                inputs[name if inputs.get(name, digest) == digest else f"{name} of level {label}"] = digest
+                self._inputs.setdefault((level.root, name), digest)
+        return inputs
+
+    def _refuse_other_inputs(self, experiment: Experiment) -> None:
+        seen: set[tuple[str | None, str]] = set()
+        for level in experiment.levels.values():
+            if {(level.root, name) for name in level.inputs()} <= seen:
+                continue
+            now = {(level.root, name): digest for name, digest in level.inputs(again=True).items()}
+            if changed := sorted(name for root, name in now if self._inputs.get((root, name)) != now[root, name]):
+                raise EditedError(changed)
+            seen |= set(now)
+
     def _path(self, key: dict[str, Any]) -> Path:
         return self.folder / f"{digest_of(key)}.json"
 
 
 def log_controls(path: Path, controls: Mapping[str, Control]) -> None:
     """Write down what the controls of a block said, label by label. Nothing was attacked in this block before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    private_folder(path.parent)
+    with replacing(path, private=True) as partial:
         plain = {label: asdict(control) for label, control in controls.items()}
         partial.write_text(json.dumps(plain, indent=1), encoding="utf-8")
 
@@ -118,7 +211,7 @@ class _DamagedError(ValueError):
 def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _DamagedError(f"not JSON: {error}") from error
     if not isinstance(content, dict) or content.pop("digest", None) != digest_of(content):
         raise _DamagedError("its digest does not fit its content")

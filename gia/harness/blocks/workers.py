@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from gia.harness.blocks.sources import closure_of, refuse_edited
 from gia.numerics import reproducible
 
 Item = TypeVar("Item")
@@ -133,8 +134,10 @@ def spread(
         tick: called as (done, all) now and then.
 
     Raises WorkerError with the worker's traceback where a call fails in one; in this process the error itself.
+    EditedError when a source file behind the function was written meanwhile.
     """
     results: dict[int, Result] = {}
+    sources = closure_of([function]).modules
 
     def report() -> None:
         if tick is not None:
@@ -144,15 +147,16 @@ def spread(
         for index, item in enumerate(items):
             results[index] = _reproducibly(function, item)
             report()
-        return list(results.values())
-    pool = Pool(workers) if isinstance(workers, int) else workers
-    try:
-        name = getattr(function, "__name__", "a function")
-        jobs = {i: Job(f"{name} of {item!r}", _reproducibly, (function, item)) for i, item in enumerate(items)}
-        pool.run(jobs, lambda index, result: results.update({index: result}), report)
-    finally:
-        if pool is not workers:
-            pool.close()
+    else:
+        pool = Pool(workers) if isinstance(workers, int) else workers
+        try:
+            name = getattr(function, "__name__", "a function")
+            jobs = {i: Job(f"{name} of {item!r}", _reproducibly, (function, item)) for i, item in enumerate(items)}
+            pool.run(jobs, lambda index, result: results.update({index: result}), report)
+        finally:
+            if pool is not workers:
+                pool.close()
+    refuse_edited(sources)
     return [results[index] for index in range(len(items))]
 
 

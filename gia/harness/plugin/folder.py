@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gia.harness.blocks.folders import LOCK, mark
 from gia.numerics import replacing
 
 #: In every run folder: what was run, and how it ended. Nothing is removed from a folder that lacks it.
@@ -50,6 +51,7 @@ class RunFolder:
         if self._lock >= 0:
             return
         self.path.mkdir(parents=True, exist_ok=self._given is not None)
+        mark(self.path)
         self._hold()
         if self._given is not None:
             self._reset()
@@ -77,7 +79,7 @@ class RunFolder:
 
     def _hold(self) -> None:
         """Hold the folder until this process ends, however it ends."""
-        self._lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         with suppress(ImportError):  # no such locks on Windows
             import fcntl
 

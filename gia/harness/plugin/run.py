@@ -125,6 +125,7 @@ class ClaimRun:
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config)
         self._claims: Claims | None = None
+        self._store: Store | None = None
         self._pool: Pool | None = None
         self._baselines: Baselines | None = None
         self._stale: Sequence[BaselineError] = ()
@@ -181,7 +182,7 @@ class ClaimRun:
             option, placebos = self.config.option, self._placebos
             self._begin()
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
-            store = Store(self._blocks(), notice=self._notice)
+            store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
                 Context(
                     register=self.register,
@@ -352,8 +353,10 @@ class ClaimRun:
             terminalreporter.write_line(f"reports: {self.folder.path}")
 
     def pytest_unconfigure(self) -> None:
-        """Let go of the folder where the session ended early."""
+        """Let others clean what this run used, also where the session ended early."""
         self.folder.end()
+        if self._store is not None:
+            self._store.close()
 
     def _begin(self) -> None:
         """Make the run folder before anything is computed. UsageError where that cannot be."""

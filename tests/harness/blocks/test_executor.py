@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +155,7 @@ def test_a_crash_in_this_process_keeps_its_own_type(store: Store) -> None:
     """With --workers 0 a debugger would stop in the harness, not where the error is."""
     with pytest.raises(ZeroDivisionError):
         run_blocks(an_experiment(), BLOCKS, store, crashing, workers=0)
-    assert sorted(path.suffix for path in store.folder.iterdir() if path.is_file()) == [".json", ".npz"]
+    assert sorted(path.suffix for path in store.folder.glob("[!.]*.*")) == [".json", ".npz"]
 
 
 def test_a_block_whose_control_fails_is_void_and_not_attacked(store: Store) -> None:
@@ -215,6 +219,60 @@ def test_a_level_without_a_control_is_taken_as_it_is(store: Store) -> None:
     (result,) = run_blocks(an_experiment(), BLOCKS[:1], store, seen, workers=0)
     assert result.valid
     assert result.controls == {}
+
+
+def with_a_damaged_net(level: Level, block: Block, *, cache: Path | None) -> Result:
+    """A measure whose trained net is damaged."""
+    logging.getLogger("gia.cache").warning("trained net 0 is damaged")
+    return Result(values={"psnr": 1.0})
+
+
+def test_what_a_worker_says_of_the_cache_reaches_the_user(pool: Pool, tmp_path: Path) -> None:
+    """A disk that loses bits would be noticed by nobody: a worker has no terminal."""
+    for workers in (0, pool):
+        notices: list[str] = []
+        store = Store(tmp_path / str(workers), notice=notices.append)
+        run_blocks(an_experiment(), BLOCKS[:1], store, with_a_damaged_net, workers=workers)
+        assert notices == ["trained net 0 is damaged"] * 2  # one for each level
+
+
+TWO_RUNS = """
+import sys
+from pathlib import Path
+from gia.harness.blocks.executor import run_blocks
+from gia.harness.blocks.store import Store
+from tests.harness.blocks.test_executor import an_experiment, seen
+from gia.harness.blocks.drawing import draw_blocks
+
+folder = Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+notices = []
+for _ in range(3):
+    store = Store(folder, notice=notices.append)
+    run_blocks(an_experiment(), draw_blocks("toy", {}, 12), store, seen, workers=0)
+    store.close()
+    Store(folder, notice=notices.append).clear()
+print([line for line in notices if "used by another run" not in line])
+"""
+
+
+def test_two_runs_share_a_store_without_torn_files_or_lost_ones(tmp_path: Path) -> None:
+    """One would read half of what the other writes, or fail because the other one has deleted the same file."""
+    repository = Path(__file__).parents[3]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", TWO_RUNS, str(tmp_path / "blocks")]
+    with ExitStack() as stack:
+        runs = [stack.enter_context(subprocess.Popen(command, cwd=repository, **pipes)) for _ in range(2)]
+        for run in runs:
+            assert run.stdout.readline() == "ready\n"
+        for run in runs:
+            run.stdin.write("go\n")
+            run.stdin.flush()
+        for run in runs:
+            said, errors = run.communicate(timeout=300)
+            assert (run.returncode, said) == (0, "[]\n"), errors
+    assert not list((tmp_path / "blocks").rglob("*.partial"))
 
 
 def double(level: Level, block: Block, *, by: int, cache: Path | None) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import os
@@ -10,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import gia
 from gia.harness.blocks.sources import closure_of
@@ -73,7 +76,8 @@ REPORTS = (
     "harness/report/rows.py",
 )
 
-#: Answers each line, a folder with the package or a dot for gia alone, with the key of a block. A child is forked for
+#: Answers each line, a folder with the package, a dot for gia alone, or "claims:", "images:FOLDER", "installed:FOLDER",
+#: with the key of a block. A child is forked for
 #: each, which has torch and gia from its parent, and reads every source file for the first time.
 SERVER = """
 import json, os, sys
@@ -81,11 +85,49 @@ from functools import partial
 from pathlib import Path
 
 from gia.experiment import Attacker, Batch, Client, Protocol, Scoring, Victim, measure as gias
-from gia.harness.blocks import store
+from gia.harness.blocks import distributions, store
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
 
+def toy(protocol, measure, folder):
+    return store.Store(Path(folder)).key(Experiment("toy", {"only": protocol}), Block("toy", 0, {}), measure)
+
+def key_of_claims():
+    from claims.equipment import decoder_of_public
+    from claims.judges import perceptron
+    from claims.test_detectability import isolated
+    protocol = Protocol(
+        victim=Victim(name="mlp"),
+        batch=Batch(data="digits", image_size=8),
+        attacker=Attacker(attack="dlg", equip=decoder_of_public),
+        scoring=Scoring(judge=perceptron),
+    )
+    return toy(protocol, isolated, ".")
+
+def key_of_images(root):
+    protocol = Protocol(
+        victim=Victim(name="mlp"), batch=Batch(data="imagenet", image_size=8), attacker=Attacker(attack="dlg")
+    )
+    return toy(protocol.placed(device="cpu", root=root), gias, root)
+
+def key_of_installed(folder):
+    sys.path.insert(0, folder)
+    distributions._all.cache_clear()  # the parent has looked before the package was there
+    sys.path_importer_cache.clear()
+    import planted_measure
+    protocol = Protocol(
+        victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
+    )
+    return toy(protocol, planted_measure.measure, folder)
+
 def key(folder):
+    what, _, path = folder.partition(":")
+    if what == "claims":
+        return key_of_claims()
+    if what == "images":
+        return key_of_images(path)
+    if what == "installed":
+        return key_of_installed(path)
     protocol = Protocol(
         victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
     )
@@ -104,9 +146,12 @@ def key(folder):
             client=Client(defenses=(defense.defense,)),
             scoring=Scoring(judge=judging.judge, control=control.control),
         )
-    return store.Store(Path(folder)).key(Experiment("toy", {"only": protocol}), Block("toy", 0, {}), measure)
+    return toy(protocol, measure, folder)
 
 store._arithmetic()
+import claims.equipment, claims.judges, claims.test_detectability
+for name in ("torch", "torchvision", "scipy", "sklearn", "numpy"):
+    distributions.behind(name)  # takes time, and no test changes these
 print("ready", flush=True)
 for line in sys.stdin:
     if os.fork() == 0:
@@ -116,6 +161,8 @@ for line in sys.stdin:
         sys.exit("the child failed")
 """
 
+CLAIMS = Path(gia.__file__).parents[1] / "claims"
+
 Ask = Callable[[Path | str], dict[str, Any]]
 
 
@@ -124,6 +171,7 @@ def copy_of_gia(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of gia's folder that a test may edit, with a package `planted` whose own file holds a function."""
     folder = tmp_path_factory.mktemp("copy") / "gia"
     shutil.copytree(Path(gia.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CLAIMS, folder.parent / "claims", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "planted").mkdir()
     (folder / "planted" / "__init__.py").write_text(
         "from gia.planted.inner import same\n\ndef defined():\n    return same\n"
@@ -133,11 +181,27 @@ def copy_of_gia(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def key_in_a_fresh_process(tmp_path_factory: pytest.TempPathFactory, copy_of_gia: Path) -> Iterator[Ask]:
+def user_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the fresh processes have the packages of the user."""
+    base = tmp_path_factory.mktemp("user")
+    code = "import site; print(site.getusersitepackages())"
+    environment = {**os.environ, "PYTHONUSERBASE": str(base)}
+    return Path(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip())
+
+
+@pytest.fixture(scope="module")
+def key_in_a_fresh_process(
+    tmp_path_factory: pytest.TempPathFactory, copy_of_gia: Path, user_site: Path
+) -> Iterator[Ask]:
     """A function of a folder with the package: the key that a process gets which has not seen the package before."""
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    paths = [str(copy_of_gia.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    paths = [str(copy_of_gia.parent), str(user_site), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUSERBASE": str(user_site.parents[2]),
+    }
     with (
         log.open("w") as errors,
         subprocess.Popen(
@@ -254,6 +318,68 @@ def test_an_edit_of_a_report_a_verdict_or_a_picture_leaves_the_key(
     """Days of blocks would be computed again for a word in a report."""
     with edited_in(copy_of_gia, REPORTS):
         assert key_in_a_fresh_process(".") == key_of_gia
+
+
+@pytest.fixture(scope="module")
+def key_of_claims(key_in_a_fresh_process: Ask) -> Mapping[str, Any]:
+    """The key of a block of the claims, with a measure, an equipment and a judge of theirs."""
+    return key_in_a_fresh_process("claims:")
+
+
+@pytest.mark.parametrize("edited", ["test_detectability", "victims", "equipment", "judges"])
+def test_an_edit_of_a_claim_s_measure_or_of_what_it_imports_is_another_key(
+    key_of_claims: Mapping[str, Any], key_in_a_fresh_process: Ask, copy_of_gia: Path, edited: str
+) -> None:
+    """`before_classifier` of another test module was broken, and the row that depends on it still said "supported": 8
+    blocks came from the store."""
+    with edited_in(copy_of_gia.parent / "claims", [f"{edited}.py"]):
+        key = key_in_a_fresh_process("claims:")
+    assert {name for name in key if key[name] != key_of_claims[name]} == {"sources"}
+    changed = {name for name, digest in key["sources"].items() if digest != key_of_claims["sources"].get(name)}
+    assert changed == {f"claims.{edited}"}
+
+
+def test_an_edit_of_another_claim_leaves_the_key(
+    key_of_claims: Mapping[str, Any], key_in_a_fresh_process: Ask, copy_of_gia: Path
+) -> None:
+    """Every new claim would cost the blocks of all others."""
+    with edited_in(copy_of_gia.parent / "claims", ["test_quality.py", "reported.py"]):
+        assert key_in_a_fresh_process("claims:") == key_of_claims
+
+
+def test_another_picture_in_a_folder_of_the_same_name_is_another_key(
+    key_in_a_fresh_process: Ask, tmp_path: Path
+) -> None:
+    """Results of the old pictures would be served for the new ones."""
+    picture = tmp_path / "imagenet" / "val" / "n01440764" / "0.png"
+    picture.parent.mkdir(parents=True)
+    keys = []
+    for color in (10, 10, 11):
+        Image.new("RGB", (8, 8), (color, 0, 0)).save(picture)
+        keys.append(key_in_a_fresh_process(f"images:{tmp_path}"))
+    assert keys[0] == keys[1]
+    assert {name for name in keys[2] if keys[2][name] != keys[0][name]} == {"inputs"}
+
+
+def test_an_installed_package_that_is_overlaid_in_place_is_another_key(
+    key_in_a_fresh_process: Ask, tmp_path: Path, user_site: Path
+) -> None:
+    """A developer copies a new build over an installed package, whose version and list of files stay as they are."""
+    (tmp_path / "planted_measure.py").write_text(
+        "import overlaid\n\ndef measure(*args, **options):\n    return overlaid\n"
+    )
+    facts = user_site / "overlaid-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (user_site / "overlaid.py").write_text("NUMBER = 1\n")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: overlaid\nVersion: 1.0\n")
+    digest = base64.urlsafe_b64encode(sha256(b"NUMBER = 1\n").digest()).decode().rstrip("=")
+    (facts / "RECORD").write_text(f"overlaid.py,sha256={digest},11\noverlaid-1.0.dist-info/RECORD,,\n")
+    before = key_in_a_fresh_process(f"installed:{tmp_path}")
+    assert key_in_a_fresh_process(f"installed:{tmp_path}") == before
+    assert "overlaid" in before["distributions"]
+    (user_site / "overlaid.py").write_text("NUMBER = 2\n")
+    key = key_in_a_fresh_process(f"installed:{tmp_path}")
+    assert {name for name in key if key[name] != before[name]} == {"distributions"}
 
 
 def test_the_distributions_in_a_key_are_those_that_its_source_imports(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -16,12 +18,13 @@ import numpy as np
 import pytest
 
 from gia import numerics
-from gia.harness.blocks import sources
+from gia.harness.blocks import distributions, sources
 from gia.harness.blocks import store as store_module
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.folders import LOCK, MARK
 from gia.harness.blocks.results import BlockResult, Control
-from gia.harness.blocks.store import Store, load_pictures
+from gia.harness.blocks.store import Store, load_pictures, log_controls
 from tests.harness.planted import Level, crashing, measure
 
 BLOCK = Block("toy.claim", 3, {"victim.width": 16})
@@ -145,7 +148,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """For tests that change what is installed: nothing of it stays in the memory of this process."""
 
     def forget() -> None:
-        for function in (*vars(sources).values(), *vars(store_module).values()):
+        for function in (each for module in (distributions, sources, store_module) for each in vars(module).values()):
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
 
@@ -175,7 +178,7 @@ def test_a_package_that_nothing_imports_is_recorded_beside_the_result_and_not_in
     installed(tmp_path / "setuptools" / "_vendor", "vendored")
     python.syspath_prepend(tmp_path / "site-packages")
     python.syspath_prepend(tmp_path / "setuptools" / "_vendor")
-    for function in (sources._records, sources.packages, sources._closure, sources._distributions_of):
+    for function in (distributions._all, distributions.packages, distributions.behind, sources._closure):
         function.cache_clear()
     assert store.key(an_experiment(), BLOCK, measure) == before
     store.save(before, RESULT, {})
@@ -187,6 +190,43 @@ def test_a_package_that_nothing_imports_is_recorded_beside_the_result_and_not_in
     assert recorded["environment"]["python"] == platform.python_version()
 
 
+@pytest.mark.parametrize("how", ["in place", "with the old time", "another module", "without RECORD"])
+def test_a_package_that_is_overlaid_in_place_is_another_one(
+    tmp_path: Path, python: pytest.MonkeyPatch, how: str
+) -> None:
+    """A developer copies a new build over an installed package, whose version and RECORD stay: old blocks would be
+    served for it."""
+    installed(tmp_path, "toy")
+    record = tmp_path / "toy-1.0.dist-info" / "RECORD"
+    (tmp_path / "toylib").mkdir()
+    (tmp_path / "toylib" / "kernel.so").write_bytes(b"\x7fELF old")
+    digest = base64.urlsafe_b64encode(sha256(b"\x7fELF old").digest()).decode().rstrip("=")
+    record.write_text(record.read_text() + f"toylib/kernel.so,sha256={digest},8\ntoy-1.0.dist-info/RECORD,,\n")
+    if how == "without RECORD":
+        record.unlink()
+        (record.parent / "top_level.txt").write_text("toylib\n")
+    python.syspath_prepend(tmp_path)
+
+    def seen() -> str:
+        for function in vars(distributions).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+        return distributions.behind("toylib")["toy"]
+
+    before = seen()
+    assert distributions.changed(["toy"]) == []
+    time.sleep(0.02)  # the clock of files ticks
+    status = (tmp_path / "toylib" / "kernel.so").stat()
+    if how == "another module":
+        (tmp_path / "toylib" / "kernel.py").write_text("")
+    else:
+        (tmp_path / "toylib" / "kernel.so").write_bytes(b"\x7fELF new")
+        if how == "with the old time":
+            os.utime(tmp_path / "toylib" / "kernel.so", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert distributions.changed(["toy"]) == ["toy"]
+    assert seen() != before
+
+
 def test_a_distribution_counts_by_the_files_that_it_installed(tmp_path: Path, python: pytest.MonkeyPatch) -> None:
     """A rebuilt package of the same version would be taken for the old one, or the same one in another environment for
     another."""
@@ -195,9 +235,9 @@ def test_a_distribution_counts_by_the_files_that_it_installed(tmp_path: Path, py
         installed(tmp_path / folder, "toy", content)
         with python.context() as patch:
             patch.syspath_prepend(tmp_path / folder)
-            sources._records.cache_clear()
-            sources._distributions_of.cache_clear()
-            found.append(dict(sources._distributions_of("toy")))
+            distributions._all.cache_clear()
+            distributions.behind.cache_clear()
+            found.append(dict(distributions.behind("toy")))
     assert found[0] == found[1] != found[2]
     assert found[0]["toy"].startswith("1.0 ")
 
@@ -249,16 +289,88 @@ def test_an_interrupted_write_leaves_no_entry(store: Store, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         store.save(key, RESULT, {})
     monkeypatch.undo()
-    assert list(store.folder.iterdir()) == []
+    assert [path for path in store.folder.rglob("*") if path.is_file() and path.name not in (MARK, LOCK)] == []
     assert store.load(key, BLOCK) is None
+
+
+def content(store: Store) -> set[str]:
+    """The files of a store, but for its mark and its lock."""
+    files = (path for path in store.folder.rglob("*") if path.is_file() and path.name not in (MARK, LOCK))
+    return {path.relative_to(store.folder).as_posix() for path in files}
 
 
 def test_clear_forgets_every_block(store: Store) -> None:
     """CI would start from what an earlier job left."""
     key = store.key(an_experiment(), BLOCK, measure)
     store.save(key, RESULT, PICTURES)
-    store.nets.mkdir()
     (store.nets / "net-0.safetensors").touch()
-    store.clear()
-    assert store.load(key, BLOCK) is None
-    assert [path for path in store.folder.rglob("*") if path.is_file()] == []
+    (store.controls / "0.json").touch()
+    later = Store(store.folder)
+    assert len(content(store)) == 4
+    store.close()
+    later.clear()
+    assert later.load(key, BLOCK) is None
+    assert content(later) == set()
+
+
+def test_clear_leaves_what_gia_did_not_write(tmp_path: Path, notices: list[str]) -> None:
+    """`CI=1` with `--gia-run-dir` would delete the user's own files; it did."""
+    own = [tmp_path / "blocks" / name for name in ("notes.json", "arrays.npz", "nets/resnet.pt", f"{'0' * 16}.json")]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for _ in range(2):  # what the first run stores there is no reason to delete in the second
+        store = Store(tmp_path / "blocks", notice=notices.append)
+        store.clear()
+        key = store.key(an_experiment(), BLOCK, measure)
+        store.save(key, RESULT, {})
+        store.close()
+    assert all(path.exists() for path in own)
+    assert notices == [f"{tmp_path / 'blocks'} was not made by gia: nothing in it is deleted"] * 2
+
+
+def test_clear_leaves_a_file_that_a_user_put_into_a_folder_of_gia(store: Store) -> None:
+    """A user who keeps a note beside the blocks would lose it."""
+    store.save(store.key(an_experiment(), BLOCK, measure), RESULT, {})
+    (store.folder / "notes.json").touch()
+    (store.folder / "nets").rename(store.folder / "mine")
+    (store.folder / "nets").symlink_to(store.folder / "mine")  # a link is followed by nobody who deletes
+    (store.folder / "mine" / "net.safetensors").touch()
+    store.close()
+    Store(store.folder).clear()
+    assert content(store) == {"notes.json", "mine/net.safetensors"}
+
+
+def test_clear_leaves_the_blocks_of_a_run_that_uses_the_store(store: Store, notices: list[str]) -> None:
+    """Of two CI jobs in one folder the second one would delete the pictures that the first one is about to report."""
+    key = store.key(an_experiment(), BLOCK, measure)
+    store.save(key, RESULT, PICTURES)
+    Store(store.folder, notice=notices.append).clear()
+    assert store.load(key, BLOCK) is not None
+    assert notices == [f"{store.folder} is used by another run: nothing in it is deleted"]
+
+
+def test_only_the_user_can_read_a_store(store: Store) -> None:
+    """Everybody in the group could read reconstructions of private images."""
+    before = os.umask(0)
+    try:
+        key = store.key(an_experiment(), BLOCK, measure)
+        store.open()
+        log_controls(store.log_of(key), RESULT.controls)
+        store.save(key, RESULT, PICTURES)
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(store.folder): path.stat().st_mode & 0o777 for path in store.folder.rglob("*")}
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    assert {mode for path, mode in modes.items() if (store.folder / path).is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if (store.folder / path).is_file()} == {0o600}
+
+
+def test_what_levels_have_under_one_name_counts_for_each(store: Store) -> None:
+    """The data of the last level alone would be in the key, and the others could change unseen."""
+    one, two = Level(data="0f"), Level(data="10", size=2)
+    keys = [
+        store.key(Experiment("toy.claim", {1: first, 2: two}), BLOCK, measure)
+        for first in (one, replace(one, data="0e"))
+    ]
+    assert keys[0]["inputs"] != keys[1]["inputs"]

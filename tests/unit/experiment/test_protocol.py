@@ -484,7 +484,7 @@ def test_inputs_are_all_data_that_a_block_may_draw_and_the_weights_of_its_metric
 
 def test_inputs_of_a_full_set_are_read_from_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders of the user with other images would share their results."""
-    monkeypatch.setattr("gia.experiment.protocol.content_digest", lambda name, root: f"{name} in {root}")
+    monkeypatch.setattr("gia.experiment.protocol.content_digest", lambda name, root, again: f"{name} in {root}")
     protocol = PROTOCOL.with_({"batch.data": "cifar10", "scoring.metrics": ()}).placed(device="cpu", root="there")
     assert protocol.inputs() == {"cifar10": "cifar10 in there"}
 

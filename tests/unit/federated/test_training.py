@@ -1,13 +1,18 @@
 """Training a victim: it learns real faces, repeats bit for bit, and its cache never answers for something else."""
 
 import copy
+import importlib
 import inspect
+import os
 import re
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from gia import data, models
@@ -260,6 +265,7 @@ def test_the_cache_does_not_answer_after_the_code_has_changed(net, tmp_path, mon
     run(net, cache=tmp_path)
     edited = tmp_path / "edited.py"
     edited.write_bytes(known.read_bytes() + b"# edited\n")
+    os.utime(edited, (0, 0))  # before this process imported it
     monkeypatch.setattr(
         cached_net, "_sources", lambda *of: [edited if path == known else path for path in sources(*of)]
     )
@@ -283,13 +289,77 @@ def test_a_model_whose_source_cannot_be_read_is_not_cached(tmp_path):
     assert run(typed).cached is False
 
 
-def test_a_broken_cache_file_is_named(net, tmp_path):
-    """If this fails, a damaged file stops a run without saying which file to delete."""
-    run(net, cache=tmp_path)
+@pytest.fixture(scope="module")
+def trained_elsewhere(tmp_path_factory):
+    """A stored fit of other images."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    layers = OrderedDict(flatten=nn.Flatten(), fc=nn.Linear(16, 3))
+    run(nn.Sequential(layers), made(seed=7), cache=folder)
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "signs", "no checksum", "accuracy", "foreign", "text"])
+def test_a_damaged_file_of_a_trained_net_is_noticed_and_replaced(net, tmp_path, trained_elsewhere, caplog, damage):
+    """If this fails, a net with other weights is attacked, and the accuracy of the trained one is printed for it."""
+    first = run(net, cache=tmp_path)
     (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=re.escape(f"cache: expected a readable file, got {path}")):
-        run(net, cache=tmp_path)
+    whole = path.read_bytes()
+    if damage in ("signs", "no checksum", "accuracy"):
+        with safe_open(path, "pt") as file:
+            tensors, facts = {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()  # noqa: SIM118
+        if damage == "signs":
+            tensors = {name: -value for name, value in tensors.items()}
+        elif damage == "accuracy":
+            facts["facts"] = '{"accuracy": 0.99}'
+        else:
+            del facts["sha256"]
+        save_file(tensors, path, metadata=facts)
+    else:
+        foreign = trained_elsewhere.read_bytes()
+        path.write_bytes({"truncated": whole[:-1], "empty": b"", "foreign": foreign, "text": b"{" * 2000}[damage])
+    again = run(net, cache=tmp_path)
+    assert not again.cached
+    assert same(first.model, again.model)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"trained net {path.name} is damaged (")
+    assert warning.endswith("); it is trained again")
+    assert run(net, cache=tmp_path).cached
+
+
+def test_only_the_user_can_read_a_trained_net(net, tmp_path):
+    """If this fails, everybody in the group can read what was trained on private images."""
+    before = os.umask(0)
+    try:
+        run(net, cache=tmp_path / "nets")
+    finally:
+        os.umask(before)
+    (path,) = (tmp_path / "nets").iterdir()
+    assert [each.stat().st_mode & 0o777 for each in (path.parent, path)] == [0o700, 0o600]
+
+
+def test_the_key_of_a_process_whose_source_was_edited_is_its_own(tmp_path, monkeypatch):
+    """If this fails, what the old code in memory trained is taken in a later run for a net of the edited code."""
+    source = tmp_path / "gia_victim.py"
+    source.write_text("from torch import nn\n\nclass Victim(nn.Sequential):\n    pass\n")
+    os.utime(source, (0, 0))
+    monkeypatch.syspath_prepend(tmp_path)
+    victim = importlib.import_module("gia_victim").Victim(nn.Linear(2, 1))
+    data = {"images": torch.zeros(1, 2)}
+
+    def in_two_processes():
+        keys = []
+        for process in (b"one", b"other"):
+            monkeypatch.setattr(cached_net, "_PROCESS", process)
+            keys.append(cached_net.key(victim, data, {}))
+        return keys
+
+    one, other = in_two_processes()
+    assert one == other
+    source.write_text(source.read_text() + "# edited\n")
+    edited = in_two_processes()
+    assert len({one, *edited}) == 3
+    del sys.modules["gia_victim"]
 
 
 @pytest.mark.parametrize(
