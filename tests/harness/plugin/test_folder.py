@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gia.harness.blocks.folders import LOCK
 from gia.harness.plugin.folder import RunFolder, manifest, newest
 from tests.harness.plugin.inner_project import Inner, row, trend, verdicts_in
 from tests.harness.plugin.processes import started
@@ -126,7 +127,7 @@ def test_a_run_that_is_killed_stays_marked_as_running_and_the_next_one_may_have_
     killed = manifest(tmp_path / "mine")
     assert killed is not None
     assert killed["state"] == "running"
-    (tmp_path / "mine" / "run.lock").unlink()  # what a kill leaves is a file that nobody holds
+    (tmp_path / "mine" / LOCK).unlink()  # what a kill leaves is a file that nobody holds
     RunFolder(tmp_path, "small", {}, given=tmp_path / "mine").begin()
 
 
