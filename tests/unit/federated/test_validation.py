@@ -195,10 +195,10 @@ def test_norms_from_inputs_and_signals_are_those_of_one_image_at_a_time(name, gr
         model = nn.Sequential(many, nn.ReLU(inplace=True), few, nn.Flatten(), nn.LazyLinear(CLASSES)).double()
         model(IMAGES.double())
     images = IMAGES[:3].double()
-    uses, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
+    record, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
     each = [share_gradient(model, images[i : i + 1], LABELS[i : i + 1]).gradients for i in range(3)]
     weights = [key for key, p in model.named_parameters() if p.dim() > 1]
-    assert len(uses) == len(weights)
+    assert len(record.uses) == len(weights)
     expected = sorted(float(gradient[key].norm()) / 3 for key in weights for gradient in each)
     torch.testing.assert_close(
         torch.tensor(sorted(torch.cat(norms).tolist())), torch.tensor(expected), rtol=1e-9, atol=1e-12
@@ -230,8 +230,8 @@ def test_what_runs_on_the_model_s_own_weights_is_named_after_them():
     """If it fails, findings point at a numbered operation, and each weight is judged twice."""
     model = victim("mlp")
     first = model.get_parameter("layers.0.weight")
-    uses, _ = per_example.norms(model, *BATCH, loss=cross_entropy, training=True)
-    assert uses[0].weight.data_ptr() == first.data_ptr()
+    record, _ = per_example.norms(model, *BATCH, loss=cross_entropy, training=True)
+    assert record.uses[0].weight.data_ptr() == first.data_ptr()
     sent = changed(model, "layers.0.weight", lambda w: w[0, 0].fill_(1e3))
     report = validate_model(sent, batch=BATCH)
     assert {finding.layer for finding in report.findings if finding.check == "transmit_snr"} == {"layers.0"}
