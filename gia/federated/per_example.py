@@ -32,6 +32,7 @@ class Use:
         settings: stride, padding, dilation and groups of a convolution; None for a linear layer.
         scale, shift: what the elementwise functions that follow do to each output, scale * output + shift, as a batch
             normalization does; None without such a function.
+        unit: the median factor of a batch normalization among these functions, the size of what it returns; else 0.
     """
 
     weight: Tensor
@@ -41,6 +42,7 @@ class Use:
     settings: tuple[Any, ...] | None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    unit: float = 0.0
 
     @property
     def signals(self) -> Tensor:
@@ -164,7 +166,11 @@ class Recorder(TorchFunctionMode):
         if normalization is not None:
             self.normalizations.append(normalization)
         end = next((self._ends[id(tensor)] for tensor in tensors if id(tensor) in self._ends), None)
-        if end is not None and isinstance(result, Tensor) and sum(id(tensor) in self._data for tensor in tensors) == 1:
+        if end is not None and _turns(func, name):
+            self._ends[id(result)] = result, end[1]
+        elif (
+            end is not None and isinstance(result, Tensor) and sum(id(tensor) in self._data for tensor in tensors) == 1
+        ):
             use = self.uses[end[1]]
             step = _fold(normalization, name, args, kwargs, end[0], 1 if use.settings else -1, len(use.weight))
             if step is not None:
@@ -172,10 +178,13 @@ class Recorder(TorchFunctionMode):
                 old = (0.0 if use.shift is None else use.shift), (1.0 if use.scale is None else use.scale)
                 shift = (scale * old[0] + shift).expand(len(use.weight)).detach()
                 scale = (scale * old[1]).expand(len(use.weight)).detach()
-                self.uses[end[1]] = replace(use, scale=scale, shift=shift)
+                unit = use.unit
+                if normalization is not None:
+                    unit = 1.0 if normalization.weight is None else float(normalization.weight.abs().median())
+                self.uses[end[1]] = replace(use, scale=scale, shift=shift, unit=unit)
                 self._ends[id(result)] = result, end[1]
                 return
-        for tensor in tensors:
+        for tensor in tensors if name not in _SUMS and name not in ("cat", "stack") else ():
             if id(tensor) not in self._data and tensor.is_floating_point() and _is_matrix(tensor):
                 self.opaque[name] = None
 
@@ -302,6 +311,11 @@ def _fold(
     if name in _SUMS:
         return torch.ones_like(value), (-value if inverse else value)
     return (1 / value if inverse else value), torch.zeros_like(value)
+
+
+def _turns(func: Any, name: str) -> bool:
+    """Whether a call transposes."""
+    return name in ("t", "transpose") or getattr(func, "__self__", None) in (torch.Tensor.T, torch.Tensor.mT)
 
 
 def _by_channel(value: Any, end: Tensor, channels: int, count: int) -> Tensor | None:

@@ -223,7 +223,7 @@ def validate_model(
             layers = _applied(layers, record.uses)
             _in_batch(results, layers, record, norms, images, training=training)
         else:
-            results.skipped |= dict.fromkeys(("dsnr", "transmit_snr"), "no batch was given")
+            results.skipped |= dict.fromkeys(("dsnr", "transmit_snr", "operators"), "no batch was given")
     if expected is not None:
         _compare(results, received, expected, batch, record, training=training)
     _statistics(results, received, expected, record, training=training)
@@ -595,8 +595,9 @@ def _outlier(layer: _Layer) -> float | None:
     deviation, mean = torch.std_mean(use.signals, 0, correction=0)
     start = torch.zeros_like(mean) if bias is None else bias
     offset = torch.minimum(*((use.scale * at + use.shift).abs() for at in (start, mean)))
-    units = (use.scale.abs() * deviation).clamp_min(unit)
-    return float(torch.where(offset > 0, offset / units, 0.0).max())
+    unit = max(unit, use.unit, float((use.scale.abs() * deviation).median()))
+    size = float(offset.max())
+    return size / unit if unit else math.inf if size else 0.0
 
 
 def _alike(rows: Tensor) -> bool:
@@ -703,9 +704,7 @@ def _compare(
             pairs = zip_longest(*calls, fillvalue="nothing")
             line = next(f"{new}, not {old}" for old, new in pairs if new != old)
             results.wrong("structure", f"its forward pass calls {line}", len(calls[1]), len(calls[0]))
-    else:
-        results.skipped["operators"] = "no batch was given"
-    _compare_buffers(results, received, expected, record)
+    _compare_buffers(results, received, expected, record, training=training)
     for (name, new), (_, old) in zip(_owners(received), _owners(expected), strict=True):
         size = math.sqrt(sum(float(p.norm()) ** 2 for p in old))
         moved = math.sqrt(sum(float((p - q.to(p)).norm()) ** 2 for p, q in zip(new, old, strict=True)))
@@ -715,7 +714,12 @@ def _compare(
 
 
 def _compare_buffers(
-    results: _Results, received: nn.Module, expected: nn.Module, record: per_example.Recorder | None
+    results: _Results,
+    received: nn.Module,
+    expected: nn.Module,
+    record: per_example.Recorder | None,
+    *,
+    training: bool,
 ) -> None:
     """Buffers do not change in training, but for running statistics and what spectral norms iterate.
 
@@ -729,7 +733,7 @@ def _compare_buffers(
         for key, buffer in module.named_buffers(recurse=False)
         if isinstance(module, _NormBase | _SpectralNorm)
         or any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
-        if key == "num_batches_tracked" or not isinstance(module, _NormBase) or record is None or module.training
+        if key == "num_batches_tracked" or not isinstance(module, _NormBase) or record is None or training
     }
     for (name, new), (_, old) in zip(received.named_buffers(), expected.named_buffers(), strict=True):
         if not torch.equal(new, old.to(new)) and new.data_ptr() not in judged and id(new) not in free:
