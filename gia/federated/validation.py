@@ -106,7 +106,7 @@ class ValidationReport:
 
     Attributes:
         findings: in the order of the checks.
-        skipped: check -> why it could not be made.
+        skipped: check -> why it, or a part of it, could not be made; `operators` are functions that were not judged.
         values: check -> largest value over layers, for every check that was made.
         training: whether batch normalization used the statistics of the batch in the checks that need one.
 
@@ -157,22 +157,38 @@ def validate_model(
 
     | check | value, the largest over layers |
     |---|---|
-    | structure | shapes of parameters and buffers, in order; number of parameters; with a batch the functions called |
-    | finite | number of weights that are NaN or infinite |
+    | structure | shapes of parameters and buffers, in order; buffers that no training moves; functions and arguments |
+    | finite | number of weights or buffer entries that are NaN or infinite |
     | similar_rows | fourth largest |cosine| of a row with its nearest row, for rows of at least 64 weights |
     | ordered_biases | |rank correlation| of biases and index in standard deviations, for at least 8 biases |
     | outlier_biases | max |b| / mean |w| of the layer; with a batch divided by its input's deviation, if above 1 |
     | zeroed_rows | largest / median norm of at least 3 rows, without their common part; not of depthwise kernels |
     | drift | |change| / |before| of a layer since `expected` |
+    | statistics | standard deviations by which one threshold in twenty is beyond those of `expected` and of the batch |
     | dsnr | max_i g_i / (sum of the others + 1e-6), g_i the norm of image i's gradient (Garov et al., ICLR 2024) |
     | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (Garov et al.) |
 
+    `structure` needs a batch for the functions that the forward pass calls and their arguments: layouts, strides, eps,
+    slopes. Opposite rows are not similar in a layer of two rows, since trained classifiers of two classes have them;
+    layers of one or two rows are also compared with each other. Biases that are nearly equal, such as the log of a
+    prior, count by their differences, unless their rows are alike.
+
+    With a batch, weights and biases are judged as the forward pass applies them: in whatever layout, by linear layers,
+    convolutions and matrix products, with the elementwise functions and the batch normalization in evaluation mode that
+    follow. Without one they are judged as they are stored, and parametrized weights as they are computed. Whatever
+    cannot be judged stands in `skipped`: under `operators` the functions that apply a matrix in another way, such as
+    attention, and under `statistics` why running statistics were not compared.
+
     A limit is twice the value that one honest model in 300 exceeds; for cosines it is half as far from 1. These models
-    are small; `limits.toml` lists their families, optimizers, weight decays and lengths of training. The
-    claim `detect.false_alarms` counts alarms on each family by limits that the others set: about one honest training in
-    a hundred is flagged. Two public networks that set no limit pass, cifar10-cnn and efficientnet-lite0. ImageNet's
-    AlexNet and VGG-16, which have no normalization and biases above 30, would not pass: for such models pass limits
-    that `fit_limits` derives. A model without findings may still leak: the claim `detect.evasion` has examples.
+    are small; `limits.toml` lists their families, optimizers, weight decays and lengths of training. That of
+    `statistics` is set by design: statistics at the 95 % quantile are 1.6 deviations away, honest ones move towards
+    those of the data. The claim `detect.false_alarms` counts alarms on each family by limits that the others set: about
+    one honest training in a hundred is flagged. Networks that set no limit and pass: cifar10-cnn, with a batch and
+    without, efficientnet-lite0, and the trained P-, R- and O-Net of facenet-pytorch without a batch; at random
+    initialization InceptionResnetV1, ten families of torchvision, and of timm mixer, resmlp, ghostnet, vit, deit and
+    nf_regnet. ImageNet's AlexNet and VGG-16, which have no normalization and biases above 30, would not pass: for such
+    models pass limits that `fit_limits` derives. A model without findings may still leak: the claim `detect.evasion`
+    has examples.
 
     D-SNR is advisory: it is measured and noted in the report, and is never a finding unless `limits` sets a limit. No
     limit separates honest models: a batch with one wrong image, of a model that is sure of the others, has any D-SNR.
@@ -181,7 +197,8 @@ def validate_model(
     Args:
         received: maps images to logits; not changed and not trained on. Weights are found by their shapes and by the
             functions that use them, never by names of classes or parameters.
-        expected: the model agreed upon, or the one accepted in the last round; None skips structure and drift.
+        expected: the model agreed upon, or the one accepted in the last round; None skips structure, drift and
+            statistics.
         batch: images (N, C, H, W) in [0, 1] and labels (N,) of the client; None skips the checks that need a forward
             pass. D-SNR needs at least two images.
         training: whether the client will train with batch statistics. An image's gradient is then its term in the batch
@@ -194,7 +211,8 @@ def validate_model(
         The report, with all findings and values.
 
     Raises:
-        ValueError: a limit of an unknown check, or one that is not a number of at least 0.
+        ValueError: a limit of an unknown check, or one that is not a number of at least 0; lazy parameters; with a
+            batch a model that does not return logits (N, classes).
 
     >>> import torch, gia
     >>> g = torch.Generator().manual_seed(0)

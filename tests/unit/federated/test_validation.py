@@ -80,7 +80,7 @@ def found(*args, **settings):
     return {finding.check for finding in validate_model(*args, **settings).findings}
 
 
-@pytest.mark.parametrize("name", ["mlp", "convnet", "lenet", "resnet10", "resnet20"])
+@pytest.mark.parametrize("name", ["mlp", "convnet", "lenet", "resnet8", "resnet10", "resnet20", "vgg16"])
 @pytest.mark.parametrize("training", [False, True])
 def test_an_honest_model_passes_every_check(name, training):
     """If it fails, clients refuse what they should train on."""
@@ -430,8 +430,9 @@ def test_a_file_without_limits_is_refused(tmp_path):
 def test_two_public_networks_trained_for_long_pass(name):
     """Neither set a limit. If it fails, a client refuses what others trained honestly on real data for days."""
     data = load("cifar10-samples" if name == "cifar10-cnn" else "imagenet-samples", image_size=32)
-    report = validate_model(pretrained(name), batch=(data.images[:4], data.labels[:4]))
-    assert report.ok, str(report)
+    for batch in ((data.images[:4], data.labels[:4]), None):
+        report = validate_model(pretrained(name), batch=batch)
+        assert report.ok, str(report)
 
 
 def test_a_bias_counts_by_what_enters_its_layer():
