@@ -172,8 +172,10 @@ def malicious(server: Callable[..., ValidationReport], strategies: Strategies, c
 
 @pytest.mark.claim("detect.false_alarms/2")
 def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Claims) -> None:
-    """Each family is judged by limits that the others set; ten families of torchvision, and those of timm where it is
-    installed, set none. A training counts once: it is flagged if a client flags one of its models.
+    """Each family is judged by limits that the others set: perceptrons, plain convolutions, AlexNet, ResNets and
+    transformers, trained. Ten families of torchvision (VGG, MobileNet v2 and v3, EfficientNet, DenseNet, SqueezeNet,
+    ShuffleNet, MNASNet, ConvNeXt, Swin), and those of timm in `claims.honest.TIMM` where it is installed, are at their
+    random initialization and set none. A training counts once: it is flagged if a client flags one of its models.
 
     The interval has 5 % on either side, so that no alarm among 299 shows the rate, and a higher rate can be refuted. It
     is the rate of this collection, in which one family may have all alarms. How well each check distinguishes these

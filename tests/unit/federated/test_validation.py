@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 import tomllib
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import spectral_norm
+from torch.utils.flop_counter import FlopCounterMode
 
 import gia
 from claims.honest import (
@@ -43,7 +46,7 @@ from gia.federated import (
     share_gradient,
 )
 from gia.federated.server import fish_class, fish_feature, imprint
-from gia.federated.validation import SENTENCES, default_limits
+from gia.federated.validation import SENTENCES, _away, _similar, default_limits
 from gia.harness.timing.ratio import ratio
 from gia.models import build, pretrained
 from tests.contracts.cases import CLASSES, SIZE, private
@@ -77,7 +80,7 @@ def found(*args, **settings):
     return {finding.check for finding in validate_model(*args, **settings).findings}
 
 
-@pytest.mark.parametrize("name", ["mlp", "convnet", "lenet", "resnet10", "resnet20"])
+@pytest.mark.parametrize("name", ["mlp", "convnet", "lenet", "resnet8", "resnet10", "resnet20"])
 @pytest.mark.parametrize("training", [False, True])
 def test_an_honest_model_passes_every_check(name, training):
     """If it fails, clients refuse what they should train on."""
@@ -105,7 +108,7 @@ def test_a_report_has_a_short_repr():
     """If it fails, a user who prints a report sees every finding in full, or none of the values."""
     model = victim("mlp")
     assert repr(validate_model(model)).startswith("ValidationReport(ok, eval mode, findings: none; values: ")
-    assert repr(validate_model(model)).endswith("; skipped: structure, drift, dsnr, transmit_snr)")
+    assert repr(validate_model(model)).endswith("; skipped: structure, drift, dsnr, transmit_snr, operators)")
     sent = changed(model, "layers.2.bias", lambda b: b[3].fill_(20.0))
     assert "not ok, eval mode, findings: outlier_biases;" in repr(validate_model(sent))
     assert len(repr(validate_model(sent, batch=BATCH))) < 400
@@ -195,10 +198,10 @@ def test_norms_from_inputs_and_signals_are_those_of_one_image_at_a_time(name, gr
         model = nn.Sequential(many, nn.ReLU(inplace=True), few, nn.Flatten(), nn.LazyLinear(CLASSES)).double()
         model(IMAGES.double())
     images = IMAGES[:3].double()
-    uses, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
+    record, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
     each = [share_gradient(model, images[i : i + 1], LABELS[i : i + 1]).gradients for i in range(3)]
     weights = [key for key, p in model.named_parameters() if p.dim() > 1]
-    assert len(uses) == len(weights)
+    assert len(record.uses) == len(weights)
     expected = sorted(float(gradient[key].norm()) / 3 for key in weights for gradient in each)
     torch.testing.assert_close(
         torch.tensor(sorted(torch.cat(norms).tolist())), torch.tensor(expected), rtol=1e-9, atol=1e-12
@@ -230,8 +233,8 @@ def test_what_runs_on_the_model_s_own_weights_is_named_after_them():
     """If it fails, findings point at a numbered operation, and each weight is judged twice."""
     model = victim("mlp")
     first = model.get_parameter("layers.0.weight")
-    uses, _ = per_example.norms(model, *BATCH, loss=cross_entropy, training=True)
-    assert uses[0].weight.data_ptr() == first.data_ptr()
+    record, _ = per_example.norms(model, *BATCH, loss=cross_entropy, training=True)
+    assert record.uses[0].weight.data_ptr() == first.data_ptr()
     sent = changed(model, "layers.0.weight", lambda w: w[0, 0].fill_(1e3))
     report = validate_model(sent, batch=BATCH)
     assert {finding.layer for finding in report.findings if finding.check == "transmit_snr"} == {"layers.0"}
@@ -252,7 +255,8 @@ def test_one_image_has_no_d_snr_and_the_report_says_so():
     report = validate_model(victim(), batch=(IMAGES[:1], LABELS[:1]))
     assert "dsnr" in report.skipped
     assert "dsnr" not in report.values
-    assert set(validate_model(victim()).skipped) == {"structure", "drift", "dsnr", "transmit_snr"}
+    skipped = set(validate_model(victim()).skipped)
+    assert skipped == {"structure", "drift", "dsnr", "transmit_snr", "operators"}
 
 
 def test_nothing_is_touched():
@@ -276,20 +280,14 @@ def test_fished_models_are_found_without_their_names():
 
 
 @pytest.mark.timing
-def test_static_checks_of_a_resnet18_cost_less_than_the_gradient_of_one_image():
-    """If it fails, validation costs so much that clients leave it out. The fastest of five, in processor time."""
+def test_static_checks_of_a_resnet18_cost_less_than_the_gradient_of_one_image(benchmark):
+    """If it fails, validation costs so much that clients leave it out."""
     model = build("resnet18", num_classes=100, image_size=32, generator=seeded())
     image, label = torch.rand((1, 3, 32, 32), generator=seeded()), torch.tensor([0])
-
-    def fastest(work):
-        seconds = []
-        for _ in range(5):
-            began = time.process_time()
-            work()
-            seconds.append(time.process_time() - began)
-        return min(seconds)
-
-    assert fastest(lambda: validate_model(model)) <= fastest(lambda: share_gradient(model, image, label))
+    benchmark.pedantic(lambda: validate_model(model), rounds=3, warmup_rounds=1)
+    cost = ratio(lambda: validate_model(model), lambda: share_gradient(model, image, label))
+    benchmark.extra_info["static checks over a gradient"] = cost.row()
+    cost.at_most(1.0)
 
 
 @pytest.mark.timing
@@ -432,8 +430,9 @@ def test_a_file_without_limits_is_refused(tmp_path):
 def test_two_public_networks_trained_for_long_pass(name):
     """Neither set a limit. If it fails, a client refuses what others trained honestly on real data for days."""
     data = load("cifar10-samples" if name == "cifar10-cnn" else "imagenet-samples", image_size=32)
-    report = validate_model(pretrained(name), batch=(data.images[:4], data.labels[:4]))
-    assert report.ok, str(report)
+    for batch in ((data.images[:4], data.labels[:4]), None):
+        report = validate_model(pretrained(name), batch=batch)
+        assert report.ok, str(report)
 
 
 def test_a_bias_counts_by_what_enters_its_layer():
@@ -485,6 +484,351 @@ def test_padding_by_name_is_the_padding_that_torch_adds(padding):
     _, norms = per_example.norms(model, images, LABELS[:3], loss=cross_entropy, training=False)
     each = [share_gradient(model, images[i : i + 1], LABELS[i : i + 1]).gradients["0.weight"] for i in range(3)]
     torch.testing.assert_close(norms[0], torch.stack(each).flatten(1).norm(dim=1) / 3)
+
+
+def normalized(seed=0, inputs=256, width=96, norm=True):
+    """A perceptron with batch normalization, in evaluation mode, on gray faces of 16 x 16 pixels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        first = [nn.Flatten(), nn.Linear(inputs, width), nn.BatchNorm1d(width) if norm else nn.Identity()]
+        return nn.Sequential(*first, nn.ReLU(), nn.Linear(width, 40)).eval()
+
+
+def learned(model, images, labels):
+    """A copy after a little training, whose running statistics have moved towards those of the images."""
+    model = copy.deepcopy(model).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(20):
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def exact(model, images, labels):
+    """How many images are a quotient of the first layer's gradients, to 1e-3."""
+    weight, bias = list(share_gradient(model, images, labels).gradients.values())[:2]
+    live = bias.abs() > 1e-7 * bias.abs().max()
+    quotients = weight[live] / bias[live, None]
+    return sum(bool(((quotients - image.flatten()).abs().amax(1) <= 1e-3).any()) for image in images)
+
+
+@pytest.mark.parametrize("rounds", ["first", "later"])
+def test_a_server_that_moves_one_buffer_is_found(rounds):
+    """Only `running_mean` changes, to the 95 % quantile of each row over public faces; 15 of 16 private faces then leak
+    to 1e-3 (151 of 160 over ten seeds, width 256). If it fails, statistics are an imprint that nobody looks at."""
+    faces = load("faces", image_size=16)
+    order = torch.randperm(400, generator=seeded())
+    (images, labels), public = ((faces.images[i], faces.labels[i]) for i in (order[:16], order[16:]))
+    agreed = normalized(width=256)
+    agreed = learned(agreed, *public) if rounds == "later" else agreed
+    sent = copy.deepcopy(agreed)
+    with torch.no_grad():
+        sent[2].running_mean.copy_(sent[1](public[0].flatten(1)).quantile(0.95, dim=0))
+    assert exact(sent, images, labels) >= 14
+    assert found(sent, agreed, batch=(images, labels)) == {"statistics"}
+    assert found(sent, agreed, batch=(images, labels), training=True) == set()  # they are not applied
+    skipped = validate_model(sent, agreed).skipped, validate_model(sent, batch=(images, labels)).skipped
+    assert [one["statistics"] for one in skipped] == ["no batch was given", "no model was agreed upon"]
+    assert validate_model(agreed, agreed, batch=(images, labels)).values["statistics"] == 0
+
+
+def test_statistics_that_move_towards_those_of_the_data_pass():
+    """All the way, and half of it; of other images than the client's. If it fails, clients refuse a server that
+    averages statistics."""
+    faces = load("faces", image_size=16)
+    order = torch.randperm(400, generator=seeded())
+    (images, labels), public = ((faces.images[i], faces.labels[i]) for i in (order[:16], order[16:]))
+    agreed = learned(normalized(), *public)
+    for momentum in (0.5, 1.0):
+        sent = copy.deepcopy(agreed)
+        sent[2].momentum = momentum
+        sent.train()(public[0])
+        sent[2].momentum = agreed[2].momentum
+        report = validate_model(sent.eval(), agreed, batch=(images, labels))
+        assert report.ok, str(report)
+
+
+def test_the_distance_of_a_threshold_is_measured_from_all_that_explains_it():
+    """By hand: statistics of mean 0 and variance 1 were agreed upon, the batch has mean 2 and deviation 1, without a
+    difference between images. If it fails, statistics that honest rounds have are refused, or others pass."""
+    places = torch.tensor([1.0, 3.0]).expand(5, 1, 2)
+    values = []
+    for mean, variance, bias in ((1.0, 1.0, 0.0), (5.0, 1.0, 0.0), (-1.0, 1.0, 0.0), (1.0, 9.0, -2.0)):
+        normalization = per_example.Normalization(
+            torch.tensor([mean]), torch.tensor([variance]), torch.tensor([1.0]), torch.tensor([bias]), 0.0, places
+        )
+        values.append(_away(normalization, torch.zeros(1), torch.ones(1)))
+    # 1 lies between 0 and 2; 5 is 3 above 2; -1 is 1 below 0; 1 + 2 * 3 is 3 above 2 + 2 * 1.
+    assert values == pytest.approx([0.0, 3.0, 1.0, 3.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("check", "buffer", "change"),
+    [
+        ("zeroed_rows", "running_var", lambda v: v[1:].fill_(1e8)),
+        ("ordered_biases", "running_mean", lambda m: m.copy_(torch.linspace(-5, 5, len(m)))),
+        ("outlier_biases", "running_mean", lambda m: m[3].fill_(1e4)),
+        ("finite", "running_mean", lambda m: m[3].fill_(math.nan)),
+    ],
+    ids=["zeroed", "sorted", "outlier", "nan"],
+)
+def test_statistics_are_folded_into_the_layer_before_them(check, buffer, change):
+    """Without a model that was agreed upon. If it fails, a server does with statistics what it may not do with weights
+    and biases."""
+    faces = load("faces", image_size=16)
+    honest, batch = normalized(), (faces.images[:8], faces.labels[:8])
+    sent = copy.deepcopy(honest)
+    change(sent[2].get_buffer(buffer))
+    assert not found(honest, batch=batch)
+    assert check in found(sent, batch=batch)
+
+
+class Elsewhere(nn.Module):
+    """A linear layer by another function, on a weight that is stored in another layout."""
+
+    def __init__(self, how, weight, bias):
+        super().__init__()
+        self.how, self.bias = how, nn.Parameter(bias)
+        stored = weight.T if how in ("view", "matmul", "addmm", "scaled") else weight
+        self.stored = nn.Parameter((stored / 7 if how == "scaled" else stored).clone())
+
+    def forward(self, images):
+        """(N, C, H, W) -> (N, rows)."""
+        x, stored = images.flatten(1), self.stored
+        if self.how == "view":
+            return nn.functional.linear(x, stored.T, self.bias)
+        if self.how == "matmul":
+            return x @ stored + self.bias
+        if self.how == "addmm":
+            return torch.addmm(self.bias, x, stored)
+        if self.how == "scaled":
+            return (x @ stored) * 7 + self.bias
+        return (stored @ x.T).T + self.bias
+
+
+@pytest.mark.parametrize("how", ["view", "matmul", "addmm", "scaled", "columns"])
+@pytest.mark.parametrize("malicious", [False, True])
+def test_a_weight_is_judged_by_the_rows_that_are_applied(how, malicious):
+    """Against nn.Linear with the same weight. If it fails, a layout or another function hides a weight."""
+    linear = nn.Linear(IMAGES[0].numel(), 70)
+    with torch.no_grad():
+        generated = torch.randn(linear.weight.shape, generator=seeded()) / 14
+        linear.weight.copy_(generated)
+        linear.bias.zero_()
+        if malicious:
+            linear.weight[0] *= 1e3
+            linear.weight[4:8] = 2 * linear.weight[8:12]
+            linear.bias.copy_(torch.arange(70.0))
+    last = victim("mlp", width=70).layers[2]
+    plain = nn.Sequential(nn.Flatten(), linear, nn.ReLU(), last)
+    other = nn.Sequential(Elsewhere(how, linear.weight.detach(), linear.bias.detach()), nn.ReLU(), last)
+    reports = [validate_model(model, batch=BATCH) for model in (plain, other)]
+    checks = [{finding.check for finding in report.findings} for report in reports]
+    wrong = {"similar_rows", "zeroed_rows", "ordered_biases", "outlier_biases"}
+    assert checks == [wrong if malicious else set()] * 2
+    for check in ("similar_rows", "zeroed_rows", "dsnr", "transmit_snr"):
+        assert reports[1].values[check] == pytest.approx(reports[0].values[check], rel=1e-4), check
+    assert "operators" not in reports[1].skipped
+
+
+def test_a_matrix_in_a_function_that_is_not_known_stands_in_skipped():
+    """If it fails, what was not judged as it is applied looks as if it had been."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Parameter(torch.randn(70, IMAGES[0].numel(), generator=seeded()) / 14)
+
+        def forward(self, images):
+            return (images.flatten(1)[:, None] * self.rows).sum(-1)
+
+    model = nn.Sequential(Sum(), nn.ReLU(), victim("mlp", width=70).layers[2])
+    assert "mul" in validate_model(model, batch=BATCH).skipped["operators"]
+    assert "operators" not in validate_model(victim("resnet10"), batch=BATCH).skipped
+
+
+class Settings(nn.Module):
+    """A network whose forward pass depends on settings that are neither parameters nor buffers."""
+
+    def __init__(self, *, stride=1, eps=1e-5, momentum=0.1, slope=0.01, factor=1.0, trained=1.0, turned=False):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=stride), nn.BatchNorm2d(8, eps=eps, momentum=momentum)
+        self.act, self.fc = nn.LeakyReLU(slope), nn.Linear(8, 8)
+        self.constant, self.trained, self.turned = torch.tensor(factor), trained, turned
+        self.last = nn.Linear(8, CLASSES)
+
+    def forward(self, images):
+        """(N, C, H, W) -> logits."""
+        x = self.act(self.norm(self.conv(images))).mean((2, 3)) * self.constant
+        x = x * self.trained if self.training else x
+        weight = self.fc.weight.T if self.turned else self.fc.weight
+        return self.last(nn.functional.linear(x, weight, self.fc.bias))
+
+
+@pytest.mark.parametrize(
+    "changed_setting",
+    [
+        {"stride": 2},
+        {"eps": 10.0},
+        {"momentum": 1.0},
+        {"slope": 0.9},
+        {"factor": 5.0},
+        {"trained": 2.0},
+        {"turned": True},
+    ],
+    ids=str,
+)
+def test_arguments_and_layouts_are_those_agreed_upon(changed_setting):
+    """In the client's mode. If it fails, the same weights and buffers do something else than was agreed upon."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        agreed, sent = Settings(), Settings(**changed_setting)
+    sent.load_state_dict(agreed.state_dict())
+    again = Settings()
+    again.load_state_dict(agreed.state_dict())
+    assert "structure" not in found(again, agreed, batch=BATCH, training=True)
+    assert "structure" in found(sent, agreed, batch=BATCH, training=True)
+    assert "operators" in validate_model(sent, agreed).skipped
+
+
+def test_a_buffer_that_no_training_moves_is_the_agreed_one():
+    """But for counters and the vectors of a spectral norm, whose weight is judged as it is applied. If it fails, a
+    constant hides what the server does, or an honest spectral norm is refused."""
+    hidden = nn.Sequential(Hidden(imprint(victim(), image_shape=(3, SIZE, SIZE), bins=8, generator=seeded()).imprint))
+    moved = copy.deepcopy(hidden)
+    moved[0].cut[0] += 1e-3
+    assert "structure" in found(moved, hidden)
+    assert "structure" not in found(copy.deepcopy(hidden), hidden)
+    for norm in (nn.utils.parametrizations.spectral_norm, spectral_norm):
+        agreed = nn.Sequential(nn.Flatten(), norm(nn.Linear(768, 64)), nn.BatchNorm1d(64), nn.Linear(64, CLASSES))
+        sent = copy.deepcopy(agreed).train()
+        sent(torch.rand(4, 768, generator=seeded()))  # moves all buffers a little
+        assert "structure" not in found(sent.eval(), agreed, batch=(torch.rand(4, 3, 16, 16), LABELS[:4]))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm], ids=["new", "old"])
+def test_a_reparametrized_weight_is_judged_by_its_effective_rows(norm):
+    """Not by the factors g of shape (rows, 1), 1 % apart but for one that is 1.5, nor by the size of a direction v: an
+    honest network. If it fails, such networks are refused (github.com/pytorch/pytorch/issues/102981 sends users to
+    them), or hide an imprint."""
+    linear = nn.Linear(IMAGES[0].numel(), 64)
+    with torch.no_grad():
+        rows = nn.functional.normalize(torch.randn(linear.weight.shape, generator=seeded()), dim=1)
+        sizes = 1 + 0.01 * torch.randn(64, 1, generator=seeded())
+        sizes[5] = 1.5
+        linear.weight.copy_(rows * sizes)
+    honest = nn.Sequential(nn.Flatten(), norm(linear), nn.ReLU(), norm(nn.Linear(64, CLASSES)))
+    direction = dict(honest.named_parameters())
+    with torch.no_grad():  # its size has no effect
+        direction.get("1.weight_v", direction.get("1.parametrizations.weight.original1"))[7] *= 1e3
+    for settings in ({}, {"batch": BATCH}):
+        report = validate_model(honest, **settings)
+        assert report.ok, str(report)
+        assert 1 < report.values["zeroed_rows"] < 3
+    block = imprint(victim(), image_shape=(3, SIZE, SIZE), bins=64, generator=seeded()).imprint
+    sent = nn.Sequential(nn.Flatten(), norm(block.measure), nn.ReLU(), norm(nn.Linear(64, CLASSES)))
+    for settings in ({}, {"batch": BATCH}):
+        assert "similar_rows" in found(sent, **settings)
+
+
+def two_classes(first, second, heads=1):
+    """A network with heads of two rows each."""
+    head = nn.Linear(96, 2)
+    with torch.no_grad():
+        head.weight.copy_(torch.stack([first, second]))
+    heads = nn.ModuleList(copy.deepcopy(head) for _ in range(heads))
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 96), nn.ReLU(), heads)
+
+
+def test_opposite_rows_of_two_classes_pass_and_no_others():
+    """Every trained classifier of two classes ends with w and -w, as the R-Net and O-Net of facenet-pytorch do (cosine
+    1.0000). If it fails, clients refuse them, or an imprint is spread over layers of two rows."""
+    row = torch.randn(96, generator=seeded())
+    assert not found(two_classes(row, -row))
+    assert found(two_classes(row, 2 * row)) == {"similar_rows"}
+    assert found(two_classes(row, -row, heads=3)) == {"similar_rows"}
+    others = two_classes(row, -row, heads=3)
+    with torch.no_grad():
+        for i, head in enumerate(others[3]):
+            head.weight[0] = torch.randn(96, generator=seeded(i + 1))
+            head.weight[1] = -head.weight[0]
+    assert not found(others)
+
+
+def test_a_prior_in_all_biases_passes_and_a_common_cut_off_does_not():
+    """log(.01 / .99) in a classifier with weights of deviation .01 (RetinaNet, arXiv 1708.02002, Sec. 4.1), and rows
+    that read the brightness with a common bias. If it fails, such a classifier is refused, or such rows pass."""
+    model = victim("mlp", width=100)
+    for name in ("weight", "bias"):
+        model = changed(
+            model,
+            f"layers.2.{name}",
+            (lambda b: b.fill_(math.log(0.01 / 0.99)))
+            if name == "bias"
+            else (lambda w: w.copy_(0.01 * torch.randn(w.shape, generator=seeded()))),
+        )
+    assert not found(model, batch=BATCH)
+    alike = changed(model, "layers.0.weight", lambda w: w.copy_(1 + 0.1 * torch.randn(w.shape, generator=seeded())))
+    alike = changed(alike, "layers.0.bias", lambda b: b.fill_(-90.0))
+    assert "outlier_biases" in found(alike)
+
+
+@pytest.mark.parametrize(
+    ("output", "got"),
+    [
+        (lambda z: (z, z), "a tuple"),
+        (lambda z: SimpleNamespace(logits=z), "a SimpleNamespace"),
+        (lambda z: z[:, :, None, None], r"a tensor of shape \(8, 10, 1, 1\)"),
+        (lambda z: z[:1], r"a tensor of shape \(1, 10\)"),
+    ],
+    ids=["tuple", "object", "map", "count"],
+)
+def test_an_output_that_is_no_matrix_of_logits_is_named(output, got):
+    """If it fails, the user gets a foreign error, or labels are compared along another axis."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = victim("mlp")
+
+        def forward(self, images):
+            return output(self.net(images))
+
+    with pytest.raises(ValueError, match=rf"model: expected logits \(N, classes\), got {got}"):
+        validate_model(Net(), batch=BATCH)
+
+
+def test_lazy_parameters_are_named_before_anything_draws_them():
+    """If it fails, weights come from the global random state, and nobody else has them."""
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(CLASSES))
+    for settings in ({}, {"batch": BATCH}):
+        with pytest.raises(ValueError, match=r"model: .*parameters are not initialized; call it once"):
+            validate_model(lazy, **settings)
+    with pytest.raises(ValueError, match="call it once"):
+        validate_model(victim(), lazy)
+    assert any(is_lazy(parameter) for parameter in lazy.parameters())
+
+
+def test_comparing_rows_costs_twice_as_much_for_twice_as_many():
+    """In floating-point operations, as torch counts them. If it fails, an embedding of 60,000 rows takes minutes."""
+    counts = []
+    for rows in (16384, 32768):
+        with FlopCounterMode(display=False) as counter:
+            _similar(torch.randn(rows, 64, generator=seeded()))
+        counts.append(counter.get_total_flops())
+    assert counts[1] <= 2.1 * counts[0]
+
+
+def test_similar_rows_are_found_among_many():
+    """Four copies, up to noise and sign, among 10,000 rows; without them the value is that of random rows. If it fails,
+    rows that are compared in parts hide what lies in two of them."""
+    rows = torch.randn(10_000, 64, generator=seeded())
+    assert _similar(rows) < 0.8
+    copies = rows[:4] * torch.tensor([[1.0], [-1.0], [2.0], [-3.0]])
+    rows[5000:5004] = copies + 0.01 * torch.randn(copies.shape, generator=seeded(1))
+    assert _similar(rows) > default_limits()["similar_rows"]
 
 
 def federated(server, validated):
