@@ -271,3 +271,11 @@ def test_a_cell_that_its_scale_lacks_is_skipped_with_its_id(monkeypatch: pytest.
     assert cell_of(Smaller(), "gen_w", "batch_size") is reduced.CELLS["batch_size"]["gen_w"]
     with pytest.raises(pytest.skip.Exception, match=r"no cell at this scale: op\.batch_size"):
         cell_of(Smaller(), "op", "batch_size")
+
+
+@pytest.mark.parametrize("id", ROWS)
+def test_every_level_of_a_row_sets_something_that_its_first_does_not(id: str) -> None:
+    """If this fails, a factor's change changes nothing, and "no difference" is certain."""
+    described = [protocol.described() for protocol in ROWS[id][1].values()]
+    for number, level in enumerate(described):
+        assert level not in described[:number], list(ROWS[id][1])[number]

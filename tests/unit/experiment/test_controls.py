@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -357,3 +358,45 @@ def test_the_control_of_a_learned_inverter_asks_for_more_than_its_class_means(tm
     assert labels.values["psnr"] == pytest.approx(labels.values["class_mean_psnr"])
     assert "a shared gradient is zero" in silent.reason
     assert not any(each.passed for each in (dead, silent, labels))
+
+
+def brightness(exchange: Exchange, answer: Any, images: Tensor, labels: Tensor, *, mirrored: bool = True) -> float:
+    """Stands in for a data term: the mean of the images."""
+    return float(images.mean())
+
+
+def test_a_search_is_judged_by_the_mean_of_its_batches_and_not_by_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image that comes back would pass a control in which the others are lost."""
+    round = Round(PROTOCOL, BLOCK)
+    control = Exchange(round.controlled, round.control)
+    assert len(control.answers) > 1
+    levels = [0.1 * number for number in range(len(control.answers))]
+    monkeypatch.setattr(controls, "_term", brightness)
+    monkeypatch.setattr(
+        control,
+        "reconstructions",
+        lambda answers, start: [
+            Reconstruction(images=torch.full_like(answer.reference, level))
+            for answer, level in zip(answers, levels, strict=True)
+        ],
+    )
+    _, values = controls._follows(control)
+    assert values["found"] == pytest.approx(sum(levels) / len(levels))
+    truth = [float(answer.reference.mean()) for answer in control.answers]
+    assert values["truth"] == pytest.approx(sum(truth) / len(truth))
+
+
+@pytest.mark.parametrize("at", ["truth", "found", "all"])
+def test_a_data_term_that_is_no_number_passes_no_control(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN is neither above nor below a limit, so a check that is turned around lets it through."""
+    term, calls = controls._term, iter(range(10**6))
+
+    def broken(*arguments: Any, **options: Any) -> float:
+        number, ideal = next(calls), "mirrored" in options
+        wrong = {"truth": number == 0, "found": not ideal, "all": True}[at]
+        return math.nan if wrong else term(*arguments, **options)
+
+    monkeypatch.setattr(controls, "_term", broken)
+    control = path_works(ALIVE, BLOCK)
+    assert not control.passed
+    assert "nan" in control.reason
