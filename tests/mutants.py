@@ -53,11 +53,6 @@ class Mutant:
             raise ValueError(f"find: expected one place that changes, got {count} in {self.file}: {self.find!r}")
         return source.replace(self.find, self.replace)
 
-    def key(self, root: Path) -> str:
-        """A digest of the break and of the two files that it names."""
-        files = [(root / name).read_bytes() for name in (self.file, self.module)]
-        return hashlib.sha256(b"\0".join([repr(self).encode(), *files])).hexdigest()
-
 
 @dataclass(frozen=True)
 class Run:
@@ -87,18 +82,36 @@ def near(mutants: Iterable[Mutant], root: Path, ref: str) -> list[Mutant]:
 
 
 class Copies:
-    """Runs single tests, each in a fresh copy of the files that git does not ignore."""
+    """Runs single tests, each in a fresh copy of the files that git does not ignore.
 
-    def __init__(self, root: Path, *, limit: float | None = None) -> None:
-        self._root, self._limit = root, limit
-        names = git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
-        self._names = [name for name in names if name and (root / name).is_file()]
-        self._lock, self._turns, self._unbroken = threading.Lock(), {}, {}
+    Args:
+        root: of the tree. It is copied once, so it may be edited during the run.
+        folder: an empty one, for the copies.
+        limit: seconds after which a broken test is ended; by default many times those of the unbroken one.
+    """
+
+    def __init__(self, root: Path, folder: Path, *, limit: float | None = None) -> None:
+        self._folder, self._tree, self._limit = folder, folder / "unbroken", limit
+        for name in git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0"):
+            if name and (root / name).is_file():
+                (self._tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, self._tree / name)
+        self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
+        self._unbroken: dict[str, Run] = {}
+
+    def key(self, mutant: Mutant) -> str | None:
+        """A digest of the break and of the two files that it names; None where one of them is missing."""
+        try:
+            files = [(self._tree / name).read_bytes() for name in (mutant.file, mutant.module)]
+        except OSError:
+            return None
+        return hashlib.sha256(b"\0".join([repr(mutant).encode(), *files])).hexdigest()
 
     def judge(self, mutant: Mutant) -> Run:
         """Plant one break: "killed", "survived", "cannot be applied", or what the test did instead of failing."""
         try:
-            source = mutant.planted((self._root / mutant.file).read_text(encoding="utf-8"))
+            source = mutant.planted((self._tree / mutant.file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             return Run("cannot be applied", 0.0, str(error))
         unbroken = self._without_break(mutant.test)
@@ -118,11 +131,9 @@ class Copies:
 
     def _run(self, test: str, broken: dict[str, str], limit: float | None) -> Run:
         start = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="gia-mutant-", ignore_cleanup_errors=True) as made:
-            tree, report = Path(made).resolve() / "tree", Path(made).resolve() / "report.xml"
-            for name in self._names:
-                (tree / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(self._root / name, tree / name)
+        with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as made:
+            tree, report = Path(made) / "tree", Path(made) / "report.xml"
+            shutil.copytree(self._tree, tree)
             for name, source in broken.items():
                 (tree / name).write_text(source, encoding="utf-8")
             options = ("-x", "-q", "--benchmark-disable", "-p", "no:cacheprovider", f"--junitxml={report}")
@@ -189,33 +200,35 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT, limit: fl
     memory = root / ".gia" / "mutants.txt"
     memory.parent.mkdir(exist_ok=True)
     known = set(memory.read_text(encoding="utf-8").split()) if memory.exists() and not chosen.again else set()
-    files = {name: (root / name).is_file() for mutant in mutants for name in (mutant.file, mutant.module)}
-    keys = {m: m.key(root) for m in mutants if files[m.file] and files[m.module]}
-    open_ones = [mutant for mutant in mutants if keys.get(mutant) not in known]
-    counts = Counter({KILLED: len(mutants) - len(open_ones)})
-
-    def say(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    say(f"{len(mutants)} breaks, {counts[KILLED]} of them remembered as killed")
-    copies = Copies(root, limit=limit)
-    pool = ThreadPoolExecutor(max(1, chosen.processes))
-    try:
-        runs = {pool.submit(copies.judge, mutant): mutant for mutant in open_ones}
-        for done in as_completed(runs):
-            mutant, run = runs[done], done.result()
-            counts[run.outcome] += 1
-            say(f"{run.outcome}: {mutant.file} -> {mutant.test} ({run.seconds:.1f} s)")
-            if run.outcome == KILLED:
-                with memory.open("a", encoding="utf-8") as file:
-                    file.write(keys[mutant] + "\n")
-            else:
-                say(f"    find    {mutant.find!r}\n    replace {mutant.replace!r}\n    {run.last}")
-    finally:
-        pool.shutdown(cancel_futures=True)
-    say(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()) if count) or "nothing to do")
+    with (
+        tempfile.TemporaryDirectory(prefix="gia-mutants-", ignore_cleanup_errors=True) as folder,
+        ThreadPoolExecutor(max(1, chosen.processes)) as pool,
+    ):
+        copies = Copies(root, Path(folder).resolve(), limit=limit)
+        remembered = [mutant for mutant in mutants if copies.key(mutant) in known]
+        counts = Counter({KILLED: len(remembered)})
+        _say(f"{len(mutants)} breaks, {len(remembered)} of them remembered as killed")
+        try:
+            runs = {pool.submit(copies.judge, mutant): mutant for mutant in mutants if mutant not in remembered}
+            for done in as_completed(runs):
+                mutant, run = runs[done], done.result()
+                counts[run.outcome] += 1
+                _say(f"{run.outcome}: {mutant.file} -> {mutant.test} ({run.seconds:.1f} s)")
+                if run.outcome == KILLED:
+                    with memory.open("a", encoding="utf-8") as file:
+                        file.write(f"{copies.key(mutant)}\n")
+                else:
+                    _say(f"    find    {mutant.find!r}\n    replace {mutant.replace!r}\n    {run.last}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _say(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()) if count) or "no break")
     return int(counts[KILLED] < len(mutants))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
