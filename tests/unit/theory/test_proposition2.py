@@ -45,6 +45,7 @@ def test_small_cases_agree_with_an_enumeration(n, k):
     assert expected_exact_recoveries(n, k, model="independent") == pytest.approx(independent, rel=1e-12)
 
 
+@pytest.mark.timing
 def test_the_count_at_the_paper_s_size_takes_less_than_a_second():
     """If this fails, exact integers cost more than a claim may spend on a formula."""
     start = perf_counter()
