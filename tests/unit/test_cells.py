@@ -21,7 +21,7 @@ from claims.changes import (
 )
 from claims.factors import attack_types, cell_of, row_of
 from claims.reduced.spaces import DATA, DETAILED, LEARNED, REPEATED
-from claims.scales import SCALES
+from claims.scales import SCALES, Scale
 from gia.attacks import CARDS
 from gia.experiment import Protocol
 from gia.experiment.controls import path_works, shares_gradients
@@ -54,23 +54,28 @@ CHANGES: dict[str, Callable[[Protocol, Any], Protocol]] = {
 }
 
 
-def compared() -> Iterator[tuple[str, Protocol, dict[Any, Protocol]]]:
-    """Every comparison of the reduced scale: its id, what all levels share, and its levels."""
+def compared(scale: Scale = reduced) -> Iterator[tuple[str, Protocol, dict[Any, Protocol]]]:
+    """Every comparison of a scale: its id, what all levels share, and its levels."""
     for factor, name in CELLS:
-        cell = reduced.CELLS[factor][name]
+        cell = scale.CELLS[factor][name]
         change = cell.change or CHANGES[factor]
         yield (
             row_of(name, factor),
             cell.protocol,
             {of: change(cell.protocol, of) for of in (*cell.levels, *cell.shown)},
         )
-    for id, row in reduced.ROWS.items():
+    for id, row in scale.ROWS.items():
         yield id, row.protocol, {level: row.change(row.protocol, level) for level in row.levels}
-    for name, protocol in reduced.VISUAL.items():
+    for name, protocol in scale.VISUAL.items():
         yield f"visual_quality/2 of {name}", protocol, {name: protocol}
 
 
 ROWS = {id: (protocol, levels) for id, protocol, levels in compared()}
+EVERY = [
+    pytest.param(id, levels, id=f"{scale.__name__.rpartition('.')[2]}-{id}")
+    for scale in SCALES
+    for id, _, levels in compared(scale)
+]
 
 #: Levels without a control: all are shown and not judged, but for those of the auxiliary data, where the row asks
 #: whether they teach anything.
@@ -179,10 +184,9 @@ def test_every_row_of_a_scale_is_one_of_the_register(id: str) -> None:
     assert id in REGISTER
 
 
-@pytest.mark.parametrize("id", ROWS)
-def test_every_level_that_is_judged_has_the_control_of_its_kind(id: str) -> None:
+@pytest.mark.parametrize(("id", "levels"), EVERY)
+def test_every_level_that_is_judged_has_the_control_of_its_kind(id: str, levels: dict[Any, Protocol]) -> None:
     """If this fails, a level whose attack is broken counts as one that leaks nothing, and supports "worse"."""
-    _, levels = ROWS[id]
     assert {level for level, protocol in levels.items() if protocol.scoring.control is None} == UNCONTROLLED.get(
         id, set()
     )
@@ -271,3 +275,11 @@ def test_a_cell_that_its_scale_lacks_is_skipped_with_its_id(monkeypatch: pytest.
     assert cell_of(Smaller(), "gen_w", "batch_size") is reduced.CELLS["batch_size"]["gen_w"]
     with pytest.raises(pytest.skip.Exception, match=r"no cell at this scale: op\.batch_size"):
         cell_of(Smaller(), "op", "batch_size")
+
+
+@pytest.mark.parametrize(("id", "levels"), EVERY)
+def test_every_level_of_a_row_sets_something_that_its_first_does_not(id: str, levels: dict[Any, Protocol]) -> None:
+    """If this fails, a factor's change changes nothing, and "no difference" is certain."""
+    described = [protocol.described() for protocol in levels.values()]
+    for number, level in enumerate(described):
+        assert level not in described[:number], f"{id} at {list(levels)[number]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,45 @@ def test_an_inverter_of_another_domain_is_controlled_on_images_that_its_attacker
     assert len(outside.public) == len(round.public) - 8
     attacked = outside.data.images[outside.private].flatten(1)
     assert torch.cdist(attacked, outside.public.images.flatten(1)).min() > 0
+
+
+def brightness(exchange: Exchange, answer: Any, images: Tensor, labels: Tensor, *, mirrored: bool = True) -> float:
+    """Stands in for a data term: the mean of the images."""
+    return float(images.mean())
+
+
+def test_a_search_is_judged_by_the_mean_of_its_batches_and_not_by_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image that comes back would pass a control in which the others are lost."""
+    round = Round(PROTOCOL, BLOCK)
+    control = Exchange(round.controlled, round.control)
+    assert len(control.answers) > 1
+    levels = [0.1 * number for number in range(len(control.answers))]
+    monkeypatch.setattr(controls, "_term", brightness)
+    monkeypatch.setattr(
+        control,
+        "reconstructions",
+        lambda answers, start: [
+            Reconstruction(images=torch.full_like(answer.reference, level))
+            for answer, level in zip(answers, levels, strict=True)
+        ],
+    )
+    _, values = controls._follows(control)
+    assert values["found"] == pytest.approx(sum(levels) / len(levels))
+    truth = [float(answer.reference.mean()) for answer in control.answers]
+    assert values["truth"] == pytest.approx(sum(truth) / len(truth))
+
+
+@pytest.mark.parametrize("at", ["truth", "found", "all"])
+def test_a_data_term_that_is_no_number_passes_no_control(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN is neither above nor below a limit, so a check that is turned around lets it through."""
+    term, calls = controls._term, iter(range(10**6))
+
+    def broken(*arguments: Any, **options: Any) -> float:
+        number, ideal = next(calls), "mirrored" in options
+        wrong = {"truth": number == 0, "found": not ideal, "all": True}[at]
+        return math.nan if wrong else term(*arguments, **options)
+
+    monkeypatch.setattr(controls, "_term", broken)
+    control = path_works(ALIVE, BLOCK)
+    assert not control.passed
+    assert "nan" in control.reason

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from gia import metrics
 from gia.attacks.matching import Interrupted
 from gia.data import Images, load
 from gia.experiment import Exchange, Fishing, Protocol, Round, exchange, measure, prepared
+from gia.experiment.controls import path_works
 from gia.federated import LocalTraining, Observation, share_gradient, share_update
 from gia.harness.blocks.block import Block
 from tests.unit.experiment.toy import BLOCK, FACES, PROTOCOL, Spy, black, bright
@@ -363,3 +364,58 @@ def test_each_metric_is_scored_from_its_smallest_size_on(name: str, spy: Spy) ->
     for size in {minimum, max(1, minimum - 1)}:
         protocol = FACES.with_({"batch.image_size": size, "scoring.metrics": (name,)})
         assert (measure(protocol, BLOCK).values[name] is None) == (size < minimum)
+
+
+def test_all_metrics_score_one_pairing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each metric paired images as suits it, a row of numbers would speak of different reconstructions."""
+    names = ("psnr", "rmse", "ssim")
+
+    def noise(observation: Observation) -> Tensor:
+        shape = (observation.batch_size, *observation.image_shape)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(5))
+
+    monkeypatch.setattr(exchange.attacks, "run_many", Spy(noise))
+    protocol = FACES.with_({"batch.size": 4, "scoring.metrics": names})
+    (answer,) = Exchange((round := Round(protocol, BLOCK)), round.private).answers
+    aligned = metrics.align(noise(answer.observation), answer.reference, blind=answer.reference)
+    assert not torch.equal(aligned, noise(answer.observation))
+    measured = measure(protocol, BLOCK).details["per_image"]
+    for name in names:
+        assert measured[name] == metrics.METRICS[name].function(aligned, answer.reference).tolist(), name
+
+
+def test_image_sizes_show_the_same_pictures() -> None:
+    """If they did not, a claim about resolution would compare photos, not sizes."""
+    small, large = (Round(FACES.with_({"batch.image_size": size}), BLOCK) for size in (16, 32))
+    assert small.private.equal(large.private)
+    assert small.control.equal(large.control)
+    shown, halved = (each.data.images[each.private] for each in (small, large))
+    halved = torch.nn.functional.avg_pool2d(halved, 2)
+    apart = (halved[:, None] - shown).square().flatten(2).mean(-1)
+    others = apart + torch.diag(torch.full((len(apart),), math.inf))
+    assert apart.diagonal().max() < others.min() / 10
+
+
+class Recording(Block):
+    """A block that notes the purposes of its generators."""
+
+    purposes: ClassVar[list[tuple[str | int, ...]]] = []
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """As that of the block."""
+        self.purposes.append(purpose)
+        return super().generator(*purpose)
+
+
+def test_a_control_shares_no_random_number_with_the_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control that begins where the attack begins, or trains its victim alike, would select lucky blocks."""
+    protocol, block = PROTOCOL.with_({"attacker.settings.steps": 1}), Recording("toy.run", 0, {})
+    drawn: list[set[tuple[str | int, ...]]] = []
+    for run in (measure, path_works):
+        monkeypatch.setattr(Recording, "purposes", [])
+        run(protocol, block)
+        drawn.append(set(Recording.purposes))
+    attacked, controlled = drawn
+    assert any(purpose[0] == "start" for purpose in attacked)
+    assert {purpose for purpose in controlled if purpose[0] != "control"} == {("images",), ("control images",)}
+    assert not {purpose for purpose in attacked if purpose[0] == "control"}

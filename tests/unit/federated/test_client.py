@@ -325,6 +325,30 @@ def test_defenses_are_applied_in_their_order():
         torch.testing.assert_close(defended.gradients[name], (2 * value + 1) * 3)
 
 
+def test_defenses_are_applied_to_updates_as_to_gradients():
+    """If it fails, a client that trains locally shares its update bare, and a defense costs nothing."""
+    local = LocalTraining(2, 3, 0.1)
+
+    def negated(seen: Observation) -> Observation:
+        return replace(seen, gradients={k: -v for k, v in seen.gradients.items()})
+
+    plain = Client(IMAGES, LABELS, local=local).answer(perceptron())
+    defended = Client(IMAGES, LABELS, local=local, defenses=[negated]).answer(perceptron())
+    for name, value in plain.gradients.items():
+        assert value.any()
+        assert defended.gradients[name].equal(-value)
+
+
+def test_an_answer_does_not_depend_on_earlier_rounds():
+    """If it fails, momentum, statistics or the order of images are kept, and a second query sees another client."""
+    options = {"local": LocalTraining(2, 2, 0.1, 0.9), "reveal": ("batch_norm",), "training": True}
+    asked = Client(IMAGES, LABELS, **options)
+    asked.answer(perceptron())
+    asked.answer(tangled())
+    fresh = Client(IMAGES, LABELS, **options)
+    assert observation_state(asked.answer(tangled())) == observation_state(fresh.answer(tangled()))
+
+
 def test_its_repr_says_what_it_shares_and_shows_no_private_value():
     """If it fails, a user who prints a client sees the private batch, or not what leaks."""
     client = Client(IMAGES, LABELS)

@@ -869,3 +869,28 @@ def test_five_clients_train_with_an_honest_server_and_refuse_a_malicious_one():
         assert all(refused.report.findings and str(refused.report) in str(refused) for refused in refusals)
         assert federated(edit, validated=False) == (15, [])
     assert gia.validate_model is validate_model
+
+
+def test_d_snr_is_the_worst_of_all_layers():
+    """If it fails, a server hides an image in a layer that nobody measures. Oracle: one backward pass per image."""
+    worst = set()
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        net = nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 16, 8), nn.ReLU(), nn.Linear(8, 4)
+        )
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        images = torch.rand(4, 1, 6, 6, generator=generator)
+        labels = torch.randint(4, (4,), generator=generator)
+        weights = [parameter for name, parameter in net.named_parameters() if name.endswith("weight")]
+        apart = [
+            [float(g.norm()) for g in torch.autograd.grad(cross_entropy(net(image[None]), label[None]), weights)]
+            for image, label in zip(images, labels, strict=True)
+        ]
+        ratios = [max(each) / (sum(each) - max(each) + 1e-6) for each in zip(*apart, strict=True)]
+        worst.add(ratios.index(max(ratios)))
+        measured = validate_model(net, batch=(images, labels)).values["dsnr"]
+        assert measured == pytest.approx(max(ratios), rel=1e-3), seed
+    assert worst >= {0, 2}, "the examples must not all have their worst layer at one end"

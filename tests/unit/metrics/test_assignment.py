@@ -45,6 +45,26 @@ def test_the_assignment_is_the_cheapest_of_all(count, originals, seed):
     assert float(total) == pytest.approx(float(cheapest(cost)), rel=1e-9)
 
 
+@UNIT
+@given(st.permutations(range(5)), st.permutations(range(5)), st.integers(0, 2**32 - 1))
+def test_the_pairing_follows_the_images_and_not_their_places(rows, columns, seed):
+    """If this fails, a failed attack scores by the order of its images: here all costs differ by parts in a million."""
+    generator = torch.Generator().manual_seed(seed)
+    reconstruction, reference = (
+        0.5 + 1e-4 * torch.randn(5, 1, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    rows, columns = torch.tensor(rows), torch.tensor(columns)
+    chosen = metrics.match(reconstruction, reference)
+    assert rows[metrics.match(reconstruction[rows], reference[columns])].equal(chosen[columns])
+
+
+def test_even_the_worst_reconstruction_belongs_to_an_original():
+    """If this fails, a bad reconstruction is left out, and its original scores as the better blind guess."""
+    black, white = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    assert sorted(metrics.match(black, white).tolist()) == [0, 1]
+    assert metrics.align(black, white, blind=white).equal(black)
+
+
 def test_a_greedy_choice_would_be_dearer():
     """If this fails, each original takes its nearest: by hand, .5 is nearer to .4 but the cheap total crosses."""
     reconstruction = torch.tensor([0.5, 0.3]).view(2, 1, 1, 1)

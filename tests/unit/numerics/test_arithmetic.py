@@ -157,6 +157,31 @@ def test_a_fingerprint_changes_with_what_arithmetic_depends_on(monkeypatch):
     assert fingerprint() != digits
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(torch.nn.functional, "conv2d"), (torch, "sigmoid"), (torch.Tensor, "__matmul__"), (torch, "mv")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fingerprint_sees_the_last_bit_of_each_kernel(monkeypatch, owner, name, backward, dtype):
+    """If it fails, two machines with other arithmetic are compared seed by seed, and every stored sample fails."""
+    digits, kernel = fingerprint(), getattr(owner, name)
+
+    def moved(*arguments, **options):
+        exact = kernel(*arguments, **options)
+        if exact.dtype is not dtype:
+            return exact
+        if not backward:
+            return exact * (1 + 2 * torch.finfo(dtype).eps)
+        if exact.requires_grad:
+            exact.register_hook(lambda gradient: gradient * (1 + 2 * torch.finfo(dtype).eps))
+        return exact
+
+    monkeypatch.setattr(owner, name, moved)
+    assert (fingerprint() != digits) == (not backward or name != "mv")  # no gradient passes through mv
+
+
 SAMPLES = """
 import torch
 from gia.numerics.arithmetic import _odd_products, reproducible

@@ -320,3 +320,31 @@ def test_float32_is_at_most_four_times_as_wrong_as_double_backward(
     _, exact = problem.by("plain")
     plain, taps = (relative(problem.by(engine, torch.float32)[1].double(), exact, 0) for engine in ("plain", "taps"))
     assert taps <= 4 * plain
+
+
+def assert_as_double_backward(body: nn.Module) -> None:
+    """Both engines agree on two trials of two images, on this body and a linear layer."""
+    generator = torch.Generator().manual_seed(7)
+    features = body(torch.zeros(1, 3, SIDE, SIDE)).numel()
+    net = nn.Sequential(body, nn.Tanh(), nn.Flatten(), nn.Linear(features, CLASSES)).double()
+    images = torch.rand(2, 2, 2, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    labels = torch.randint(CLASSES, (2, 2), generator=generator)
+    shared = [share_gradient(net, *pair) for pair in zip(images[0], labels, strict=True)]
+    problem = Problem(net, shared, images[1], labels, Cosine(), F.cross_entropy)
+    (values, slopes), (expected, gradient) = problem.by("taps"), problem.by("plain")
+    assert relative(values, expected, least=1e-2) < 1e-10
+    assert relative(slopes, gradient, least=1e-5) < 1e-10
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, (2, 1)], ids=str)
+@pytest.mark.parametrize(("size", "padding"), [((2, 3), (0, 2)), ((2, 3), (1, 0)), (3, 2)], ids=str)
+def test_grouped_and_oddly_padded_convolutions_have_the_gradients_of_double_backward(groups, stride, size, padding):
+    """Random nets seldom combine groups, uneven padding and strides, and each has a rule of its own."""
+    convolution = nn.Conv2d(4, 8, size, stride, padding, groups=groups)
+    assert_as_double_backward(nn.Sequential(nn.Conv2d(3, 4, 3, padding=(2, 0)), nn.Tanh(), convolution))
+
+
+def test_a_convolution_that_stays_factored_may_be_padded_unevenly() -> None:
+    """Large kernels at few places are unfolded, which random nets are too small for."""
+    assert_as_double_backward(nn.Sequential(nn.Conv2d(3, 64, (SIDE - 1, SIDE + 1), padding=(0, 1))))
