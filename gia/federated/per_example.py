@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 from torch.overrides import TorchFunctionMode
 
-from gia.federated.client import Loss
 from gia.federated.layers import set_mode
+from gia.federated.losses import Loss, check_labels
+from gia.federated.victims import differentiating, watch
 
 __all__ = ["Recorder", "Use", "dominance", "norms", "operations", "transmit_snr"]
 
@@ -95,7 +96,7 @@ def operations(model: nn.Module, images: Tensor) -> list[str]:
     return called
 
 
-@torch.enable_grad()
+@differentiating()
 def norms(
     model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss, training: bool
 ) -> tuple[list[Use], list[Tensor]]:
@@ -125,6 +126,7 @@ def norms(
     with _in_mode(model, training):
         with Recorder(taps=True) as recorder:
             logits = model(images)
+        check_labels(labels, logits, loss)
         uses = recorder.uses
         if not uses:
             return [], []
@@ -173,10 +175,13 @@ def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    hooks = watch(model)
     try:
         set_mode(model, training)
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, mode in modes:
             module.training = mode
         with torch.no_grad():

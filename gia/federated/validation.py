@@ -18,7 +18,9 @@ from torch.nn.functional import cross_entropy
 
 from gia.errors import expected_one_of
 from gia.federated import per_example
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName, loss_of
+from gia.federated.outputs import check_initialized
+from gia.federated.victims import differentiable
 
 __all__ = ["Finding", "LastAccepted", "Limits", "ValidationReport", "default_limits", "fit_limits", "validate_model"]
 
@@ -127,6 +129,7 @@ class ValidationReport:
         )
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def validate_model(
     received: nn.Module,
@@ -134,7 +137,7 @@ def validate_model(
     *,
     batch: tuple[Tensor, Tensor] | None = None,
     training: bool = False,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     limits: Limits | None = None,
 ) -> ValidationReport:
     """Check a received model before a client trains on it. A finding is a value beyond that of honest models.
@@ -189,6 +192,8 @@ def validate_model(
     >>> sorted({finding.check for finding in gia.validate_model(sent).findings})
     ['ordered_biases', 'similar_rows']
     """
+    check_initialized(received)
+    loss = loss_of(loss)
     results = _Results(_accepted(limits))
     layers, spreads = list(_layers(received)), dict[int, float]()
     if expected is not None:
@@ -198,7 +203,7 @@ def validate_model(
     if batch is not None:
         images, labels = batch
         like = next(received.parameters())
-        images, labels = images.to(like), labels.to(like.device)
+        images, labels = differentiable(images).to(like), differentiable(labels).to(like.device)
         uses, norms = per_example.norms(received, images, labels, loss=loss, training=training)
         known = {parameter.data_ptr(): name for name, parameter in received.named_parameters()}
         names = [
