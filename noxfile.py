@@ -58,7 +58,7 @@ def ready() -> str:
     inputs = [ROOT / "pyproject.toml", ASSETS]
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + sys.version.encode()).hexdigest()
     mark = VENV / "gia-inputs.sha256"
-    if PYTHON.exists() and mark.exists() and mark.read_text() == stamp:
+    if PYTHON.exists() and mark.exists() and mark.read_text(encoding="utf-8") == stamp:
         return str(PYTHON)
     if not PYTHON.exists():
         shutil.rmtree(VENV, ignore_errors=True)
@@ -72,7 +72,7 @@ def ready() -> str:
     pip("--editable", ".[all]", "--group", "dev")
     for flags, requirement in carriers():
         pip(*flags, requirement)
-    mark.write_text(stamp)
+    mark.write_text(stamp, encoding="utf-8")
     return str(PYTHON)
 
 

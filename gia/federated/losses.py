@@ -108,6 +108,8 @@ def check_labels(labels: Tensor, outputs: Tensor, loss: Loss = F.cross_entropy) 
             )
         return
     if labels.is_floating_point():
+        if loss is F.cross_entropy:
+            raise ValueError(f"labels: expected class labels (N,) of int64 for cross-entropy, got {labels.dtype}")
         return
     check_logits(outputs)
     logits = outputs.shape[1]

@@ -80,12 +80,18 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         ValueError: the file cannot be read, for example because it is damaged.
+        FileNotFoundError: no such file.
     """
     try:
         with safe_open(path, "pt") as file:
             facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if not isinstance(facts, dict):
+            raise ValueError(f"facts: expected an object, got {facts!r}")
+        return tensors, facts
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError, OverflowError) as error:
         raise ValueError(f"cache: expected a readable file, got {path} ({error}); delete it") from error
 
 

@@ -92,9 +92,9 @@ def minimize(
         callback: called before each step.
 
     Returns the best points. Raises ValueError for negative `steps`, a share that is not between 0 and 1, and a schedule
-    beside `converged`. A trial whose objective is not finite is lost: the others go on, and `NothingFound` with the step
-    is raised once all of them are lost. A keyboard interrupt ends the search with the warning `Interrupted`; the best
-    points so far are then returned.
+    beside `converged`. A trial whose objective is not finite is lost: the others go on, and `NothingFound` is raised
+    once all of them are lost. A keyboard interrupt ends the search with the warning `Interrupted`; the best points so
+    far are then returned.
 
     >>> import torch
     >>> from gia.attacks.matching import Adam, Point, minimize

@@ -21,18 +21,18 @@ from tests.harness.baseline.stored import HERE, PSNR, QUANTITIES, Quantity, base
 
 def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool = False) -> None:
     """Change the entry op/b1 in the file; `forge` recomputes its digest."""
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     entry = content["cells"]["op/b1"]
     change(entry)
     if forge:
         body = {field: value for field, value in entry.items() if field != "digest"}
         entry["digest"] = digest_of(["op/b1", body])
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_an_entry_says_where_its_numbers_come_from(file: Path) -> None:
     """Without setting, machine, commit and reason nobody can tell whether a moved number matters."""
-    entry = json.loads(file.read_text())["cells"]["op/b1"]
+    entry = json.loads(file.read_text(encoding="utf-8"))["cells"]["op/b1"]
     assert entry["protocol"] == "p1"
     assert entry["machine"] == HERE
     assert (entry["commit"], entry["reason"], entry["dtype"]) == ("abc1234", "first sample", "float64")
@@ -70,10 +70,10 @@ def test_files_are_sorted_so_that_a_change_is_a_small_diff(tmp_path: Path) -> No
 @pytest.mark.parametrize("rebaseline", [False, True])
 def test_a_corrupt_file_is_refused_on_load_and_never_overwritten(file: Path, text: str, rebaseline: bool) -> None:
     """Taking a broken file for an empty one would turn every lost baseline into a missing one that is stored again."""
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(BaselineCorrupt, match=r"batch_size\.json.*Restore the file"):
         baseline_of(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
-    assert file.read_text() == text
+    assert file.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_an_edit_by_hand_is_refused(file: Path, change: Callable[[dict[str, Any]
 
 def test_an_entry_moved_to_another_name_is_refused(file: Path) -> None:
     """Renaming an entry in the file would give it the numbers of another."""
-    file.write_text(file.read_text().replace("op/b1", "op/b2"))
+    file.write_text(file.read_text(encoding="utf-8").replace("op/b1", "op/b2"), encoding="utf-8")
     with pytest.raises(BaselineCorrupt, match=r"'op/b2'.*edited by hand"):
         baseline_of(file, machine=HERE)
 

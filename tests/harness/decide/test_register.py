@@ -24,7 +24,7 @@ def write(tmp_path, *rows, rest="", scales="scales = ['reduced', 'paper']"):
     """A register with these rows, values as TOML, and further tables."""
     path = tmp_path / "claims.toml"
     parts = ["[[claim]]\n" + "\n".join(f"{key} = {value}" for key, value in row.items()) for row in rows]
-    path.write_text("\n".join([scales, *parts, rest]))
+    path.write_text("\n".join([scales, *parts, rest]), encoding="utf-8")
     return path
 
 

@@ -122,7 +122,7 @@ def door(inner: Inner) -> Inner:
     )
     (inner.path / "outsider").mkdir()
     (inner.path / "outsider" / "__init__.py").touch()
-    (inner.path / "outsider" / "gray.py").write_text(GRAY)
+    (inner.path / "outsider" / "gray.py").write_text(GRAY, encoding="utf-8")
     return inner
 
 
@@ -159,7 +159,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     assert verdict["cached"] == len(finished)
     assert (verdict["id"], verdict["outcome"], verdict["notice"]) == ("op.batch", "refuted", "")
     assert verdict["effect"] == pytest.approx(0.0, abs=1e-9)  # the same image for any batch
-    report = (door.path / ".gia" / "runs" / FOLDER / "report.md").read_text()
+    report = (door.path / ".gia" / "runs" / FOLDER / "report.md").read_text(encoding="utf-8")
     result.stdout.fnmatch_lines(["*ok *op.batch*refuted (paper: supported):*"])
     for id, reason in NOT_TRIED.items():
         result.stdout.re_match_lines([rf"NOT {id}: no verdict, {reason.split('*')[0][:40]}"])
@@ -167,7 +167,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     assert "outsider.gray:gray takes the place of each protocol's attack" in report
 
     # Whoever edits the attack gets new numbers, and other settings are another attack.
-    with (door.path / "outsider" / "gray.py").open("a") as source:
+    with (door.path / "outsider" / "gray.py").open("a", encoding="utf-8") as source:
         source.write("# edited\n")
     door.run(*OPTIONS, with_level(0.5)).assert_outcomes(passed=1, skipped=7, deselected=1)
     assert found(door)["op.batch"]["cached"] == 0

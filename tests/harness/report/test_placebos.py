@@ -61,7 +61,7 @@ def test_a_broken_rule_ends_the_command_with_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], outcome: str, status: int
 ) -> None:
     """CI would stay green."""
-    (tmp_path / "verdicts.json").write_text(json.dumps([a_row(outcome=outcome)]))
+    (tmp_path / "verdicts.json").write_text(json.dumps([a_row(outcome=outcome)]), encoding="utf-8")
     assert main([str(tmp_path)]) == status
     assert "op.size" in capsys.readouterr().out
 
@@ -70,6 +70,6 @@ def test_runs_of_another_kind_and_no_runs_are_refused(tmp_path: Path) -> None:
     """A matrix of nothing would pass."""
     assert main([]) == 1
     for rows in ([], [{"id": "op.size"}]):
-        (tmp_path / "verdicts.json").write_text(json.dumps(rows))
+        (tmp_path / "verdicts.json").write_text(json.dumps(rows), encoding="utf-8")
         with pytest.raises(SystemExit, match="expected the verdicts of a run with --placebo"):
             main([str(tmp_path)])

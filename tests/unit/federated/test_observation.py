@@ -87,7 +87,8 @@ def test_its_repr_says_what_is_known_on_one_line():
 BAD = {
     "no gradients": ({"gradients": {}}, ValueError, "gradients: expected at least one"),
     "gradients in a list": ({"gradients": [torch.zeros(2)]}, TypeError, "gradients: expected a mapping"),
-    "an array": ({"gradients": {"w": np.zeros(2)}}, TypeError, r"gradients\['w'\]: expected a tensor, got ndarray"),
+    "a list": ({"gradients": {"w": [0.0, 1.0]}}, TypeError, r"gradients\['w'\]: expected a tensor or a NumPy array"),
+    "an array of objects": ({"gradients": {"w": np.array([{}])}}, TypeError, r"gradients\['w'\]: expected an array of"),
     "integers": (
         {"gradients": {"w": torch.zeros(2, dtype=torch.int64)}},
         ValueError,
@@ -109,14 +110,30 @@ BAD = {
     "no images": ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
     "half images": ({"batch_size": 1.5}, TypeError, "batch_size: expected a whole number, got 1.5"),
     "too few labels": ({"labels": torch.tensor([1])}, ValueError, r"labels: expected \(2,\) of int64, got"),
-    "float labels": ({"labels": torch.tensor([1.0, 2.0])}, ValueError, r"labels: expected \(2,\) of int64, got"),
+    "labels of another integer": (
+        {"labels": torch.tensor([1, 2]).int()},
+        ValueError,
+        r"labels: expected \(2,\) of int64",
+    ),
+    "too few targets": ({"labels": torch.tensor([1.0])}, ValueError, r"labels: expected \(2, ...\) targets, got"),
+    "a word for training": ({"training": "false"}, TypeError, "training: expected True or False, got 'false'"),
+    "a word for trainable": (
+        {"trainable": "w"},
+        TypeError,
+        "trainable: expected a sequence of parameter names, got 'w'",
+    ),
     "a negative label": (
         {"labels": torch.tensor([-1, 2])},
         ValueError,
         "labels: expected class indices from 0, got -1",
     ),
-    "labels in a list": ({"labels": [1, 2]}, TypeError, "labels: expected a tensor, got list"),
+    "labels in a list": ({"labels": [1, 2]}, TypeError, "labels: expected a tensor or a NumPy array, got list"),
     "a dict for local": ({"local": {"epochs": 1}}, TypeError, "local: expected a LocalTraining, got dict"),
+    "negative variances": (
+        {"batch_norm": {"1": (torch.zeros(4), -torch.ones(4))}},
+        ValueError,
+        r"batch_norm\['1'\]: expected a variance of at least 0, got -1",
+    ),
     "NaN statistics": (
         {"batch_norm": {"1": (torch.zeros(4), torch.full((4,), torch.nan))}},
         ValueError,
@@ -274,7 +291,9 @@ def test_captured_tensors_must_fit():
     model = network()
     facts = {"image_shape": (3, 4, 4), "batch_size": 2}
     tensors = list(gradients(model).values())
-    with pytest.raises(ValueError, match="tensors: expected 6, one per shared parameter, got 5"):
+    with pytest.raises(
+        ValueError, match=r"tensors: expected 6, one per shared parameter, or 9 with buffers, .*, got 5"
+    ):
         Observation.from_tensors(model, tensors[1:], **facts)
     with pytest.raises(ValueError, match=r"gradients\['0.weight'\]: .* shape \(4, 3, 3, 3\), got \(5,\)"):
         Observation.from_tensors(model, tensors[::-1], **facts)
