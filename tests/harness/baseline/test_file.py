@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gia.harness.baseline import file as baseline_file
@@ -17,6 +17,7 @@ from gia.harness.baseline.compare import prediction_interval
 from gia.harness.baseline.file import BaselineCorrupt
 from gia.numerics import digest_of
 from tests.harness.baseline.stored import HERE, PSNR, QUANTITIES, Quantity, baseline_of, opened, store
+from tests.malformed import changed_bytes, changed_json
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool = False) -> None:
@@ -150,3 +151,26 @@ def test_every_storable_sample_survives_the_file_bit_for_bit(sample: list[float]
     assert baseline_file._problem("name", json.loads(json.dumps(stored))) is None
     low, high = prediction_interval(sample, len(sample), alpha)
     assert low <= np.mean(sample) <= high
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_was_changed_is_corrupt_or_loads(data: st.DataObject, file: Path, tmp_path: Path) -> None:
+    """If it fails, a damaged or forged file ends in a KeyError, or its digest decides alone."""
+    content = file.read_bytes()
+    if data.draw(st.booleans()):
+        entry = data.draw(changed_json(json.loads(content)["cells"]["op/b1"]))
+        if isinstance(entry, dict):
+            body = {field: value for field, value in entry.items() if field != "digest"}
+            entry["digest"] = digest_of(["op/b1", body])
+        content = json.dumps({"format": 1, "cells": {"op/b1": entry}}).encode()
+    else:
+        content = data.draw(changed_bytes(content))
+    changed = tmp_path / "changed.json"
+    changed.write_bytes(content)
+    try:
+        cells = baseline_file.load(changed)
+    except BaselineCorrupt:
+        return
+    for row in (row for entry in cells.values() for row in entry["metrics"].values()):
+        assert np.isfinite(row["values"]).all()
