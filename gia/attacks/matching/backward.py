@@ -15,7 +15,7 @@ from gia.federated.losses import Loss
 #: Steps of the finite differences. At a kink of ReLU one of them may fail; a wrong derivative fails at all of them.
 _STEPS = (1e-5, 1e-6, 1e-7)
 #: Derivatives that differ by less than this share agree. Central differences in float64 reach 1e-6.
-_SHARE = 1e-2
+_SHARE = 1e-4
 
 
 class UncheckedBackward(UserWarning):

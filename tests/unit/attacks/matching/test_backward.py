@@ -93,7 +93,7 @@ def test_a_wrong_second_derivative_is_refused_by_name(training, dtype):
         ValueError, match=r"model: expected operations that autograd differentiates twice.*2 \(Applied\)"
     ):
         search(victim(Opaque, dtype), training, dtype)
-    with pytest.raises(ValueError, match=r"model: expected operations that can be differentiated twice.*\(Applied\)"):
+    with pytest.raises(ValueError, match=r"model: expected operations that .*differentiate.* twice.*\(Applied\)"):
         search(victim(Once, dtype), training, dtype)
 
 
