@@ -198,4 +198,4 @@ RECORDED = {
 )
 def test_quality_is_that_on_record(baselines: Baselines, file: str, entry: str, level: Protocol) -> None:
     """An attack that became worse, or better, than its stored sample changed: on purpose, or by a regression."""
-    baselines.open(file, encoding="utf-8").check_level(entry, level, deciding="psnr")
+    baselines.open(file).check_level(entry, level, deciding="psnr")

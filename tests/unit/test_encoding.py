@@ -25,23 +25,25 @@ def unencoded(source):
         if method == "NamedTemporaryFile":  # binary unless a mode says otherwise
             binary = binary or not modes
         text = method in ("read_text", "write_text", "fdopen", "NamedTemporaryFile")
-        opened = (builtin or method == "open") and not foreign(call.func)
+        opened = (builtin or method == "open") and not foreign(call)
         if (text or opened) and not binary:
             lines.append(call.lineno)
     return lines
 
 
-def foreign(function):
-    """Whether this `open` belongs to a module whose files are no text."""
-    owner = getattr(function, "value", None)
-    return isinstance(owner, ast.Name) and owner.id in ("Image", "zipfile", "tarfile", "webbrowser")
+def foreign(call):
+    """Whether this `open` is no file's: a file's method is called with a mode alone, or with nothing."""
+    owner = getattr(call.func, "value", None)
+    if isinstance(owner, ast.Name) and owner.id in ("Image", "zipfile", "tarfile", "webbrowser"):
+        return True
+    first = call.args[0] if call.args else ast.Constant("r")
+    mode = isinstance(first, ast.Constant) and isinstance(first.value, str) and set(first.value) <= set("rwaxbt+")
+    return isinstance(call.func, ast.Attribute) and not mode
 
 
 def test_an_open_without_an_encoding_is_noticed():
     """If it fails, the test below cannot fail."""
-    source = (
-        'path.read_text()\nopen(path)\npath.open("rb")\nopen(path, mode="wb")\npath.write_text("a", encoding="utf-8")'
-    )
+    source = 'path.read_text()\nopen(path)\npath.open("rb")\nbaselines.open("toy")\nopen(path, mode="wb")\npath.write_text("a", encoding="utf-8")'
     assert unencoded(source) == [1, 2]
 
 

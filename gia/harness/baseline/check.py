@@ -136,7 +136,7 @@ class Baselines:
         errors: list[BaselineError] = []
         for path in self._stored() if full else ():
             try:
-                errors += self.open(path.stem, encoding="utf-8").finish()
+                errors += self.open(path.stem).finish()
             except BaselineCorrupt as corrupt:
                 errors.append(corrupt)
         return errors

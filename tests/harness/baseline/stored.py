@@ -50,7 +50,7 @@ def opened(folder: Path, **options: Any) -> Baselines:
 
 def baseline_of(path: Path, **options: Any) -> Baseline:
     """The baseline of one file."""
-    return opened(path.parent, **options).open(path.stem, encoding="utf-8")
+    return opened(path.parent, **options).open(path.stem)
 
 
 def check(baseline: Baseline, values: Values = SAMPLE, entry: str = "op/b1", **options: Any) -> Comparison:

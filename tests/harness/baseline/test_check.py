@@ -209,7 +209,7 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
         return Result(values, {"gradient_evaluations": 7, "unmatched": 1})
 
     options = {"machine": HERE, "measure": measure, "rebaseline": True, "reason": "first", "ci": False}
-    comparison = opened(tmp_path, **options).open("toy", encoding="utf-8").check_level("op/b1", Level())
+    comparison = opened(tmp_path, **options).open("toy").check_level("op/b1", Level())
     assert blocks == 2 * [Block("baseline", seed, {}, lane="baseline") for seed in range(6)]
     assert (comparison.deciding, comparison.how) == ("psnr", "stored now")
     stored = baseline_file.load(tmp_path / "toy.json")["op/b1"]
@@ -221,10 +221,7 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
     assert (stored["protocol"], stored["dtype"]) == ("d1", "float32")
     counted = stored["metrics"]["gradient_evaluations"]
     assert (counted["unit"], counted["better"], counted["tolerance"]) == ("evaluations", "lower", 0.0)
-    assert (
-        opened(tmp_path, machine=HERE, measure=measure).open("toy", encoding="utf-8").check_level("op/b1", Level()).how
-        == "paired"
-    )
+    assert opened(tmp_path, machine=HERE, measure=measure).open("toy").check_level("op/b1", Level()).how == "paired"
 
 
 def test_a_level_that_varies_or_lacks_a_value_is_refused(tmp_path: Path) -> None:
