@@ -43,7 +43,14 @@ def foreign(call):
 
 def test_an_open_without_an_encoding_is_noticed():
     """If it fails, the test below cannot fail."""
-    source = 'path.read_text()\nopen(path)\npath.open("rb")\nbaselines.open("toy")\nopen(path, mode="wb")\npath.write_text("a", encoding="utf-8")'
+    missing = ["path.read_text()", "open(path)"]
+    right = [
+        'path.open("rb")',
+        'baselines.open("toy")',
+        'open(path, mode="wb")',
+        'path.write_text("a", encoding="utf-8")',
+    ]
+    source = "\n".join([*missing, *right])
     assert unencoded(source) == [1, 2]
 
 

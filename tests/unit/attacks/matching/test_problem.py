@@ -94,7 +94,7 @@ def test_what_cannot_be_matched_is_refused():
         problem(model, observation, replace(observation, gradients=zeros))
     first = next(iter(zeros))
     problem(model, replace(observation, gradients={**zeros, first: torch.full_like(zeros[first], 1e-18)}))
-    with pytest.raises(ValueError, match="labels: expected 0 to 9 for 10 logits, got 10"):
+    with pytest.raises(ValueError, match="labels: expected 0 to 9 for 10 logits, got 3 to 10"):
         problem(model, replace(observation, labels=torch.tensor([3, 10])))
     with pytest.raises(ValueError, match=r"image_shape: expected one that the model takes, got \(3, 4, 8\)"):
         problem(model, replace(observation, image_shape=(3, 4, 8)))
