@@ -87,7 +87,7 @@ def ready(session: nox.Session) -> str:
     inputs = [ROOT / "pyproject.toml", *sorted(LOCK.glob("*.txt"))]
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + sys.version.encode()).hexdigest()
     mark = VENV / "gia-inputs.sha256"
-    if PYTHON.exists() and mark.exists() and mark.read_text() == stamp:
+    if PYTHON.exists() and mark.exists() and mark.read_text(encoding="utf-8") == stamp:
         return str(PYTHON)
 
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))

@@ -20,6 +20,7 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Attack, Card, check_settings, check_trials
 from gia.errors import expected_one_of
 from gia.federated import Observation
+from gia.federated.victims import differentiating
 
 _GROUP = "gia.attacks"
 
@@ -157,7 +158,7 @@ def run_many(
     else:
         check_trials(model, observations, generators)
         check_settings(function, settings)
-        with torch.enable_grad():
+        with differentiating():
             results = [
                 function(model, observation, generator=generator, **settings)
                 for observation, generator in zip(observations, generators, strict=True)

@@ -9,7 +9,6 @@ so gb_c is below zero only for a class that some image has. With features >= 0 t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,12 +18,14 @@ from torch import Tensor, nn
 
 from gia.attacks.logits import logits_of
 from gia.errors import expected_one_of
-from gia.federated import LocalTraining, Observation, set_mode
+from gia.federated import LocalTraining, Observation
 from gia.federated.layers import classifier
+from gia.federated.victims import victim_of
 
 Rule = Literal["sign", "row_minimum", "counts"]
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def restore(model: nn.Module, observation: Observation, *, rule: Rule) -> Observation:
     """A copy of the observation with restored, sorted labels. Labels that it had are not read but replaced.
@@ -200,7 +201,7 @@ _RULES: Mapping[Rule, Callable[[_Classifier], Tensor]] = {
 
 def _classifier(model: nn.Module, observation: Observation) -> _Classifier:
     """The classifier's observed gradients and its answer to gray images."""
-    victim = set_mode(copy.deepcopy(model), observation.training)
+    victim = victim_of(model, observation.training)
     like = next(iter(observation.gradients.values()))
     gray = torch.linspace(0, 1, 17, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1)
     images = gray.expand(-1, *observation.image_shape).contiguous()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +78,9 @@ class Cosine:
 
     weights: Mapping[str, float] | None = None
     layers: Collection[str] | None = None
+
+    #: The value does not change with the size of either gradient, so that tiny ones may be scaled.
+    scale_free: ClassVar[bool] = True
 
     def __call__(self, agreement: Agreement) -> Tensor:
         factors = _factors(agreement, self.weights, self.layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gia.attacks.alignment import consensus
-from gia.federated import Observation, set_mode
+from gia.federated import Observation
 from gia.federated.layers import BatchStatistics, batch_norm_layers
+from gia.federated.victims import victim_of
 
 #: (R, B, C, H, W) -> (R,) penalty per trial; smaller is more natural.
 Prior = Callable[[Tensor], Tensor]
@@ -163,7 +163,7 @@ class BatchNormStatistics:
         if len({frozenset(each) for each in statistics}) > 1:
             raise ValueError("batch_norm: expected statistics of the same layers in all trials, got different layers")
         self._weight, self._first = weight, first
-        self._victim = set_mode(copy.deepcopy(model), training).requires_grad_(False)
+        self._victim, self._training = victim_of(model, training).requires_grad_(False), training
         like = next(self._victim.parameters())
         self._known = {
             name: [torch.stack([each[name][moment] for each in statistics]).to(like) for moment in (0, 1)]
@@ -173,7 +173,7 @@ class BatchNormStatistics:
     def __call__(self, images: Tensor, trials: slice = slice(None)) -> Tensor:
         """(R, B, C, H, W) of the chosen trials -> (R,)."""
         known = {name: [moment[trials] for moment in moments] for name, moments in self._known.items()}
-        if not self._victim.training:
+        if not self._training:
             return self._penalty(images, known)
         # A victim in training mode normalizes by its whole input, so it gets one trial at a time.
         each = [slice(trial, trial + 1) for trial in range(len(images))]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class NothingFound(ValueError):
-    """An attack found no image: the gradient is zero, or has no image in the place where the attack reads it.
+    """An attack found no image: the gradient is zero, has no image where the attack reads it, or every start was lost.
 
     It is the attack's own failure, unlike a setting out of range or an observation of another form.
 
@@ -37,6 +37,7 @@ class Reconstruction:
         gradient_evaluations: number of gradients of the victim's loss that were computed. Each local step counts once.
         converged: whether the search that found the images ended because it had converged; False if it ended at its
             cap, None if it was not asked to converge (`gia.attacks.matching.minimize`).
+        lost: number of starts that were left out since their objective was not finite. If all were, there is no image.
 
     >>> import torch, gia
     >>> gia.Reconstruction(images=torch.zeros(2, 3, 8, 8), objective=0.25, gradient_evaluations=11)
@@ -49,6 +50,7 @@ class Reconstruction:
     objective: float | None = None
     gradient_evaluations: int = 0
     converged: bool | None = None
+    lost: int = 0
 
     def __repr__(self) -> str:
         kind = str(self.images.dtype).removeprefix("torch.")
@@ -64,4 +66,6 @@ class Reconstruction:
         parts.append(f"gradient_evaluations={self.gradient_evaluations}")
         if self.converged is not None:
             parts.append(f"converged={self.converged}")
+        if self.lost:
+            parts.append(f"lost={self.lost}")
         return f"{type(self).__name__}({', '.join(parts)})"

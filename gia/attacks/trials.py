@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gia.attacks.reconstruction import Reconstruction
 from gia.errors import expected_one_of
 from gia.federated import Observation
+from gia.federated.victims import differentiating
 
 LEAVES = ("OP", "GEN-z", "GEN-W", "GEN-inverter", "ANA-architecture", "ANA-parameters")
 NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input")
@@ -107,7 +108,7 @@ def attack(
             given = signature.bind(*args, **kwargs).arguments
             _check_instance("observation", given["observation"], Observation)
             _check_instance("generator", given["generator"], torch.Generator)
-            with torch.enable_grad():
+            with differentiating():
                 return function(*args, **kwargs)
 
         def completed(model: nn.Module, given: object, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def attack(
             **settings: Any,
         ) -> list[Reconstruction]:
             complete = completed(model, observations, settings)
-            with torch.enable_grad():
+            with differentiating():
                 return many(model, observations, generators=generators, **complete)
 
         def term_at(

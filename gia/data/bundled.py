@@ -61,7 +61,7 @@ def _crop(photo: Image.Image, row: int, column: int, size: int) -> Image.Image:
 
 def _digits(size: int | None) -> Images:
     # Each line has 64 values in 0 .. 16 and the label. Values are quantized to 8 bits, as in all other images.
-    with gzip.open(assets.files("digits")[0], "rt") as text:
+    with gzip.open(assets.files("digits")[0], "rt", encoding="utf-8") as text:
         table = np.loadtxt(text, delimiter=",")
     pixels = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return _images("digits", map(Image.fromarray, pixels), table[:, -1].astype(int).tolist(), 10, size)

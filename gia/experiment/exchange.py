@@ -147,6 +147,7 @@ class Exchange:
                 "attacked": {"data": self.round.data.source, "images": self.round.private.tolist()},
                 "seconds": seconds,
                 **{name: value for name, value in finite.items() if math.isfinite(value)},
+                **({"lost": lost} if (lost := sum(each.lost for each in reconstructions)) else {}),
             },
             arrays={}
             if self.placebo

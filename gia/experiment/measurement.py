@@ -23,7 +23,8 @@ class Measurement:
             an attacker can return without the gradient), "per_image" (metric -> one value per private image; leaks are
             differences there, also below 0), "seconds" of the attack
             alone, "gradient_norm" (smallest 2-norm among the shared gradients) and "objective" (mean of the attack's
-            own objective at its results), the last two where they are finite.
+            own objective at its results), the last two where they are finite, and "lost" (starts of the attack whose
+            objective was not finite, which are left out), where there are any.
         arrays: "originals" and "reconstructions" of the first images, uint8 (n, C, H, W), for pictures.
     """
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.errors import expected_one_of
-from gia.federated.layers import BatchStatistics, set_mode
+from gia.federated.layers import BatchStatistics
 from gia.federated.local_sgd import local_sgd
+from gia.federated.losses import Loss, LossName, check_labels, loss_of, takes_targets
 from gia.federated.observation import LocalTraining, Observation, shared_names
+from gia.federated.victims import differentiable, differentiating, victim_of
 
-__all__ = ["Client", "Defense", "Loss", "RefusedModel", "Report", "share_gradient", "share_update"]
+__all__ = ["Client", "Defense", "RefusedModel", "Report", "share_gradient", "share_update"]
 
-#: (logits (N, K), labels (N,)) -> scalar.
-Loss = Callable[[Tensor, Tensor], Tensor]
 #: What a client does to an observation before it sends it.
 Defense = Callable[[Observation], Observation]
 #: The optional fields of an observation that a client may leak.
@@ -55,7 +55,7 @@ class Client:
 
     Args:
         images: (N, C, H, W) in [0, 1].
-        labels: (N,) int64.
+        labels: (N,) int64 class labels; for another loss than cross-entropy also targets (N, ...) in floats.
         local: local training; None shares the gradient of one full batch.
         reveal: optional fields of the observation that leak: "labels", "local", "batch_norm".
         defenses: functions Observation -> Observation, applied in order before the client answers.
@@ -63,7 +63,8 @@ class Client:
             `RefusedModel`. `gia.validate_model` and `gia.federated.LastAccepted` are such functions.
         generator: draws a new order of the images for every epoch of local training; None keeps the order of `images`.
             Neither the generator nor the order is part of an answer.
-        loss: (logits, labels) -> scalar.
+        loss: "cross_entropy", "bce" (one logit, or one for each of several labels), "mse", or a function (outputs,
+            targets) -> scalar, a mean over images.
         training: whether batch normalization uses the statistics of its batch (True) or its running ones.
 
     Raises:
@@ -82,18 +83,19 @@ class Client:
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray,
         *,
         local: LocalTraining | None = None,
         reveal: Collection[str] = (),
         defenses: Sequence[Defense] = (),
         validate: Callable[[nn.Module], Report] | None = None,
         generator: torch.Generator | None = None,
-        loss: Loss = cross_entropy,
+        loss: Loss | LossName = cross_entropy,
         training: bool = False,
     ) -> None:
-        check_batch(images, labels)
+        loss = loss_of(loss)
+        images, labels = _checked_batch(images, labels, loss)
         _check_reveal(reveal)
         self._images, self._labels = images.detach().clone(), labels.detach().clone()
         self._local, self._reveal, self._defenses = local, tuple(reveal), tuple(defenses)
@@ -158,24 +160,26 @@ class Client:
         return torch.stack([torch.randperm(count, generator=self._generator) for _ in range(epochs)])
 
 
-@torch.enable_grad()
+@differentiating()
 def share_gradient(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
     *,
     reveal: Collection[str] = (),
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     training: bool = False,
 ) -> Observation:
     """The gradient of the mean loss over one batch, as FedSGD shares it (McMahan et al., 2017).
 
     Args:
-        model: maps images to logits; not changed. Its parameters with `requires_grad` are shared.
-        images: (N, C, H, W) in [0, 1]; moved to the model's device and dtype.
-        labels: (N,) int64.
+        model: maps images to logits, as a tensor, an object with `logits`, or the first entry of a tuple; not changed.
+            Its parameters with `requires_grad` are shared. What draws random numbers in train mode is switched off.
+        images: (N, C, H, W) in [0, 1]; moved to the model's device and dtype. NumPy arrays are taken too.
+        labels: (N,) int64 class labels; for another loss than cross-entropy also targets (N, ...) in floats.
         reveal: which optional fields leak, of "labels" and "batch_norm".
-        loss: (logits, labels) -> scalar.
+        loss: "cross_entropy", "bce" (one logit, or one for each of several labels), "mse", or a function (outputs,
+            targets) -> scalar, a mean over images.
         training: whether batch normalization uses the statistics of its batch (True) or its running ones.
 
     Returns:
@@ -183,7 +187,8 @@ def share_gradient(
 
     Raises:
         ValueError: images outside [0, 1], labels of another shape or dtype or without a logit, an unknown name in
-            `reveal`, or a model without a parameter to train.
+            `reveal`, or a model without a parameter to train, with lazy parameters, with another output, or with
+            random numbers in evaluation mode.
         TypeError: `reveal` is a string.
 
     >>> import torch, gia
@@ -192,10 +197,11 @@ def share_gradient(
     >>> gia.share_gradient(model, torch.zeros(2, 3, 4, 4), torch.tensor([2, 0]), reveal=("labels",))
     Observation(4 tensors with 263 entries in float32, 2 images of 3x4x4, eval mode, known: labels)
     """
-    victim, images, labels = _prepare(model, images, labels, reveal, training)
+    loss = loss_of(loss)
+    victim, images, labels = _prepare(model, images, labels, reveal, loss, training)
     with BatchStatistics(victim) as statistics:
         logits = victim(images)
-    check_labels(labels, logits)
+    check_labels(labels, logits, loss)
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
     return Observation(
         gradients=_gradients(loss(logits, labels), shared),
@@ -208,16 +214,16 @@ def share_gradient(
     )
 
 
-@torch.enable_grad()
+@differentiating()
 def share_update(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
     *,
     local: LocalTraining,
     reveal: Collection[str] = (),
     order: Tensor | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     training: bool = False,
 ) -> Observation:
     """The weights before minus the weights after local SGD, undivided, as FedAvg shares it (McMahan et al., 2017).
@@ -246,7 +252,8 @@ def share_update(
     >>> gia.share_update(model, torch.zeros(2, 3, 4, 4), torch.tensor([2, 0]), local=local, reveal=("local",))
     Observation(4 tensors with 263 entries in float32, 2 images of 3x4x4, eval mode, known: local)
     """
-    victim, images, labels = _prepare(model, images, labels, reveal, training)
+    loss = loss_of(loss)
+    victim, images, labels = _prepare(model, images, labels, reveal, loss, training)
     order = _checked_order(order, local.epochs, len(images)).to(images.device)
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
     statistics: list[BatchStatistics] = []
@@ -261,7 +268,7 @@ def share_update(
             logits = victim(images[chosen])
         if not statistics:
             statistics.append(recorded)
-        check_labels(labels, logits)
+        check_labels(labels[chosen], logits, loss)
         return _gradients(loss(logits, labels[chosen]), shared)
 
     before = {name: p.detach().clone() for name, p in shared.items()}
@@ -298,16 +305,22 @@ def _checked_order(order: Tensor | None, epochs: int, count: int) -> Tensor:
 
 
 def _prepare(
-    model: nn.Module, images: Tensor, labels: Tensor, reveal: Collection[str], training: bool
+    model: nn.Module,
+    images: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    reveal: Collection[str],
+    loss: Loss,
+    training: bool,
 ) -> tuple[nn.Module, Tensor, Tensor]:
-    check_batch(images, labels)
+    images, labels = _checked_batch(images, labels, loss)
     _check_reveal(reveal)
+    # A copy, since a forward pass in training mode moves running statistics.
+    victim = victim_of(model, training)
     if not shared_names(model):
         raise ValueError("model: expected at least one parameter with requires_grad, got none")
     parameter = next(model.parameters())
-    # A copy, since a forward pass in training mode moves running statistics.
-    victim = set_mode(copy.deepcopy(model), training)
-    return victim, images.detach().to(parameter), labels.to(parameter.device)
+    images, labels = differentiable(images.detach()), differentiable(labels.detach())
+    return victim, images.to(parameter), labels.to(parameter if labels.is_floating_point() else parameter.device)
 
 
 def _image_shape(images: Tensor) -> tuple[int, int, int]:
@@ -329,6 +342,12 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     Traceback (most recent call last):
     ValueError: images: expected values in [0, 1], got [255, 255]; normalize in the model
     """
+    _checked_batch(images, labels, cross_entropy)
+
+
+def _checked_batch(images: Any, labels: Any, loss: Loss) -> tuple[Tensor, Tensor]:
+    """The batch as tensors, after a check of its shapes, dtypes and range; the loss decides what labels may be."""
+    images, labels = _tensor("images", images), _tensor("labels", labels)
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected floats (N, C, H, W), got {tuple(images.shape)} of {images.dtype}")
     if len(images) == 0:
@@ -336,24 +355,24 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     if not bool(((images >= 0) & (images <= 1)).all()):
         low, high = float(images.min()), float(images.max())
         raise ValueError(f"images: expected values in [0, 1], got [{low:.3g}, {high:.3g}]; normalize in the model")
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+    if labels.is_floating_point() and loss is not cross_entropy:
+        if labels.shape[:1] != images.shape[:1] or not bool(labels.isfinite().all()):
+            raise ValueError(f"labels: expected ({len(images)}, ...) finite targets, got {tuple(labels.shape)}")
+    elif (
+        labels.dtype != torch.int64
+        or labels.shape[:1] != images.shape[:1]
+        or (labels.dim() != 1 and not takes_targets(loss))
+    ):
         raise ValueError(f"labels: expected ({len(images)},) of int64, got {tuple(labels.shape)} of {labels.dtype}")
+    return images, labels
 
 
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Raise ValueError for a label for which there is no logit.
-
-    >>> import torch
-    >>> from gia.federated.client import check_labels
-    >>> check_labels(torch.tensor([0, 3]), torch.zeros(2, 3))
-    Traceback (most recent call last):
-    ValueError: labels: expected 0 to 2 for 3 logits, got 0 to 3
-    """
-    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[-1]:
-        raise ValueError(
-            f"labels: expected 0 to {logits.shape[-1] - 1} for {logits.shape[-1]} logits, "
-            f"got {int(labels.min())} to {int(labels.max())}"
-        )
+def _tensor(argument: str, value: object) -> Tensor:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{argument}: expected a tensor or a NumPy array, got {type(value).__name__}")
+    return value
 
 
 def _check_reveal(reveal: Collection[str]) -> None:

@@ -8,13 +8,17 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from gia.federated.outputs import output_of
+
 __all__ = ["BatchStatistics", "batch_norm_layers", "classifier", "set_mode"]
 
 
 def set_mode(model: nn.Module, training: bool) -> nn.Module:
     """Put `model` in training or evaluation mode, with dropout off and RReLU at its mean slope in both.
 
-    Random masks and slopes would move the global random state, and no attacker could repeat them.
+    Random masks and slopes would move the global random state, and no attacker could repeat them. Modules that draw
+    random numbers without being `nn.Dropout` or `nn.RReLU`, such as attention with dropout, are found and put in
+    evaluation mode when a client or an attack first runs its copy of the model.
 
     Args:
         model: changed in place.
@@ -81,7 +85,7 @@ def _is_output(model: nn.Module, layer: nn.Module, images: Tensor) -> bool:
 
     hook = layer.register_forward_hook(replace)
     try:
-        logits: Tensor = model(images)
+        logits = output_of(model(images))
     finally:
         hook.remove()
     return len(replaced) == 1 and replaced[0].dim() == 2 and logits.equal(replaced[0])

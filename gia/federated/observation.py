@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gia.federated.layers import batch_norm_layers
+from gia.federated.outputs import check_initialized
+from gia.federated.victims import differentiating
 from gia.numerics import replacing
 
 __all__ = ["LocalTraining", "Observation", "shared_names"]
@@ -48,7 +52,10 @@ class LocalTraining:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            _check_count(name, getattr(self, name))
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
+        for name in ("lr", "momentum"):
+            if isinstance(value := getattr(self, name), bool | str):
+                raise TypeError(f"{name}: expected a number, got {value!r}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr: expected a positive finite step size, got {self.lr}")
         if not 0 <= self.momentum < 1:
@@ -67,7 +74,8 @@ class Observation:
         image_shape: (C, H, W) of the private images.
         batch_size: number of private images behind the gradient.
         training: whether batch normalization used the statistics of the batch; an attack runs in the same mode.
-        labels: (batch_size,) int64, sorted, so that their order says nothing about the data.
+        labels: (batch_size,) int64 class labels, or targets (batch_size, ...) in floats of a loss that has no classes;
+            sorted, so that their order says nothing about the data.
         local: the local training behind an update.
         batch_norm: layer name -> (mean, biased variance) of what enters that batch normalization, each (channels,), for
             the private batch.
@@ -100,33 +108,25 @@ class Observation:
         shape = tuple(self.image_shape)
         if len(shape) != 3:
             raise ValueError(f"image_shape: expected (channels, height, width), got {self.image_shape}")
-        for size in shape:
-            _check_count("image_shape", size)
-        _check_count("batch_size", self.batch_size)
-        object.__setattr__(self, "image_shape", shape)
+        object.__setattr__(self, "image_shape", tuple(_count("image_shape", size) for size in shape))
+        object.__setattr__(self, "batch_size", _count("batch_size", self.batch_size))
+        if not isinstance(self.training, bool | np.bool_):
+            raise TypeError(f"training: expected True or False, got {self.training!r}")
+        object.__setattr__(self, "training", bool(self.training))
         copies = {name: _copied(f"gradients[{name!r}]", value) for name, value in self.gradients.items()}
         object.__setattr__(self, "gradients", copies)
         if self.batch_norm is not None:
-            statistics = {
-                name: tuple(_copied(f"batch_norm[{name!r}]", value) for value in pair)
-                for name, pair in self.batch_norm.items()
-            }
+            statistics = {name: _statistics(name, pair) for name, pair in self.batch_norm.items()}
             object.__setattr__(self, "batch_norm", statistics)
         if self.local is not None and not isinstance(self.local, LocalTraining):
             raise TypeError(f"local: expected a LocalTraining, got {type(self.local).__name__}")
         if self.labels is not None:
-            if not isinstance(self.labels, Tensor):
-                raise TypeError(f"labels: expected a tensor, got {type(self.labels).__name__}")
-            labels = self.labels.detach().clone()
-            if labels.dtype != torch.int64 or labels.shape != (self.batch_size,):
-                raise ValueError(
-                    f"labels: expected ({self.batch_size},) of int64, got {tuple(labels.shape)} of {labels.dtype}"
-                )
-            if int(labels.min()) < 0:
-                raise ValueError(f"labels: expected class indices from 0, got {int(labels.min())}")
-            object.__setattr__(self, "labels", labels.sort().values)
+            object.__setattr__(self, "labels", _sorted_labels(self.labels, self.batch_size))
         if self.trainable is not None:
-            object.__setattr__(self, "trainable", tuple(self.trainable))
+            names = (self.trainable,) if isinstance(self.trainable, str) else tuple(self.trainable)
+            if isinstance(self.trainable, str) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"trainable: expected a sequence of parameter names, got {self.trainable!r}")
+            object.__setattr__(self, "trainable", names)
 
     def __repr__(self) -> str:
         known = [name for name in ("labels", "local", "batch_norm", "trainable") if getattr(self, name) is not None]
@@ -143,7 +143,7 @@ class Observation:
     def from_tensors(
         cls,
         model: nn.Module,
-        tensors: Mapping[str, Tensor] | Sequence[Tensor],
+        tensors: Mapping[str, Tensor | np.ndarray] | Iterable[Tensor | np.ndarray],
         *,
         image_shape: tuple[int, int, int],
         batch_size: int,
@@ -158,7 +158,8 @@ class Observation:
         Args:
             model: the model as it was sent to the client.
             tensors: parameter name -> gradient, or the gradients in the order of the shared parameters of `model`:
-                those of `trainable`, else those with `requires_grad`.
+                those of `trainable`, else those with `requires_grad`. NumPy arrays, sparse tensors and any iterable are
+                taken. The form of a `state_dict` is taken too; its buffers, which have no gradient, are left out.
             image_shape, batch_size, training, labels, local, batch_norm, trainable: the attributes of these names.
 
         Raises:
@@ -171,11 +172,20 @@ class Observation:
         >>> list(gia.Observation.from_tensors(model, captured, image_shape=(3, 2, 2), batch_size=1).gradients)
         ['1.weight', '1.bias']
         """
+        check_initialized(model)
+        parameters, state = dict(model.named_parameters()), model.state_dict(keep_vars=True)
         if not isinstance(tensors, Mapping):
-            names = list(trainable) if trainable is not None else shared_names(model)
-            if len(tensors) != len(names):
-                raise ValueError(f"tensors: expected {len(names)}, one per shared parameter, got {len(tensors)}")
-            tensors = dict(zip(names, tensors, strict=True))
+            given, names = _listed(tensors), list(trainable) if trainable is not None else shared_names(model)
+            if len(given) == len(state) != len(names):  # in the order of a state_dict
+                names = list(state)
+            if len(given) != len(names):
+                buffers = f", or {len(state)} with buffers, as in state_dict()" if len(state) > len(names) else ""
+                raise ValueError(f"tensors: expected {len(names)}, one per shared parameter{buffers}, got {len(given)}")
+            tensors = dict(zip(names, given, strict=True))
+        if state.keys() <= tensors.keys():  # a whole state_dict holds what was not trained too
+            kept = set(shared_names(model) if trainable is None else trainable)
+            tensors = {name: value for name, value in tensors.items() if name in kept or name not in state}
+        tensors = {name: value for name, value in tensors.items() if name in parameters or name not in state}
         if trainable is None and len(shared_names(model)) < len(dict(model.named_parameters())):
             trainable = shared_names(model)
         observation = cls(
@@ -202,8 +212,7 @@ class Observation:
         Traceback (most recent call last):
         ValueError: gradients['weight']: expected the parameter's shape (3, 2), got (2, 2)
         """
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        check_initialized(model)
         parameters = dict(model.named_parameters())
         expected = list(parameters) if self.trainable is None else list(self.trainable)
         if unknown := [name for name in [*expected, *self.gradients] if name not in parameters]:
@@ -281,32 +290,59 @@ class Observation:
         """Read what `save` wrote; see there for an example.
 
         Raises:
-            ValueError: a safetensors file that holds no observation.
+            ValueError: a file that holds no observation, or one with a part that is missing, malformed or out of range.
             FileNotFoundError: no such file.
         """
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("gia", "{}"))
-            if facts.get("format") != _FORMAT:
-                raise ValueError(
-                    f"path: expected a file written by Observation.save ({_FORMAT}), got {path}; "
-                    "use Observation.from_tensors for a gradient that was captured elsewhere"
-                )
-            layers = facts["batch_norm"]
-            return cls(
-                gradients={name: file.get_tensor(f"gradients/{name}") for name in facts["order"]},
-                image_shape=facts["image_shape"],
-                batch_size=facts["batch_size"],
-                training=facts["training"],
-                labels=file.get_tensor("labels") if "labels" in file.keys() else None,  # noqa: SIM118 (not a dict)
-                local=None if facts["local"] is None else LocalTraining(**facts["local"]),
-                batch_norm=None
-                if layers is None
-                else {
-                    name: (file.get_tensor(f"batch_norm/mean/{name}"), file.get_tensor(f"batch_norm/variance/{name}"))
-                    for name in layers
-                },
-                trainable=facts["trainable"],
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("gia", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError, ValueError, RecursionError, OverflowError) as error:
+            raise ValueError(f"path: expected a readable file of Observation.save, got {path} ({error})") from error
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise ValueError(
+                f"path: expected a file written by Observation.save ({_FORMAT}), got {path}; "
+                "use Observation.from_tensors for a gradient that was captured elsewhere"
             )
+        try:
+            return cls._of(facts, tensors)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"path: expected a complete observation, got {path} ({reason})") from error
+
+    @classmethod
+    def _of(cls, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Observation:
+        """The observation of a file's metadata and tensors; raises in many ways where they are malformed."""
+        order, layers, trainable = (facts[key] for key in ("order", "batch_norm", "trainable"))
+        for key, names in (("order", order), ("batch_norm", layers), ("trainable", trainable)):
+            optional = key != "order"
+            listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+            if not listed and not (optional and names is None):
+                raise ValueError(f"{key}: expected a list of names, got {names!r}")
+            if listed and len(set(names)) != len(names):
+                raise ValueError(f"{key}: expected distinct names, got {names!r}")
+        if not isinstance(facts["image_shape"], list):
+            raise ValueError(f"image_shape: expected a list, got {facts['image_shape']!r}")
+        gradients = {f"gradients/{name}": name for name in order}
+        statistics = [f"batch_norm/{part}/{name}" for name in layers or () for part in ("mean", "variance")]
+        if unread := sorted(set(tensors) - set(gradients) - set(statistics) - {"labels"}):
+            raise ValueError(f"tensors: expected those that the file lists, got {unread[0]!r} too")
+        return cls(
+            gradients={name: tensors[key] for key, name in gradients.items()},
+            image_shape=facts["image_shape"],
+            batch_size=facts["batch_size"],
+            training=facts["training"],
+            labels=tensors.get("labels"),
+            local=None if facts["local"] is None else LocalTraining(**facts["local"]),
+            batch_norm=None
+            if layers is None
+            else {
+                each: (tensors[f"batch_norm/mean/{each}"], tensors[f"batch_norm/variance/{each}"]) for each in layers
+            },
+            trainable=trainable,
+        )
 
 
 def shared_names(model: nn.Module) -> list[str]:
@@ -320,9 +356,9 @@ def shared_names(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _copied(argument: str, value: Tensor) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{argument}: expected a tensor, got {type(value).__name__}")
+@differentiating()
+def _copied(argument: str, value: object) -> Tensor:
+    value = _dense(argument, value)
     if not value.is_floating_point():
         raise ValueError(f"{argument}: expected a floating-point dtype, got {value.dtype}")
     # A finite sum has finite terms, and is much faster than asking each entry; finite entries may have an infinite sum.
@@ -332,11 +368,59 @@ def _copied(argument: str, value: Tensor) -> Tensor:
     return value.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
+def _dense(argument: str, value: object) -> Tensor:
+    if isinstance(value, np.ndarray | np.generic):
+        try:
+            return torch.from_numpy(np.array(value))
+        except TypeError as error:
+            raise TypeError(f"{argument}: expected an array of numbers, got dtype {value.dtype}") from error
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{argument}: expected a tensor or a NumPy array, got {type(value).__name__}")
+    return value if value.layout == torch.strided else value.to_dense()
+
+
+def _statistics(name: str, pair: object) -> tuple[Tensor, Tensor]:
+    if not isinstance(pair, Sequence) or len(pair) != 2:
+        raise TypeError(f"batch_norm[{name!r}]: expected a mean and a variance, got {type(pair).__name__}")
+    mean, variance = (_copied(f"batch_norm[{name!r}]", value) for value in pair)
+    if bool((variance < 0).any()):
+        raise ValueError(f"batch_norm[{name!r}]: expected a variance of at least 0, got {float(variance.min()):g}")
+    return mean, variance
+
+
+def _sorted_labels(value: object, count: int) -> Tensor:
+    """Class labels in their order, or rows of targets in lexicographic order."""
+    labels = _dense("labels", value)
+    if labels.is_floating_point():
+        if labels.shape[:1] != (count,):
+            raise ValueError(f"labels: expected ({count}, ...) targets, got {tuple(labels.shape)}")
+        targets = _copied("labels", labels)
+        rows = targets.reshape(count, -1).cpu().double().numpy()
+        return targets[torch.from_numpy(np.lexsort(rows.T[::-1]).copy()).to(targets.device)]
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise ValueError(f"labels: expected ({count},) of int64, got {tuple(labels.shape)} of {labels.dtype}")
+    if int(labels.min()) < 0:
+        raise ValueError(f"labels: expected class indices from 0, got {int(labels.min())}")
+    with torch.inference_mode(False):
+        return labels.detach().clone().sort().values
+
+
+def _listed(values: object) -> list[Any]:
+    if isinstance(values, str | Tensor) or not isinstance(values, Iterable):
+        raise TypeError(f"tensors: expected a mapping or an iterable of tensors, got {type(values).__name__}")
+    return list(values)
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number, got {value!r}") from None
+    if count < 1:
+        raise ValueError(f"{name}: expected at least 1, got {count}")
+    return count
 
 
 def _some(names: Any) -> str:

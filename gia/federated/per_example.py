@@ -15,9 +15,10 @@ from torch.nn.grad import conv2d_weight
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gia.federated.client import Loss
 from gia.federated.layers import set_mode
-from gia.federated.model_output import logits_of
+from gia.federated.losses import Loss, check_labels
+from gia.federated.outputs import output_of
+from gia.federated.victims import differentiating, watch
 
 __all__ = ["Normalization", "Recorder", "Use", "dominance", "norms", "operations", "transmit_snr"]
 
@@ -375,7 +376,7 @@ def operations(model: nn.Module, images: Tensor, *, training: bool = False) -> l
     return called
 
 
-@torch.enable_grad()
+@differentiating()
 def norms(
     model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss, training: bool
 ) -> tuple[Recorder, list[Tensor]]:
@@ -408,7 +409,8 @@ def norms(
     with in_mode(model, training):
         with Recorder(images, taps=True) as recorder:
             output = model(images)
-        logits, uses = logits_of(output, len(images)), recorder.uses
+        logits, uses = output_of(output, len(images)), recorder.uses
+        check_labels(labels, logits, loss)
         if not uses:
             return recorder, []
         outputs = [use.outputs for use in uses]
@@ -456,10 +458,13 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    hooks = watch(model)
     try:
         set_mode(model, training)
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, mode in modes:
             module.training = mode
         with torch.no_grad():

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from gia.data.images import Images
 from gia.errors import expected_one_of
 from gia.federated.layers import set_mode
+from gia.federated.victims import victim_of
 from gia.models import cached_net
 
 __all__ = ["Fit", "accuracy", "fit"]
@@ -163,7 +164,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
     >>> gia.federated.accuracy(model, nines) == float((nines.labels == 9).double().mean())
     True
     """
-    model = set_mode(copy.deepcopy(model), False)
+    model = victim_of(model, False)
     inputs, labels = _on(model, images)
     logits = torch.cat([model(batch) for batch in torch.split(inputs, 256)])
     return float((logits.argmax(1) == labels).double().mean())
@@ -194,7 +195,7 @@ def _train(
     rule: Mapping[str, Any],
     source: torch.Generator,
 ) -> dict[int, _State]:
-    model = set_mode(copy.deepcopy(model), True)
+    model = victim_of(model, True)
     optimizer = _optimizer([p for p in model.parameters() if p.requires_grad], **rule)
     inputs, labels = _on(model, images)
     batches = -(-len(labels) // batch_size)

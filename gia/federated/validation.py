@@ -24,8 +24,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from gia.errors import expected_one_of
 from gia.federated import per_example
-from gia.federated.client import Loss
-from gia.federated.model_output import check_initialized
+from gia.federated.losses import Loss, LossName, loss_of
+from gia.federated.outputs import check_initialized
+from gia.federated.victims import differentiable
 
 __all__ = ["Finding", "LastAccepted", "Limits", "ValidationReport", "default_limits", "fit_limits", "validate_model"]
 
@@ -143,6 +144,7 @@ class ValidationReport:
         )
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def validate_model(
     received: nn.Module,
@@ -150,7 +152,7 @@ def validate_model(
     *,
     batch: tuple[Tensor, Tensor] | None = None,
     training: bool = False,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     limits: Limits | None = None,
 ) -> ValidationReport:
     """Check a received model before a client trains on it. A finding is a value beyond that of honest models.
@@ -226,6 +228,7 @@ def validate_model(
     for model in (received, expected):
         if model is not None:
             check_initialized(model)
+    loss = loss_of(loss)
     results = _Results(_accepted(limits))
     record: per_example.Recorder | None = None
     if expected is None:
@@ -236,7 +239,7 @@ def validate_model(
         if batch is not None:
             images, labels = batch
             like = next(received.parameters())
-            images, labels = images.to(like), labels.to(like.device)
+            images, labels = differentiable(images).to(like), differentiable(labels).to(like.device)
             record, norms = per_example.norms(received, images, labels, loss=loss, training=training)
             layers = _applied(layers, record.uses)
             _in_batch(results, layers, record, norms, images, training=training)

@@ -108,7 +108,7 @@ def build(
             activation=ACTIVATIONS[activation],
             **(dict(architecture.options) | options),
         )
-    net.to_empty(device="cpu")
+    net.float().to_empty(device="cpu")  # drawn in float32, whatever the default dtype is
     initialize(net, architecture.init if init == "default" else init, generator)
     return net.to(dtype)
 

@@ -129,6 +129,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         ValueError: the file cannot be read, for example because it is damaged.
+        FileNotFoundError: no such file.
     """
     try:
         return _load(path, name="")
@@ -153,11 +154,16 @@ def _load(path: Path, *, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+        if metadata.get("sha256") != _checksum(tensors, metadata.get("facts", ""), name):
+            raise ValueError("its checksum does not fit its content")
+        facts = json.loads(metadata["facts"])
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(str(error)) from error
-    if metadata.get("sha256") != _checksum(tensors, metadata.get("facts", ""), name):
-        raise ValueError("its checksum does not fit its content")
-    return tensors, json.loads(metadata["facts"])
+    if not isinstance(facts, dict):
+        raise ValueError(f"facts: expected an object, got {facts!r}")
+    return tensors, facts
 
 
 def _checksum(tensors: Mapping[str, Tensor], facts: str, name: str) -> str:

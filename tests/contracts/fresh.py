@@ -88,10 +88,10 @@ def main(folder: Path) -> None:
     """Do the job in `folder`."""
     torch.set_default_dtype(torch.float64)
     with gia.numerics.reproducible():
-        (folder / "fingerprint").write_text(gia.numerics.fingerprint())
+        (folder / "fingerprint").write_text(gia.numerics.fingerprint(), encoding="utf-8")
     torch.set_grad_enabled(False)
     torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002 (the global states are meant)
-    for number, job in enumerate(json.loads((folder / "job.json").read_text())):
+    for number, job in enumerate(json.loads((folder / "job.json").read_text(encoding="utf-8"))):
         generator = torch.Generator().manual_seed(1)  # of weights that the file replaces
         model = gia.models.build(generator=generator, dtype=getattr(torch, job["dtype"]), **job["victim"])
         model = edited(model, job["edit"])

@@ -43,7 +43,7 @@ def there(tmp_path_factory):
                 generator=torch.Generator().manual_seed(number),
                 **equipped(settings, model, observation),
             )
-    (folder / "job.json").write_text(json.dumps(jobs))
+    (folder / "job.json").write_text(json.dumps(jobs), encoding="utf-8")
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(gia.__file__).parents[1])}
     subprocess.run([sys.executable, Path(__file__).with_name("fresh.py"), folder], check=True, env=environment)
     return folder, here
@@ -52,7 +52,7 @@ def there(tmp_path_factory):
 def test_a_fresh_process_has_the_same_fingerprint(there):
     """If it fails, stored samples are never compared seed by seed, although the arithmetic is the same."""
     with gia.numerics.reproducible():
-        assert (there[0] / "fingerprint").read_text() == gia.numerics.fingerprint()
+        assert (there[0] / "fingerprint").read_text(encoding="utf-8") == gia.numerics.fingerprint()
 
 
 @pytest.mark.parametrize(("name", "dtype"), JOBS)

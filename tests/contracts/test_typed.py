@@ -70,8 +70,8 @@ def complaints(tmp_path_factory):
     """Line -> what mypy --strict says about it, counted from the first wrong call."""
     text, right = user_s_file()
     folder = tmp_path_factory.mktemp("user")
-    (folder / "user.py").write_text(text)
-    (folder / "mypy.ini").write_text(CONFIGURATION)
+    (folder / "user.py").write_text(text, encoding="utf-8")
+    (folder / "mypy.ini").write_text(CONFIGURATION, encoding="utf-8")
     root = str(Path(gia.__file__).parents[1])
     environment = {**os.environ, "MYPYPATH": root, "PYTHONPATH": root}
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context", "user.py"]

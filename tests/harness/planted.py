@@ -185,12 +185,14 @@ def placebo(name: str, *, controlled: bool = True) -> Callable[[Level, int], Lev
 def draw_reach(folder: Path, id: str, draws: Sequence[Mapping[str, Any]], **options: Any) -> list[Path]:
     """A file with what would be drawn."""
     path = folder / f"{id}-reach.png"
-    path.write_text(json.dumps({"draws": list(draws), **options}))
+    path.write_text(json.dumps({"draws": list(draws), **options}), encoding="utf-8")
     return [path]
 
 
 def draw(folder: Path, id: str, values: np.ndarray, *, levels: Sequence[str], **options: Any) -> list[Path]:
     """A file with what would be drawn."""
     path = folder / f"{id}-levels.png"
-    path.write_text(json.dumps({"values": values.tolist(), "levels": list(levels), "title": options["title"]}))
+    path.write_text(
+        json.dumps({"values": values.tolist(), "levels": list(levels), "title": options["title"]}), encoding="utf-8"
+    )
     return [path]

@@ -169,7 +169,7 @@ def test_a_planted_circle_is_found_and_printed(files: dict[str, str], expected: 
     """If it fails, a circle is overlooked, or a package that lists its modules is taken for one."""
     (tmp_path / "gia" / "p").mkdir(parents=True)
     for name, text in {"__init__": "", **files}.items():
-        (tmp_path / "gia" / f"{name}.py").write_text(text)
+        (tmp_path / "gia" / f"{name}.py").write_text(text, encoding="utf-8")
     closed = circle(graph(tmp_path / "gia"))
     letters = [module.rpartition(".")[2] for module in closed]
     assert letters == (["b", "p", "run", "b"] if expected == "b" else list(expected))
@@ -202,7 +202,7 @@ def test_a_planted_arrow_against_the_rules_is_found(file: str, line: str, tmp_pa
     """If it fails, the rule about this import is not held."""
     path = tmp_path / "gia" / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(line)
+    path.write_text(line, encoding="utf-8")
     assert forbidden(path, tmp_path / "gia")
     path.write_text("import math\nfrom pathlib import Path\nimport torch")
     assert not forbidden(path, tmp_path / "gia")

@@ -17,7 +17,7 @@ from gia.attacks.optimization.pixels import Space
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Client, Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName, class_loss
 from gia.federated.server import classifier, fish_class, fish_feature
 
 
@@ -32,10 +32,11 @@ def _many(
     total_variation: float,
     restarts: int,
     space: Space,
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
+    loss = class_loss(loss, "fishing")
     attacked, label, layers, isolated = _isolated(model, observations, target)
     results = inverting_gradients.many(
         attacked,
@@ -60,7 +61,7 @@ def _term(
     labels: Tensor | None,
     *,
     target: int,
-    loss: Loss,
+    loss: Loss | LossName,
     **_: object,
 ) -> float:
     """Of the isolated image. Labels are not read, since the isolated gradient has one of its own."""
@@ -107,7 +108,7 @@ def fishing(
     total_variation: float = 1e-2,
     restarts: int = 1,
     space: Space = "pixels",
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """Inverting Gradients on the gradient that a fished model isolates (Wen et al., 2022; arXiv 2503.11514, Eq. 6).

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from gia.attacks.logits import logits_of
-from gia.federated import LocalTraining, Observation, set_mode
+from gia.federated import LocalTraining, Observation
+from gia.federated.victims import victim_of
 from gia.models import standardization
 
 
@@ -24,7 +23,7 @@ def input_layer(model: nn.Module, observation: Observation, wanted: str | None) 
 
     Raises ValueError where there is none, or none of the name `wanted`.
     """
-    victim = set_mode(copy.deepcopy(model), False)
+    victim = victim_of(model, False)
     like = next(iter(observation.gradients.values()))
     size = int(torch.Size(observation.image_shape).numel())
     image = torch.linspace(0, 1, size, dtype=like.dtype, device=like.device).view(1, *observation.image_shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +11,10 @@ from torch.nn.functional import cross_entropy
 from gia.attacks.analytics.layers import input_layer, signal_scale
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
-from gia.federated import Observation, set_mode
-from gia.federated.client import Loss
+from gia.federated import Observation
+from gia.federated.losses import Loss, LossName, class_loss
+from gia.federated.outputs import check_logits
+from gia.federated.victims import victim_of
 from gia.models import standardization
 
 
@@ -24,9 +25,10 @@ def _many(
     generators: Sequence[torch.Generator],
     layer: str | None,
     agreement: float | None,
-    loss: Loss,
+    loss: Loss | LossName,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
+    loss = class_loss(loss, "linear_layer")
     first = observations[0]
     name = input_layer(model, first, layer)
     mean, std = (value.to(first.gradients[f"{name}.weight"]).view(-1, 1, 1) for value in standardization(model))
@@ -74,7 +76,7 @@ def linear_layer(
     generator: torch.Generator,
     layer: str | None = None,
     agreement: float | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
 ) -> Reconstruction:
     """x = gW_i / gb_i for every neuron i of a linear layer that sees the image (Phong et al., 2018, Sec. 3).
 
@@ -129,10 +131,11 @@ def _agreeing(candidates: Tensor, limit: float) -> list[list[int]]:
 
 def _signals(model: nn.Module, name: str, images: Tensor, loss: Loss) -> Tensor:
     """dL/dy of the linear layer `name`, (labels, images, neurons), if each image were shared alone with each label."""
-    victim = set_mode(copy.deepcopy(model), False)
+    victim = victim_of(model, False)
     outputs: list[Tensor] = []
     victim.get_submodule(name).register_forward_hook(lambda _, __, output: outputs.append(output))
     logits = victim(images)
+    check_logits(logits)
     labels = [torch.full_like(logits[:, 0], label, dtype=torch.int64) for label in range(logits.shape[1])]
     # The loss is a mean over images: its gradient times their number is the gradient of each image alone.
     signals = [torch.autograd.grad(loss(logits, same), outputs, retain_graph=True)[0] * len(images) for same in labels]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +11,10 @@ from torch.nn.functional import cross_entropy
 from gia.attacks.analytics.layers import input_layer, signal_scale
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
-from gia.federated import Observation, set_mode
-from gia.federated.client import Loss
+from gia.federated import Observation
+from gia.federated.losses import Loss, LossName, class_loss
+from gia.federated.outputs import check_logits
+from gia.federated.victims import victim_of
 from gia.models import standardization
 
 #: Largest number of logits in memory while images are tried under every label.
@@ -26,9 +27,10 @@ def _many(
     *,
     generators: Sequence[torch.Generator],
     layer: str | None,
-    loss: Loss,
+    loss: Loss | LossName,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
+    loss = class_loss(loss, "robbing_the_fed")
     name = input_layer(model, observations[0], layer)
     mean, std = (value.view(-1, 1, 1) for value in standardization(model))
     weight = model.get_parameter(f"{name}.weight").detach()
@@ -87,7 +89,7 @@ def robbing_the_fed(
     *,
     generator: torch.Generator,
     layer: str | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
 ) -> Reconstruction:
     """x = (gW_i - gW_{i+1}) / (gb_i - gb_{i+1}) for each bin i of an imprint module (Fowl et al., 2022, Sec. 4).
 
@@ -140,10 +142,11 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     Returned in parts, one for each call of the loss. One pass gives the logits' derivative along z for all labels: the
     map u -> u dlogits/dz is linear, and is differentiated by u.
     """
-    victim = set_mode(copy.deepcopy(model), False)
+    victim = victim_of(model, False)
     outputs: list[Tensor] = []
     victim.get_submodule(name).register_forward_hook(lambda _, __, output: outputs.append(output))
     logits = victim(images)
+    check_logits(logits)
     weights = torch.zeros_like(logits, requires_grad=True)
     (to_outputs,) = torch.autograd.grad(logits, outputs, weights, create_graph=True)
     along = to_outputs.gather(1, bins[:, None]).sum()

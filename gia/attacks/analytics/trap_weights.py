@@ -12,7 +12,7 @@ from gia.attacks.analytics.linear_layer import linear_layer
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName
 
 
 def _many(
@@ -22,7 +22,7 @@ def _many(
     generators: Sequence[torch.Generator],
     layer: str | None,
     agreement: float | None,
-    loss: Loss,
+    loss: Loss | LossName,
 ) -> list[Reconstruction]:
     return linear_layer.many(model, observations, generators=generators, layer=layer, agreement=agreement, loss=loss)
 
@@ -43,7 +43,7 @@ def trap_weights(
     generator: torch.Generator,
     layer: str | None = None,
     agreement: float | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
 ) -> Reconstruction:
     """x = gW_i / gb_i on a model made by `gia.federated.server.trap_weights` (Boenisch et al., 2023, Sec. 5).
 

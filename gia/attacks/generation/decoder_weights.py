@@ -16,7 +16,7 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.schedules import Schedule, constant
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName
 from gia.models import OverParameterized
 
 #: The matching term where none is given.
@@ -36,7 +36,7 @@ def _many(
     objective: Objective | None,
     total_variation: float,
     decoder: nn.Module | None,
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
@@ -101,7 +101,7 @@ def ci_net(
     objective: Objective | None = None,
     total_variation: float = 0.0,
     decoder: nn.Module | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """CI-Net (Zhang et al., 2023), with the settings of arXiv 2503.11514, Sec. IV-A, and its released code.

@@ -12,7 +12,7 @@ from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 from torch.nn import functional as F
 
 from gia.attacks.matching import Found, Matching, Point
-from gia.attacks.optimization.pixels import penalty
+from gia.attacks.optimization.pixels import penalty, result_of
 from gia.attacks.priors import Prior
 from gia.attacks.reconstruction import Reconstruction
 from gia.models import pretrained
@@ -158,14 +158,7 @@ def matched(
 
 def reconstructions(images: Tensor, found: Found, problem: Matching) -> list[Reconstruction]:
     """One reconstruction per trial, from its best images (R, B, C, H, W) and the search that found them."""
-    labels = problem.labels
     return [
-        Reconstruction(
-            images=images[trial].detach(),
-            labels=None if labels is None else labels[trial],
-            objective=float(found.values[trial]),
-            gradient_evaluations=problem.evaluations[trial],
-            converged=None if found.converged is None else found.converged[trial],
-        )
+        result_of(images.detach(), problem.labels, found, problem, trial, range(trial, trial + 1))
         for trial in range(len(problem))
     ]

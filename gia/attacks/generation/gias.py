@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
 from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching.problem import class_labels
 from gia.attacks.matching.updates import Evaluate, Step, UpdateRule
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import penalty
@@ -19,7 +20,7 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.schedules import Schedule, constant
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName, class_loss
 
 #: The matching term where none is given.
 _OBJECTIVE: Objective = Cosine()
@@ -40,10 +41,11 @@ def _many(
     total_variation: float,
     divergence: float,
     decoder: nn.Module | None,
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
+    loss = class_loss(loss, "gias")
     if latent_steps < 0:
         raise ValueError(f"latent_steps: expected at least 0, got {latent_steps}")
     if not latent_lr > 0 or not weight_lr > 0:
@@ -53,9 +55,7 @@ def _many(
             f"total_variation and divergence: expected weights >= 0, got {total_variation} and {divergence}"
         )
     problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
-    labels = problem.labels
-    if labels is None:
-        raise ValueError("labels: expected labels, which gias needs, got None; use reveal=('labels',) or set them")
+    labels = class_labels(problem, "gias")
     own = decoder_for(decoder, problem.reference)
     decoders = Decoders([own] * len(problem), problem.image_shape)
     latents = draw_latents(own, problem.batch_size, generators, problem.reference)
@@ -109,7 +109,7 @@ def gias(
     total_variation: float = 1e-6,
     divergence: float = 0.1,
     decoder: nn.Module | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """GIAS (Jeon et al., 2021, Sec. 4): Adam on the latents z of a trained decoder G, then on its weights w.

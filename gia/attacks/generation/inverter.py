@@ -225,11 +225,19 @@ class Inverter(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Inverter:
-        """Read an inverter that `save` wrote. Raises ValueError for a safetensors file that holds none."""
+        """Read an inverter that `save` wrote. Raises ValueError for a file that holds none or a malformed one."""
         state, facts = cached_net.read(Path(path))
         if facts.get("format") != _FORMAT:
             raise ValueError(f"path: expected a file of format {_FORMAT}, got {path}; Inverter.save writes one")
-        return cls.restored(state, facts)
+        try:
+            _check_facts(facts)
+            inverter = cls.restored(state, facts)
+            inverter.check_values()
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
+            raise ValueError(
+                f"path: expected a complete inverter, got {path} ({type(error).__name__}: {error})"
+            ) from error
+        return inverter
 
     @classmethod
     def restored(cls, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Inverter:
@@ -241,6 +249,46 @@ class Inverter(nn.Module):
             inverter = cls(**facts)
         inverter.load_state_dict(state, assign=True)
         return inverter.requires_grad_(False).eval()
+
+    def check_values(self) -> None:
+        """Raise ValueError for weights that are not finite, scales and deviations that are not positive, or a bad hash.
+
+        >>> import gia
+        >>> form = {"image_shape": (3, 4, 4), "batch_size": 1, "training": False, "local": None}
+        >>> gia.attacks.Inverter(shapes={"weight": (8, 48)}, hashed=None, hidden=(4,), **form).check_values()
+        """
+        floats = {name: value for name, value in self.state_dict().items() if name != "place"}
+        dtypes = {value.dtype for value in floats.values()}
+        if len(dtypes) > 1 or not next(iter(dtypes)).is_floating_point:
+            raise ValueError(f"weights: expected one floating-point dtype, got {sorted(map(str, dtypes))}")
+        for name, value in floats.items():
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+        for name in ("scales", "deviation"):
+            if not bool((floats[name] > 0).all()):
+                raise ValueError(f"{name}: expected values above 0, got {float(floats[name].min()):g}")
+        place = self.place.abs()
+        if self.place.dtype != torch.int32 or not bool(((place >= 1) & (place <= (self.hashed or 0))).all()):
+            raise ValueError(f"place: expected buckets from 1 to {self.hashed} in int32, got others")
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """Raise unless a file's facts have the types that `Inverter.described` writes."""
+    shapes, hidden = facts["shapes"], facts["hidden"]
+    if not isinstance(shapes, dict) or not shapes:
+        raise ValueError(f"shapes: expected a table of shapes, got {shapes!r}")
+    counts = [
+        *hidden,
+        *facts["image_shape"],
+        facts["batch_size"],
+        *(size for shape in shapes.values() for size in shape),
+    ]
+    if facts["hashed"] is not None:
+        counts.append(facts["hashed"])
+    if wrong := [count for count in counts if type(count) is not int or not 1 <= count < 2**31]:
+        raise ValueError(f"sizes: expected whole numbers from 1, got {wrong[0]!r}")
+    if not isinstance(facts["training"], bool):
+        raise ValueError(f"training: expected true or false, got {facts['training']!r}")
 
 
 def _unit(buckets: Tensor) -> Tensor:

@@ -29,12 +29,13 @@ from gia.attacks.matching import (
     matching_term,
     minimize,
 )
+from gia.attacks.matching.problem import class_labels
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.errors import expected_one_of
 from gia.federated import Observation, set_mode
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName, class_loss
 
 Optimizer = Literal["cma", "adam"]
 
@@ -56,15 +57,14 @@ def _many(
     converged: float | None,
     objective: Objective | None,
     mirror: Sequence[Mirror],
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
+    loss = class_loss(loss, "ggl")
     _check(optimizer, population, lr, bound, mirror)
     problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
-    labels = problem.labels
-    if labels is None:
-        raise ValueError("labels: expected labels, which ggl needs, got None; use reveal=('labels',) or set them")
+    labels = class_labels(problem, "ggl")
     decode = _Decode(decoder_for(decoder, problem.reference), labels, problem.image_shape)
     decode.check(problem.reference)
 
@@ -124,7 +124,7 @@ def ggl(
     converged: float | None = None,
     objective: Objective | None = None,
     mirror: Sequence[Mirror] = (),
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """Generative Gradient Leakage (Li et al., 2022, arXiv 2203.15696, Sec. 3), one latent z per image of a batch.

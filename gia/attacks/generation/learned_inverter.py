@@ -21,8 +21,9 @@ from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
-from gia.federated.client import Loss, check_batch, check_labels
+from gia.federated.client import check_batch
 from gia.federated.layers import batch_norm_layers, classifier
+from gia.federated.losses import Loss, LossName, check_labels
 from gia.federated.observation import shared_names
 from gia.models import cached_net
 
@@ -33,7 +34,7 @@ def _many(
     *,
     generators: Sequence[torch.Generator],
     inverter: Inverter,
-    loss: Loss,
+    loss: Loss | LossName,
 ) -> list[Reconstruction]:
     del loss  # the inverter has learned it
     check_trials(model, observations, generators)
@@ -70,7 +71,7 @@ def learning_to_invert(
     *,
     generator: torch.Generator,
     inverter: Inverter,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
 ) -> Reconstruction:
     """The images that an inverter trained for this victim sees in a gradient (Wu et al., 2023, Sec. 3).
 
@@ -122,7 +123,7 @@ def train_inverter(
     patience: int | None = 20,
     local: LocalTraining | None = None,
     training: bool = False,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Inverter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from gia.attacks.generation.inverter import Inverter
-from gia.federated import LocalTraining, set_mode
-from gia.federated.client import Loss
+from gia.federated import LocalTraining
 from gia.federated.local_sgd import local_sgd
+from gia.federated.losses import Loss
 from gia.federated.observation import shared_names
+from gia.federated.victims import victim_of
 
 #: Largest number of gradient entries, and of examples, that are computed at once.
 _AT_ONCE, _EXAMPLES = 2**22, 128
@@ -93,7 +93,7 @@ class _Victim:
     """The victim as a function of its shared parameters, one gradient for each of many batches at once."""
 
     def __init__(self, model: nn.Module, loss: Loss, training: bool) -> None:
-        net = set_mode(copy.deepcopy(model), training).requires_grad_(True)
+        net = victim_of(model, training).requires_grad_(True)
         names = shared_names(model)
         state = {name: p.detach() for name, p in net.named_parameters()}
         self.shared = {name: state[name] for name in names}

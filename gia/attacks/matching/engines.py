@@ -13,12 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gia.attacks.matching.gradients import Target
 from gia.attacks.matching.memory import peak_bytes
-from gia.attacks.matching.plain import matching_gradient, simulated
+from gia.attacks.matching.plain import balanced, matching_gradient, simulated
 from gia.attacks.matching.tapped import Unknown
 from gia.attacks.matching.taps import Taps
 from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
-from gia.federated.client import Loss
+from gia.federated.losses import Loss
 
 #: `plain` evaluates a single trial unless the victim's parameters have more entries than this on average, since
 #: `taps` has a constant cost per layer.
@@ -40,6 +40,8 @@ class Engine:
         memory: bytes that a step of `taps` may hold at its peak (`peak_bytes`). A measured step of one and of two
             trials shows how many trials fit at once. None takes all of them. `plain` takes one at a time.
         forced: "plain" or "taps" for tests, None to choose.
+        balanced: multiply each simulated gradient by a power of two that makes its largest entry about 1. It needs an
+            objective without a scale, and `plain`.
 
     Raises ValueError where a single trial needs more than `memory`.
     """
@@ -54,10 +56,12 @@ class Engine:
         local: LocalTraining | None,
         memory: int | None = None,
         forced: Literal["plain", "taps"] | None = None,
+        balanced: bool = False,
     ) -> None:
         self._victim, self._targets = victim, targets
         self._objective, self._loss, self._local = objective, loss, local
         self._forced, self._tried = forced, forced == "taps"
+        self._balanced = balanced
         self._memory, self._at_once = memory, 0  # 0: all
         self._large = sum(p.numel() for p in victim.parameters()) > _LARGE * sum(1 for _ in victim.parameters())
         self._taps: Taps | None = None
@@ -99,6 +103,8 @@ class Engine:
             )
             if mirrored is not None:
                 gradients = mirrored(trial, gradients)
+            if self._balanced:
+                gradients = balanced(gradients)
             pairs = [(gradients[name], target[name]) for name in gradients]
             values.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
         return torch.stack(values).detach()
@@ -157,6 +163,7 @@ class Engine:
                 objective=self._objective,
                 loss=self._loss,
                 local=self._local,
+                balance=self._balanced,
             )
             for i, trial in enumerate(trials)
         ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gia.attacks.matching.convergence import Trials
 from gia.attacks.matching.updates import Evaluate, Point, UpdateRule
+from gia.attacks.reconstruction import NothingFound
 from gia.attacks.schedules import Schedule, constant, own_schedule
 
 #: Steps between checks of the objective on an accelerator, where each check waits for the device.
@@ -46,11 +47,13 @@ class Found(NamedTuple):
 
     Attributes:
         converged: for each trial, whether it ended before the cap; None for a fixed number of steps.
+        lost: for each trial, whether its objective was not finite at some point. Its value is then infinite.
     """
 
     values: Tensor
     variables: list[Tensor]
     converged: list[bool] | None = None
+    lost: list[bool] | None = None
 
 
 def minimize(
@@ -89,8 +92,9 @@ def minimize(
         callback: called before each step.
 
     Returns the best points. Raises ValueError for negative `steps`, a share that is not between 0 and 1, and a schedule
-    beside `converged`; FloatingPointError with the step where the objective is not finite. A keyboard interrupt ends
-    the search with the warning `Interrupted`; the best points so far are then returned.
+    beside `converged`. A trial whose objective is not finite is lost: the others go on, and `NothingFound` is raised
+    once all of them are lost. A keyboard interrupt ends the search with the warning `Interrupted`; the best points so
+    far are then returned.
 
     >>> import torch
     >>> from gia.attacks.matching import Adam, Point, minimize
@@ -133,7 +137,7 @@ def minimize(
     except KeyboardInterrupt:
         warnings.warn(f"interrupted at step {done} of {steps}: the best so far is returned", Interrupted, stacklevel=2)
     best.check(done)
-    return Found(best.values, best.variables, search.converged)
+    return best.found(search.converged)
 
 
 class _Fixed:
@@ -176,9 +180,13 @@ class _Best:
             own.copy_(torch.where(mask, variable, own))
 
     def check(self, step: int) -> None:
-        if bool(self._broken.any()):
-            trials = self._broken.nonzero().flatten().tolist()
-            raise FloatingPointError(
-                f"objective: expected a finite value, got one that is not finite at step {step} in trial {trials[0]} "
-                f"of {len(self._broken)}; a smaller step size (lr) or another start may help"
+        if bool(self._broken.all()):
+            trials = f"all {len(self._broken)} trials" if len(self._broken) > 1 else "its only trial"
+            raise NothingFound(
+                f"objective: expected a finite value, got none that is finite in {trials} by step {step}; a smaller "
+                "step size (lr) or another start may help"
             )
+
+    def found(self, converged: list[bool] | None) -> Found:
+        values = torch.where(self._broken, torch.inf, self.values)
+        return Found(values, self.variables, converged, self._broken.tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import torch
@@ -10,8 +11,8 @@ from torch.func import functional_call
 
 from gia.attacks.objectives import Agreement, Objective
 from gia.federated import LocalTraining
-from gia.federated.client import Loss
 from gia.federated.local_sgd import local_sgd
+from gia.federated.losses import Loss
 
 
 def matching_gradient(
@@ -23,6 +24,7 @@ def matching_gradient(
     objective: Objective,
     loss: Loss,
     local: LocalTraining | None,
+    balance: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The objective at one batch and its gradient with respect to the images, and to the labels if they are soft.
 
@@ -32,15 +34,37 @@ def matching_gradient(
         images: (B, C, H, W).
         labels: (B,) int64, or (B, K) class probabilities.
         local: simulate this local training instead of one gradient.
+        balance: whether the simulated gradient is `balanced` before it is compared.
     """
     images = images.detach().requires_grad_()
     soft = labels.is_floating_point()
     labels = labels.detach().requires_grad_(soft)
     gradients = simulated(victim, targets, images, labels, loss=loss, local=local, create_graph=True)
+    if balance:
+        gradients = balanced(gradients)
     value = objective(Agreement(list(gradients), list(gradients.values()), [targets[name] for name in gradients]))
     # Only gradients to the images (and soft labels) are asked for: second derivatives to the weights are never formed.
-    derivatives = torch.autograd.grad(value, [images, labels] if soft else [images])
+    wanted = [images, labels] if soft else [images]
+    derivatives = torch.autograd.grad(value, wanted, allow_unused=soft, materialize_grads=soft)
     return value.detach(), derivatives[0], derivatives[1] if soft else None
+
+
+def balanced(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients times the power of two that makes their largest entry about 1, so that squares do not underflow."""
+    largest = max(float(gradient.detach().abs().max()) for gradient in gradients.values())
+    factor = unit_factor(largest, next(iter(gradients.values())).dtype)
+    return {name: gradient * factor for name, gradient in gradients.items()}
+
+
+def unit_factor(size: float, dtype: torch.dtype) -> float:
+    """The power of two, as large as the dtype holds, that brings a size to between 1/2 and 1.
+
+    >>> unit_factor(3.0, torch.float32)
+    0.25
+    """
+    if not math.isfinite(size):
+        return 1.0
+    return 2.0 ** min(-math.frexp(size)[1], math.frexp(torch.finfo(dtype).max)[1] - 2)
 
 
 def simulated(

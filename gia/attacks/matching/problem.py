@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from gia.attacks.logits import logits_of
+from gia.attacks.matching.backward import check_backward
 from gia.attacks.matching.engines import Engine
+from gia.attacks.matching.plain import unit_factor
 from gia.attacks.objectives import Objective
 from gia.attacks.reconstruction import NothingFound
-from gia.federated import Observation, set_mode
-from gia.federated.client import Loss
+from gia.federated import Observation
+from gia.federated.losses import Loss, LossName, check_labels, loss_of, takes_targets
+from gia.federated.victims import victim_of
 
 #: A client's defense, which changes what it shares: Observation -> Observation.
 Mirror = Callable[[Observation], Observation]
@@ -37,18 +39,20 @@ class Matching:
         model: as sent to the clients. A copy is attacked; the model itself does not change.
         observations: one per trial, alike in form (`gia.attacks.trials.check_trials`).
         objective: how gradients are compared.
-        loss: the client's training loss, (logits, labels) -> scalar.
+        loss: the client's training loss, a name or (outputs, targets) -> scalar (`gia.federated.losses`).
         memory: bytes that a step may hold at its peak; more trials than fit are evaluated in parts. None sets no limit.
         engine: "plain" or "taps", for tests only; None chooses (`gia.attacks.matching.engines`).
 
     Attributes:
         image_shape, batch_size, classes: of every trial.
-        labels: (R, B) int64, None if the observations hold none.
+        labels: (R, B) int64, or targets (R, B, ...) of a loss without class labels; None if the observations hold none.
         reference: a parameter, for dtype and device.
         evaluations: gradients of the victim's loss computed so far, per trial; a simulated local step counts as one.
 
-    Raises ValueError for labels without a logit and images that the model does not take, and `NothingFound` for an
-    observed gradient that is zero in every entry, to which nothing can be matched.
+    Raises ValueError for labels without a logit, images that the model does not take, and a model with an operation
+    whose backward pass autograd does not differentiate correctly (`gia.attacks.matching.backward`); `NothingFound` for
+    an observed gradient that is zero in every entry, or so small that its squares are, to which nothing can be matched.
+    An objective without a scale, such as `Cosine`, takes gradients of any size.
 
     >>> import torch, gia
     >>> from gia.attacks.objectives import Cosine
@@ -68,35 +72,47 @@ class Matching:
         observations: Sequence[Observation],
         *,
         objective: Objective,
-        loss: Loss,
+        loss: Loss | LossName,
         memory: int | None = None,
         engine: Literal["plain", "taps"] | None = None,
     ) -> None:
+        loss = loss_of(loss)
         first = observations[0]
         targets = [observation.gradients for observation in observations]
         if empty := [i for i, target in enumerate(targets) if not any(bool(g.any()) for g in target.values())]:
             raise NothingFound(f"gradients: expected an entry other than 0, got zeros in trial {empty[0]}")
-        victim = set_mode(copy.deepcopy(model), first.training)
+        targets, tiny = _representable(targets, objective)
+        victim = victim_of(model, first.training)
         for name, parameter in victim.named_parameters():
             parameter.requires_grad_(name in first.gradients)
             parameter.grad = None
         self.image_shape, self.batch_size = first.image_shape, first.batch_size
         self.reference = next(iter(first.gradients.values()))
-        self.classes = _classes(model, self.image_shape, self.reference)
+        outputs = _probed(victim, self.batch_size, self.image_shape, self.reference, labelled=not takes_targets(loss))
+        self.classes = outputs[0].numel()
         self.labels: Tensor | None = None
         if first.labels is not None:
             self.labels = torch.stack([o.labels for o in observations if o.labels is not None])
-            self.labels = self.labels.to(self.reference.device)
-            if int(self.labels.max()) >= self.classes:
-                raise ValueError(
-                    f"labels: expected 0 to {self.classes - 1} for {self.classes} logits, got {int(self.labels.max())}"
-                )
+            floats = self.labels.is_floating_point()
+            self.labels = self.labels.to(self.reference if floats else self.reference.device)
+            for each in self.labels:
+                check_labels(each, outputs, loss)
+        elif takes_targets(loss):
+            raise ValueError("labels: expected targets, which a loss without class labels needs, got None")
+        self._victim, self._loss, self._checked = victim, loss, False
         self.evaluations = [0] * len(observations)
         self._observations = observations
         steps = math.ceil(first.batch_size / first.local.batch_size) if first.local else 1
         self._gradients_each = steps * first.local.epochs if first.local else 1
         self._engine = Engine(
-            victim, targets, objective=objective, loss=loss, local=first.local, memory=memory, forced=engine
+            victim,
+            targets,
+            objective=objective,
+            loss=loss,
+            local=first.local,
+            memory=memory,
+            forced="plain" if tiny else engine,
+            balanced=tiny,
         )
 
     def __len__(self) -> int:
@@ -105,6 +121,12 @@ class Matching:
     def __call__(self, images: Tensor, labels: Tensor, *, trials: slice = slice(None)) -> Evaluation:
         """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
         chosen = range(len(self))[trials]
+        if not self._checked:  # only a search that follows the gradient needs it
+            self._checked = True
+            made = _made_up((self.batch_size, *self.image_shape), self.reference)
+            check_backward(
+                self._victim, list(self._observations[0].gradients), made, labels[0].detach(), loss=self._loss
+            )
         evaluation = Evaluation(*self._engine(images, labels, chosen))
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
@@ -134,7 +156,58 @@ class Matching:
         return self._engine.values(images, labels, chosen, mirrored if mirror else None)
 
 
-def _classes(model: nn.Module, image_shape: tuple[int, int, int], reference: Tensor) -> int:
-    """Number of logits, by a forward pass in evaluation mode, which also shows that the model takes such images."""
-    victim = set_mode(copy.deepcopy(model), False)
-    return logits_of(victim, reference.new_zeros(1, *image_shape)).shape[1]
+def class_labels(problem: Matching, attack: str) -> Tensor:
+    """The known labels (R, B) of a problem, for an attack that needs class labels.
+
+    Raises ValueError where there are none, or targets in their place.
+    """
+    if problem.labels is None:
+        raise ValueError(f"labels: expected labels, which {attack} needs, got None; use reveal=('labels',) or set them")
+    if problem.labels.is_floating_point():
+        shape = tuple(problem.labels.shape[1:])
+        raise ValueError(f"labels: expected class labels, which {attack} needs, got targets {shape}")
+    return problem.labels
+
+
+def _representable(
+    targets: Sequence[Mapping[str, Tensor]], objective: Objective
+) -> tuple[Sequence[Mapping[str, Tensor]], bool]:
+    """The targets, multiplied by a power of two where they are tiny and the objective has no scale, and whether."""
+    largest = [max(float(gradient.abs().max()) for gradient in target.values()) for target in targets]
+    dtype = next(iter(targets[0].values())).dtype
+    smallest = torch.finfo(dtype).tiny ** 0.5
+    if getattr(objective, "scale_free", False):
+        if min(largest) >= smallest * 2**13:
+            return targets, False
+        scaled: dict[int, Mapping[str, Tensor]] = {}  # restarts share a target
+        for target, size in zip(targets, largest, strict=True):
+            if id(target) not in scaled:
+                scaled[id(target)] = {name: g * unit_factor(size, dtype) for name, g in target.items()}
+        return [scaled[id(target)] for target in targets], True
+    if min(largest) < smallest:
+        raise NothingFound(
+            f"gradients: expected entries whose squares {dtype} can hold, got at most {min(largest):.3g} in trial "
+            f"{largest.index(min(largest))}; use float64, or an objective without a scale such as Cosine"
+        )
+    return targets, False
+
+
+def _made_up(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Random images, the same in every search."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+def _probed(
+    victim: nn.Module, batch_size: int, image_shape: tuple[int, int, int], like: Tensor, *, labelled: bool
+) -> Tensor:
+    """Outputs for made-up images, which shows that the model takes such images and draws no random numbers.
+
+    Buffers are put back, since batch statistics move running ones.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in victim.buffers()]
+    images = _made_up((batch_size, *image_shape), like)
+    outputs = logits_of(victim, images, labelled=labelled)
+    with torch.no_grad():
+        for buffer, value in buffers:
+            buffer.copy_(value)
+    return outputs

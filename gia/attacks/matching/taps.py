@@ -27,7 +27,7 @@ from gia.attacks.matching.gradients import Factored, Full, Gradient, Sums, Targe
 from gia.attacks.matching.layers import Pair
 from gia.attacks.matching.tapped import Tap, Tape, tapped
 from gia.attacks.objectives import Objective
-from gia.federated.client import Loss
+from gia.federated.losses import Loss
 
 
 class Taps:

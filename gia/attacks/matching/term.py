@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gia.attacks.matching.problem import Matching, Mirror
 from gia.attacks.objectives import Objective
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName
+from gia.federated.victims import differentiable, differentiating
 
 
 def matching_term(default: Objective) -> Callable[..., float]:
@@ -40,7 +40,7 @@ def matching_term(default: Objective) -> Callable[..., float]:
         labels: Tensor | None,
         *,
         objective: Objective | None,
-        loss: Loss,
+        loss: Loss | LossName,
         mirror: Sequence[Mirror] = (),
         **_: Any,
     ) -> float:
@@ -50,11 +50,16 @@ def matching_term(default: Objective) -> Callable[..., float]:
             raise ValueError(f"images: expected {shape}, as the client's batch, got {tuple(images.shape)}")
         if labels is None and problem.labels is None:
             raise ValueError("labels: expected labels, which the observation does not hold, got None")
-        chosen = problem.labels if labels is None else labels.to(problem.reference.device)[None]
+        chosen = problem.labels
+        if labels is not None:
+            reference = problem.reference
+            chosen = labels.to(reference if labels.is_floating_point() else reference.device)[None]
         assert chosen is not None
         if chosen.shape[1:2] != shape[:1]:
             raise ValueError(f"labels: expected {shape[0]}, one per image, got {chosen.shape[1]}")
-        with torch.enable_grad():
-            return float(problem.values(images.detach().to(problem.reference)[None], chosen, mirror=mirror))
+        with differentiating():
+            return float(
+                problem.values(differentiable(images.detach()).to(problem.reference)[None], chosen, mirror=mirror)
+            )
 
     return term

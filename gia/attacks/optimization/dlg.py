@@ -14,7 +14,7 @@ from gia.attacks.optimization.pixels import Pixels, Start
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName
 
 #: The matching term where none is given.
 _OBJECTIVE: Objective = SquaredDifferences()
@@ -32,7 +32,7 @@ def _many(
     objective: Objective | None,
     restarts: int,
     init: Start,
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
@@ -93,7 +93,7 @@ def dlg(
     objective: Objective | None = None,
     restarts: int = 1,
     init: Start = "uniform",
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """Deep Leakage from Gradients (Zhu et al., 2019, Algorithm 1 and Eq. 4).

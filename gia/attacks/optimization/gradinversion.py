@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.matching import Adam, Langevin, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching.problem import class_labels
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.optimization.pixels import Pixels, Space, Start, penalty
 from gia.attacks.priors import (
@@ -24,7 +25,7 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.schedules import Schedule, cosine_decay, own_schedule
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName
 
 #: The matching term where none is given.
 _OBJECTIVE: Objective = SquaredDifferences(1e-4)
@@ -50,7 +51,7 @@ def _many(
     init: Start | None,
     space: Space,
     box: bool,
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
@@ -70,9 +71,12 @@ def _many(
         raise ValueError(
             "labels: expected labels, which gradinversion needs, got None; use reveal=('labels',) or set them"
         )
+    grouped = seeds > 1 and group > 0
+    if grouped:
+        labels = class_labels(problem, "the group term of gradinversion")
     pixels = Pixels(space, model, problem.reference)
     priors: list[Prior] = [TotalVariation(total_variation), L2Norm(l2)]
-    grouped, labels_here = seeds > 1 and group > 0, labels.cpu()
+    labels_here = labels.cpu()
     statistics = _batch_norm(batch_norm, model, repeated)
     start = pixels.start(
         init or ("uniform" if space == "pixels" else "normal"),
@@ -137,7 +141,7 @@ def gradinversion(
     init: Start | None = None,
     space: Space = "pixels",
     box: bool = True,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """GradInversion (Yin et al., 2021, arXiv 2104.07586, Sec. 3), with the settings of its implementation details.

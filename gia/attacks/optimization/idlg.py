@@ -16,7 +16,7 @@ from gia.attacks.optimization.pixels import Start
 from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName, class_loss
 
 
 def _many(
@@ -24,13 +24,15 @@ def _many(
     observations: Sequence[Observation],
     *,
     generators: Sequence[torch.Generator],
+    loss: Loss | LossName,
     **settings: object,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
+    loss = class_loss(loss, "idlg")
     if observations[0].batch_size > 1:
         raise ValueError(f"batch_size: expected one image, whose label idlg restores, got {observations[0].batch_size}")
     labelled = [restore(model, observation, rule="sign") for observation in observations]
-    return dlg.many(model, labelled, generators=generators, **settings)
+    return dlg.many(model, labelled, generators=generators, loss=loss, **settings)
 
 
 def _term(
@@ -63,7 +65,7 @@ def idlg(
     objective: Objective | None = None,
     restarts: int = 1,
     init: Start = "uniform",
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """Improved Deep Leakage from Gradients (Zhao et al., 2020, arXiv 2001.02610, Algorithm 1).

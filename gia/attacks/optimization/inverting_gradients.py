@@ -16,7 +16,7 @@ from gia.attacks.reconstruction import Reconstruction
 from gia.attacks.schedules import Schedule, own_schedule, step_decay
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
-from gia.federated.client import Loss
+from gia.federated.losses import Loss, LossName
 
 #: The matching term where none is given.
 _OBJECTIVE: Objective = Cosine()
@@ -38,7 +38,7 @@ def _many(
     init: Start | None,
     space: Space,
     box: bool,
-    loss: Loss,
+    loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
 ) -> list[Reconstruction]:
     check_trials(model, observations, generators)
@@ -109,7 +109,7 @@ def inverting_gradients(
     init: Start | None = None,
     space: Space = "pixels",
     box: bool = True,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """Inverting Gradients (Geiping et al., 2020, Eq. 4), with the settings of arXiv 2503.11514, Sec. IV-A.

@@ -74,15 +74,32 @@ class Pixels:
         first = torch.arange(len(images) // restarts, device=images.device) * restarts
         chosen = first + found.values.view(-1, restarts).argmin(1)
         return [
-            Reconstruction(
-                images=images[best],
-                labels=labels[best],
-                objective=float(found.values[best]),
-                gradient_evaluations=sum(problem.evaluations[r * restarts : (r + 1) * restarts]),
-                converged=None if found.converged is None else found.converged[best],
-            )
+            result_of(images, labels, found, problem, best, range(r * restarts, (r + 1) * restarts))
             for r, best in enumerate(chosen.tolist())
         ]
+
+
+def result_of(
+    images: Tensor, labels: Tensor | None, found: Found, problem: Matching, best: int, starts: range
+) -> Reconstruction:
+    """The reconstruction of one observation: its best trial, or no image if all of its starts were lost.
+
+    Args:
+        images, labels: of all trials, (R, B, C, H, W) and (R, B).
+        best: the trial with the least objective among `starts`, the trials of this observation.
+    """
+    evaluations = sum(problem.evaluations[trial] for trial in starts)
+    lost = 0 if found.lost is None else sum(found.lost[trial] for trial in starts)
+    if lost == len(starts):
+        return Reconstruction(images=images[best][:0], gradient_evaluations=evaluations, lost=lost)
+    return Reconstruction(
+        images=images[best],
+        labels=None if labels is None else labels[best],
+        objective=float(found.values[best]),
+        gradient_evaluations=evaluations,
+        converged=None if found.converged is None else found.converged[best],
+        lost=lost,
+    )
 
 
 def penalty(priors: Sequence[Prior], variable: Tensor) -> tuple[Tensor, Tensor]:

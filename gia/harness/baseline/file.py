@@ -95,12 +95,16 @@ def load(path: Path) -> dict[str, Any]:
     mend = f"Restore the file from version control, or delete what is broken and store it again: {COMMAND}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_not_finite)
-    except ValueError as error:
+    except (ValueError, RecursionError, OverflowError, OSError) as error:
         raise BaselineCorrupt(f"{path.name} is not a readable baseline file: {error}. {mend}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("cells"), dict):
         raise BaselineCorrupt(f"{path.name}: expected an object with 'format' {FORMAT} and 'cells'. {mend}")
     for entry, stored in content["cells"].items():
-        if problem := _problem(entry, stored):
+        try:
+            problem = _problem(entry, stored)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            problem = f"its fields are malformed ({type(error).__name__}: {error})"
+        if problem:
             raise BaselineCorrupt(f"{path.name}: entry {entry!r}: {problem}. {mend}")
     return dict(content["cells"])
 
@@ -142,8 +146,16 @@ def _problem(entry: str, stored: Any) -> str | None:
     if stored["digest"] != digest_of([entry, {field: value for field, value in stored.items() if field != "digest"}]):
         return "its digest does not fit its content: it was edited by hand or merged badly"
     metrics = stored["metrics"]
+    if not isinstance(metrics, dict) or not all(isinstance(row, dict) for row in metrics.values()):
+        return f"expected a table of metrics, got {metrics!r}"
     if stored["deciding"] not in metrics or any(set(row) != _METRIC_FIELDS for row in metrics.values()):
         return f"expected for each metric, {stored['deciding']!r} among them, the fields {sorted(_METRIC_FIELDS)}"
+    for row in metrics.values():
+        numbers = [*row["values"], row["seed_spread"], row["tolerance"], row["platform_spread"]]
+        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+            return "expected numbers as values, spreads and tolerance"
+        if not all(map(math.isfinite, numbers)):
+            return "expected finite values, spreads and tolerance"
     if len({len(row["values"]) for row in metrics.values()}) != 1:
         return "its metrics have different numbers of seeds"
     for metric, row in metrics.items():

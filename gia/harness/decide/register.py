@@ -193,7 +193,10 @@ def load_register(path: str | Path) -> Register:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path}: expected a readable TOML file, got {type(error).__name__}: {error}") from error
     known = ("scales", "leak_metrics", "claim")
     for key, value in document.items():
         hint = _did_you_mean(key, known)
@@ -238,7 +241,7 @@ def _claim(row: Mapping[str, Any], position: int, leak_metrics: Collection[str])
         id=name,
         **{key: row[key] for key in _TEXTS},
         margin=_number(f"{where}: margin", row.get("margin")),
-        direction=row.get("direction"),
+        direction=_text(f"{where}: direction", row.get("direction")),
         paper_says=row.get("paper_says", "supported"),
         by_construction=row.get("by_construction"),
         leak=row["metric"] in leak_metrics,
@@ -253,10 +256,18 @@ def _number(where: str, value: object) -> float | None:
         return None
     try:
         if isinstance(value, int | float | str) and not isinstance(value, bool):
-            return float(Fraction(value) if isinstance(value, str) else value)
-    except ValueError:
+            number = float(Fraction(value) if isinstance(value, str) else value)
+            if math.isfinite(number):
+                return number
+    except (ValueError, ZeroDivisionError, OverflowError):
         pass
     raise ValueError(f"{where}: expected a number or a fraction like '8/64', got {value!r}")
+
+
+def _text(where: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{where}: expected a string, got {value!r}")
+    return value
 
 
 def _pair(where: str, value: object) -> tuple[str, str] | None:

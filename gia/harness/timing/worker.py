@@ -29,7 +29,7 @@ class _Ended(Exception):
 
 def main(root: str, file: str) -> None:
     """Answer until the parent closes the pipe."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a victim or an attack prints is not an answer
     sys.path.insert(0, root)
     import gia

@@ -131,7 +131,7 @@ def test_a_full_run_reports_entries_that_nothing_checked(file: Path) -> None:
     """A deleted test would else leave its baseline behind, as if something still held it."""
     store(file, entry="op/b2")
     store(file.with_name("gone.json"))
-    file.with_name("reported.json").write_text("{}")
+    file.with_name("reported.json").write_text("{}", encoding="utf-8")
     baselines = opened(file.parent, machine=HERE)
     check(baselines.open("batch_size"), entry="op/b1")
     assert baselines.finish(full=False) == []
@@ -173,7 +173,7 @@ def test_named_entries_are_dropped_unless_a_test_checks_them(file: Path) -> None
 
 def test_a_corrupt_file_that_no_test_opens_is_reported_by_a_full_run(file: Path) -> None:
     """Nobody would notice it until its module runs again."""
-    file.with_name("other.json").write_text("{")
+    file.with_name("other.json").write_text("{", encoding="utf-8")
     baselines = opened(file.parent, machine=HERE)
     check(baselines.open("batch_size"))
     assert [type(error) for error in baselines.finish(full=True)] == [BaselineCorrupt]
@@ -284,7 +284,9 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
 
 def test_a_level_that_varies_or_lacks_a_value_is_refused(tmp_path: Path) -> None:
     """Six seeds of different settings are no sample, and a metric that is undefined has no number to store."""
-    baseline = opened(tmp_path, measure=lambda level, block, cache: Result({"psnr": None}, {})).open("toy")
+    baseline = opened(tmp_path, measure=lambda level, block, cache: Result({"psnr": None}, {})).open(
+        "toy", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"level: expected nothing that varies in a baseline, got \['width'\]"):
         baseline.check_level("op/b1", Level(vary={"width": [1, 2]}))
     with pytest.raises(ValueError, match="level: expected 'psnr' to be defined for 6 seeds, got 0"):

@@ -9,29 +9,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gia.harness.baseline import file as baseline_file
 from gia.harness.baseline.file import BaselineCorrupt
 from gia.numerics import digest_of
 from tests.harness.baseline.stored import HERE, PSNR, QUANTITIES, Quantity, baseline_of, opened, store
+from tests.malformed import changed_bytes, changed_json
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], object], *, forge: bool = False) -> None:
     """Change the entry op/b1 in the file; `forge` recomputes its digest."""
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     entry = content["cells"]["op/b1"]
     change(entry)
     if forge:
         body = {field: value for field, value in entry.items() if field != "digest"}
         entry["digest"] = digest_of(["op/b1", body])
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_an_entry_says_where_its_numbers_come_from(file: Path) -> None:
     """Without setting, machine, commit and reason nobody can tell whether a moved number matters."""
-    entry = json.loads(file.read_text())["cells"]["op/b1"]
+    entry = json.loads(file.read_text(encoding="utf-8"))["cells"]["op/b1"]
     assert entry["protocol"] == "p1"
     assert entry["machine"] == HERE
     assert (entry["commit"], entry["reason"], entry["dtype"]) == ("abc1234", "first sample", "float64")
@@ -69,10 +70,10 @@ def test_files_are_sorted_so_that_a_change_is_a_small_diff(tmp_path: Path) -> No
 @pytest.mark.parametrize("rebaseline", [False, True])
 def test_a_corrupt_file_is_refused_on_load_and_never_overwritten(file: Path, text: str, rebaseline: bool) -> None:
     """Taking a broken file for an empty one would turn every lost baseline into a missing one that is stored again."""
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(BaselineCorrupt, match=r"batch_size\.json.*Restore the file"):
         baseline_of(file, machine=HERE, rebaseline=rebaseline, reason="r", ci=False)
-    assert file.read_text() == text
+    assert file.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_an_edit_by_hand_is_refused(file: Path, change: Callable[[dict[str, Any]
 
 def test_an_entry_moved_to_another_name_is_refused(file: Path) -> None:
     """Renaming an entry in the file would give it the numbers of another."""
-    file.write_text(file.read_text().replace("op/b1", "op/b2"))
+    file.write_text(file.read_text(encoding="utf-8").replace("op/b1", "op/b2"), encoding="utf-8")
     with pytest.raises(BaselineCorrupt, match=r"'op/b2'.*edited by hand"):
         baseline_of(file, machine=HERE)
 
@@ -144,3 +145,26 @@ def test_every_storable_sample_survives_the_file_bit_for_bit(sample: list[float]
     )
     assert json.loads(json.dumps(stored)) == stored
     assert baseline_file._problem("name", json.loads(json.dumps(stored))) is None
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_was_changed_is_corrupt_or_loads(data: st.DataObject, file: Path, tmp_path: Path) -> None:
+    """If it fails, a damaged or forged file ends in a KeyError, or its digest decides alone."""
+    content = file.read_bytes()
+    if data.draw(st.booleans()):
+        entry = data.draw(changed_json(json.loads(content)["cells"]["op/b1"]))
+        if isinstance(entry, dict):
+            body = {field: value for field, value in entry.items() if field != "digest"}
+            entry["digest"] = digest_of(["op/b1", body])
+        content = json.dumps({"format": 1, "cells": {"op/b1": entry}}).encode()
+    else:
+        content = data.draw(changed_bytes(content))
+    changed = tmp_path / "changed.json"
+    changed.write_bytes(content)
+    try:
+        cells = baseline_file.load(changed)
+    except BaselineCorrupt:
+        return
+    for row in (row for entry in cells.values() for row in entry["metrics"].values()):
+        assert np.isfinite(row["values"]).all()

@@ -77,7 +77,7 @@ def noted_control(level: Level, block: Block, *, cache: Path | None) -> planted.
 def noted_attack(level: Level, block: Block, *, cache: Path | None) -> Result:
     """A measure that notes its call, and how many controls of this block are on the disk by then."""
     called.append(("attack", level.size))
-    logs = [json.loads(path.read_text()) for path in (cache or Path()).parent.glob("controls/*.json")]
+    logs = [json.loads(path.read_text(encoding="utf-8")) for path in (cache or Path()).parent.glob("controls/*.json")]
     return Result(values={"logged": float(sum(len(log) for log in logs))})
 
 

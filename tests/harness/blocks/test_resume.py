@@ -29,7 +29,7 @@ def slow(level, block, *, cache):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_run_stopped_between_blocks_resumes_to_the_same_table(inner: Inner, how: signal.Signals) -> None:
     """A crash of the machine would cost the night; a resumed run would say something else than an uninterrupted one."""
-    with (inner.path / "planted.py").open("a") as source:
+    with (inner.path / "planted.py").open("a", encoding="utf-8") as source:
         source.write(SLOW)
     inner.write(row("toy.first"), tests=trend("toy.first", measure="slow"))
     with started(inner, "--gia-workers=1") as process:

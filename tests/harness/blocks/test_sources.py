@@ -174,9 +174,9 @@ def copy_of_gia(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(CLAIMS, folder.parent / "claims", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "planted").mkdir()
     (folder / "planted" / "__init__.py").write_text(
-        "from gia.planted.inner import same\n\ndef defined():\n    return same\n"
+        "from gia.planted.inner import same\n\ndef defined():\n    return same\n", encoding="utf-8"
     )
-    (folder / "planted" / "inner.py").write_text(SAME)
+    (folder / "planted" / "inner.py").write_text(SAME, encoding="utf-8")
     return folder
 
 
@@ -203,7 +203,7 @@ def key_in_a_fresh_process(
         "PYTHONUSERBASE": str(user_site.parents[2]),
     }
     with (
-        log.open("w") as errors,
+        log.open("w", encoding="utf-8") as errors,
         subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -217,12 +217,12 @@ def key_in_a_fresh_process(
         assert server.stdin is not None
         assert server.stdout is not None
         requests, answers = server.stdin, server.stdout
-        assert answers.readline() == "ready\n", log.read_text()
+        assert answers.readline() == "ready\n", log.read_text(encoding="utf-8")
 
         def ask(folder: Path | str) -> dict[str, Any]:
             print(folder, file=requests, flush=True)
             answer = answers.readline()
-            assert answer, log.read_text()
+            assert answer, log.read_text(encoding="utf-8")
             key: dict[str, Any] = json.loads(answer)
             return key
 
@@ -235,7 +235,7 @@ def write_package(folder: Path, edited: str | None = None) -> Path:
     for name, source in PACKAGE.items():
         path = folder / "outsider" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source + ("# edited\n" if name == edited else ""))
+        path.write_text(source + ("# edited\n" if name == edited else ""), encoding="utf-8")
     (folder / "outsider" / COMPILED).write_bytes(b"edited" if edited == COMPILED else b"\x7fELF")
     return folder
 
@@ -281,12 +281,12 @@ def key_of_gia(key_in_a_fresh_process: Ask) -> Mapping[str, Any]:
 @contextmanager
 def edited_in(folder: Path, files: Iterable[str]) -> Iterator[None]:
     """Another line at the end of some files."""
-    before = {folder / file: (folder / file).read_text() for file in files}
+    before = {folder / file: (folder / file).read_text(encoding="utf-8") for file in files}
     for path, source in before.items():
-        path.write_text(source + "# edited\n")
+        path.write_text(source + "# edited\n", encoding="utf-8")
     yield
     for path, source in before.items():
-        path.write_text(source)
+        path.write_text(source, encoding="utf-8")
 
 
 @pytest.mark.parametrize("edited", INSIDE)
@@ -396,9 +396,10 @@ def test_a_decorated_function_brings_the_file_of_its_decorator(tmp_path: Path, m
     """`functools.wraps` copies the module of what is wrapped, and the code that runs is in another file."""
     (tmp_path / "gia_decorator.py").write_text(
         "import functools\n\ndef logged(function):\n    @functools.wraps(function)\n"
-        "    def run(*args):\n        return function(*args)\n    return run\n"
+        "    def run(*args):\n        return function(*args)\n    return run\n",
+        encoding="utf-8",
     )
-    (tmp_path / "gia_decorated.py").write_text("def attack(model):\n    return model\n")
+    (tmp_path / "gia_decorated.py").write_text("def attack(model):\n    return model\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     import gia_decorated  # type: ignore[import-not-found]
     import gia_decorator  # type: ignore[import-not-found]

@@ -162,10 +162,12 @@ def installed(folder: Path, name: str, content: str = "0") -> None:
     """A package with one module, as pip leaves it."""
     facts = folder / f"{name}-1.0.dist-info"
     facts.mkdir(parents=True)
-    (folder / f"{name}.py").write_text(f"CONTENT = {content!r}\n")
-    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (folder / f"{name}.py").write_text(f"CONTENT = {content!r}\n", encoding="utf-8")
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
     digest = sha256((folder / f"{name}.py").read_bytes()).hexdigest()
-    (facts / "RECORD").write_text(f"{name}.py,sha256={digest},20\n../../bin/{name},sha256={folder},1\n")
+    (facts / "RECORD").write_text(
+        f"{name}.py,sha256={digest},20\n../../bin/{name},sha256={folder},1\n", encoding="utf-8"
+    )
 
 
 def test_a_package_that_nothing_imports_is_recorded_beside_the_result_and_not_in_the_key(
@@ -183,7 +185,7 @@ def test_a_package_that_nothing_imports_is_recorded_beside_the_result_and_not_in
     assert store.key(an_experiment(), BLOCK, measure) == before
     store.save(before, RESULT, {})
     (entry,) = store.folder.glob("*.json")
-    recorded = json.loads(entry.read_text())["recorded"]
+    recorded = json.loads(entry.read_text(encoding="utf-8"))["recorded"]
     assert "toy==1.0" in recorded["packages"]
     assert f"torch=={importlib.metadata.version('torch')}" in recorded["packages"]
     assert not [package for package in recorded["packages"] if package.startswith("vendored")]
@@ -252,7 +254,7 @@ def test_a_damaged_entry_is_not_used_and_the_user_is_told(store: Store, notices:
     if damage == "truncated":
         entry.write_bytes(entry.read_bytes()[:-40])
     elif damage == "edited":
-        entry.write_text(entry.read_text().replace("18.0", "28.0"))
+        entry.write_text(entry.read_text(encoding="utf-8").replace("18.0", "28.0"), encoding="utf-8")
     elif damage == "moved":
         key = store.key(an_experiment(attack="dlg"), BLOCK, measure)
         entry.rename(store._path(key))
@@ -272,7 +274,7 @@ def test_a_block_computed_again_replaces_the_damaged_one(store: Store) -> None:
     key = store.key(an_experiment(), BLOCK, measure)
     store.save(key, RESULT, {})
     (entry,) = store.folder.glob("*.json")
-    entry.write_text("{")
+    entry.write_text("{", encoding="utf-8")
     assert store.load(key, BLOCK) is None
     store.save(key, RESULT, {})
     assert store.load(key, BLOCK) is not None

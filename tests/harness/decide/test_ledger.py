@@ -23,7 +23,7 @@ def entry(kind: str = "changed", before: str = "", after: str = "", **changes: A
 def paths(tmp_path: Path) -> tuple[Path, Path]:
     """A ledger of three entries, and its witness."""
     both = tmp_path / "ledger.toml", tmp_path / "baselines" / "ledger.json"
-    both[0].write_text("# A comment stays.\n")
+    both[0].write_text("# A comment stays.\n", encoding="utf-8")
     Ledger(*both).append(
         entry("past", "", "inconclusive"),
         entry("past", "inconclusive", "supported", rows=("op.size", "op.depth"), reason='150 "steps"\nto 100 \\ µ'),
@@ -38,8 +38,8 @@ def test_entries_are_read_as_they_were_added(paths: tuple[Path, Path]) -> None:
     assert [each.kind for each in found] == ["past", "past", "opened"]
     assert found[1].rows == ("op.size", "op.depth")
     assert found[1].reason == '150 "steps"\nto 100 \\ µ'
-    assert paths[0].read_text().startswith("# A comment stays.\n")
-    assert json.loads(paths[1].read_text()) == [each.chain for each in found]
+    assert paths[0].read_text(encoding="utf-8").startswith("# A comment stays.\n")
+    assert json.loads(paths[1].read_text(encoding="utf-8")) == [each.chain for each in found]
 
 
 def edited(text: str) -> str:
@@ -67,16 +67,16 @@ def without_the_last(text: str) -> str:
 @pytest.mark.parametrize("change", [edited, moved, without_the_first, without_the_last])
 def test_an_entry_cannot_change_move_or_vanish(paths: tuple[Path, Path], change: Any) -> None:
     """An unwelcome verdict could be taken out of the history."""
-    text = paths[0].read_text()
+    text = paths[0].read_text(encoding="utf-8")
     assert change(text) != text
-    paths[0].write_text(change(text))
+    paths[0].write_text(change(text), encoding="utf-8")
     with pytest.raises(LedgerError, match="expected"):
         Ledger(*paths)
 
 
 def test_an_entry_without_its_witness_is_refused(paths: tuple[Path, Path]) -> None:
     """A history that was rewritten with all of its chains would pass."""
-    paths[1].write_text(json.dumps(json.loads(paths[1].read_text())[:-1]))
+    paths[1].write_text(json.dumps(json.loads(paths[1].read_text(encoding="utf-8"))[:-1]), encoding="utf-8")
     with pytest.raises(LedgerError, match=r"2 entries that .* lists, got 3"):
         Ledger(*paths)
 

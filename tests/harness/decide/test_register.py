@@ -1,11 +1,15 @@
 """The register refuses a malformed row by its name and key, and reads a good one as it is written."""
 
+import contextlib
 import math
 import pickle
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gia.harness.decide.register import Claim, Register, load_register
+from tests.malformed import changed_bytes
 
 ROW = {
     "id": "'op.batch_size'",
@@ -24,7 +28,7 @@ def write(tmp_path, *rows, rest="", scales="scales = ['reduced', 'paper']"):
     """A register with these rows, values as TOML, and further tables."""
     path = tmp_path / "claims.toml"
     parts = ["[[claim]]\n" + "\n".join(f"{key} = {value}" for key, value in row.items()) for row in rows]
-    path.write_text("\n".join([scales, *parts, rest]))
+    path.write_text("\n".join([scales, *parts, rest]), encoding="utf-8")
     return path
 
 
@@ -187,3 +191,28 @@ def test_a_claim_made_in_python_is_checked_alike():
         Claim("planted", "x", "trend", "psnr", "dB", math.inf, "worse", "here", "-")
     with pytest.raises(ValueError, match="claim 'planted': by_construction: expected a reason, or no value, got ' '"):
         Claim("planted", "x", "trend", "psnr", "dB", 1.0, "worse", "here", "-", by_construction=" ")
+
+
+@pytest.mark.parametrize("margin", ["'1/0'", "nan", "inf", "'1e400'", "true", "[]"])
+@pytest.mark.parametrize("key", ["margin", "number"])
+def test_a_number_that_is_none_is_refused(tmp_path, key, margin):
+    """If it fails, a ZeroDivisionError or an infinite number comes out of a register."""
+    row = ROW | {"kind": "'count'", "margin": "0.5", key: margin}
+    row.pop("direction")
+    with pytest.raises(ValueError, match=f"{key}: expected a number or a fraction"):
+        load_register(write(tmp_path, row))
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_register_that_was_changed_is_a_value_error_or_loads(data, tmp_path):
+    """If it fails, a typing mistake ends in a foreign error without the file's name."""
+    words = ["[]", "{}", "1", "true", "nan", "''", "'x'", "[['a']]", "1979-05-27", "'1/0'"]
+    extra = {"number": "1", "pair": "['a', 'b']", "reported": "{ a = 1 }", "paper_says": "'nothing'"}
+    row = ROW | {key: extra[key] for key in data.draw(st.sets(st.sampled_from(sorted(extra))))}
+    row[data.draw(st.sampled_from(sorted(row)))] = data.draw(st.sampled_from(words))
+    path = write(tmp_path, row, scales=data.draw(st.sampled_from(["scales = ['a']", "scales = 1", "scales = [1]", ""])))
+    if data.draw(st.booleans()):
+        path.write_bytes(data.draw(changed_bytes(path.read_bytes())))
+    with contextlib.suppress(ValueError):
+        load_register(path)

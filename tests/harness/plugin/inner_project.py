@@ -84,14 +84,16 @@ class Inner:
     def write_settings(self, *lines: str, experiment: str = "planted", plugins: str = "") -> None:
         """The file pytest.ini; `plugins` are named on the command line."""
         settings = (f"addopts = -p no:cacheprovider {plugins}", "pythonpath = .", f"claims_experiment = {experiment}")
-        (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *settings, *lines]) + "\n")
+        (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *settings, *lines]) + "\n", encoding="utf-8")
 
     def write(self, *rows: str, tests: str = "", module: str = "test_toy") -> None:
         """Add rows to the register, which has at least one, and write a module of tests."""
         register = self.path / "claims" / "claims.toml"
-        before = register.read_text() if register.exists() else HEADER + ("" if rows else row("toy.unused"))
-        register.write_text(before + "".join(rows))
-        (self.path / "claims" / f"{module}.py").write_text(HEAD + tests)
+        before = (
+            register.read_text(encoding="utf-8") if register.exists() else HEADER + ("" if rows else row("toy.unused"))
+        )
+        register.write_text(before + "".join(rows), encoding="utf-8")
+        (self.path / "claims" / f"{module}.py").write_text(HEAD + tests, encoding="utf-8")
 
     def run(self, *options: str) -> pytest.RunResult:
         """Run the claims in this process, without worker processes; sources are read anew, as in another process."""
@@ -103,7 +105,7 @@ class Inner:
     def commit(self) -> str:
         """Put everything under git; returns the hash."""
         ignored = self.path / ".gitignore"
-        ignored.write_text(".gia/\n__pycache__/\ncomputed.txt\ninstalled/\n")
+        ignored.write_text(".gia/\n__pycache__/\ncomputed.txt\ninstalled/\n", encoding="utf-8")
         for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "--allow-empty", "-m", "planted"]):
             names = ["-c", "user.name=planted", "-c", "user.email=planted@example.org"]
             subprocess.run(["git", *names, *command], cwd=self.path, check=True)
@@ -112,14 +114,16 @@ class Inner:
 
     def records(self, lane: str) -> dict[str, dict[str, Any]]:
         """Claim id -> row of a lane's file in the folder baselines."""
-        found: dict[str, dict[str, Any]] = json.loads((self.path / "baselines" / f"{lane}.json").read_text())["rows"]
+        found: dict[str, dict[str, Any]] = json.loads(
+            (self.path / "baselines" / f"{lane}.json").read_text(encoding="utf-8")
+        )["rows"]
         return found
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
         """The entries of the ledger."""
         path = self.path / "claims" / "ledger.toml"
-        return tomllib.loads(path.read_text())["entry"] if path.exists() else []
+        return tomllib.loads(path.read_text(encoding="utf-8"))["entry"] if path.exists() else []
 
     @property
     def folder(self) -> Path:
@@ -140,15 +144,15 @@ class Inner:
     def computed(self) -> list[str]:
         """What was measured: claim, block, size."""
         path = self.path / "computed.txt"
-        return path.read_text().splitlines() if path.exists() else []
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def write_entry_point(folder: Path) -> Path:
     """What pip would leave in a folder of `sys.path`, so that pytest finds the plugin where gia is not installed."""
     facts = folder / "gia-0.1.0.dist-info"
     facts.mkdir(parents=True, exist_ok=True)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: gia\nVersion: 0.1.0\n")
-    (facts / "entry_points.txt").write_text("[pytest11]\ngia = gia.harness.plugin\n")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: gia\nVersion: 0.1.0\n", encoding="utf-8")
+    (facts / "entry_points.txt").write_text("[pytest11]\ngia = gia.harness.plugin\n", encoding="utf-8")
     return folder
 
 

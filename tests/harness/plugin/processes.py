@@ -31,7 +31,7 @@ def started(inner: Inner, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         deadline = time.monotonic() + 120
         while not (inner.path / "reached").exists():
-            assert process.poll() is None, (inner.path / "log.txt").read_text()
+            assert process.poll() is None, (inner.path / "log.txt").read_text(encoding="utf-8")
             assert time.monotonic() < deadline, "the run did not get to the place where it waits"
             time.sleep(0.05)
         yield process
@@ -53,7 +53,7 @@ def _members(group: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+            state, _, process_group = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
         except OSError:
             continue
         if int(process_group) == group and state != "Z":

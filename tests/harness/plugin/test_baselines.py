@@ -46,7 +46,7 @@ def measure(inner: Inner, *, again: Any = None, setting: str = "p1", **moved: An
     other = {"psnr": PSNR, "ssim": [0.5] * 4}
     first = {metric: values for metric, values in {**other, **moved}.items() if values is not None}
     runs = {"other": other, "first": first, "again": again or first, "setting": setting}
-    (inner.path / "values.json").write_text(json.dumps(runs))
+    (inner.path / "values.json").write_text(json.dumps(runs), encoding="utf-8")
 
 
 def test_a_missing_entry_fails_until_it_is_stored_on_purpose(inner: Inner) -> None:
@@ -57,11 +57,11 @@ def test_a_missing_entry_fails_until_it_is_stored_on_purpose(inner: Inner) -> No
     first.assert_outcomes(failed=2)
     first.stdout.fnmatch_lines(["*'b2' has no entry; its values are in toy.obtained.json*--gia-rebaseline*"])
     folder = inner.path / "baselines"
-    assert sorted(json.loads((folder / "toy.obtained.json").read_text())["cells"]) == ["b1", "b2"]
+    assert sorted(json.loads((folder / "toy.obtained.json").read_text(encoding="utf-8"))["cells"]) == ["b1", "b2"]
     assert not (folder / "toy.json").exists()
     inner.run("--gia-rebaseline", "--gia-reason=first sample").assert_outcomes(passed=2)
     inner.run().assert_outcomes(passed=2)
-    assert json.loads((folder / "toy.json").read_text())["cells"]["b1"]["reason"] == "first sample"
+    assert json.loads((folder / "toy.json").read_text(encoding="utf-8"))["cells"]["b1"]["reason"] == "first sample"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_an_entry_of_another_setting_is_stale(stored: Inner) -> None:
 def test_a_damaged_file_stops_its_module_and_stays_as_it_is(stored: Inner, damage: Any, printed: str) -> None:
     """Neither a plain run nor --rebaseline may take a broken file for an empty one."""
     path = stored.path / "baselines" / "toy.json"
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
     before = path.read_bytes()
     for options in ((), ("--gia-rebaseline", "--gia-reason=why")):
         result = stored.run(*options)
@@ -114,10 +114,10 @@ def test_a_damaged_file_stops_its_module_and_stays_as_it_is(stored: Inner, damag
 def test_rebaseline_moves_what_fails_and_nothing_else(stored: Inner) -> None:
     """A reviewer should see the entry that moved, with its reason, and no other."""
     path = stored.path / "baselines" / "toy.json"
-    before = json.loads(path.read_text())["cells"]
+    before = json.loads(path.read_text(encoding="utf-8"))["cells"]
     measure(stored, psnr=[value + 1 for value in PSNR])
     stored.run("--gia-rebaseline", "--gia-reason=a better start").assert_outcomes(passed=2)
-    after = json.loads(path.read_text())["cells"]
+    after = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert after["b1"] == before["b1"]
     assert after["b2"]["reason"] == "a better start"
     stored.run().assert_outcomes(passed=2)

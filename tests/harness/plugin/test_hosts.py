@@ -99,11 +99,11 @@ def test_the_order_of_the_tests_changes_no_verdict(inner: Inner) -> None:
     for seed in (1, 2):
         shuffle = f"random.Random({seed}).shuffle(items)"
         hook = f"import random\n\ndef pytest_collection_modifyitems(items):\n    {shuffle}\n"
-        (inner.path / "conftest.py").write_text(hook)
+        (inner.path / "conftest.py").write_text(hook, encoding="utf-8")
         inner.run(f"--gia-run-dir=run{seed}").assert_outcomes(passed=4)
         found = verdicts_in(inner.path / f"run{seed}")
         decided = {name: (verdict["outcome"], verdict["effect"]) for name, verdict in sorted(found.items())}
-        report = (inner.path / f"run{seed}" / "report.md").read_text()
+        report = (inner.path / f"run{seed}" / "report.md").read_text(encoding="utf-8")
         reports.append((list(found), decided, [line[:9] for line in report.splitlines() if line.startswith("| `toy")]))
         shutil.rmtree(inner.path / ".gia")
     assert reports[0][0] != reports[1][0]  # the order was another one

@@ -28,7 +28,7 @@ def leaking(level, block, *, cache=None):
 def set_slope(inner: Inner, id: str, slope: float) -> None:
     """A module with one trend of this slope."""
     (inner.path / "claims" / "test_toy.py").write_text(
-        "import math\nimport pytest\nfrom planted import *\n" + trend(id, slope)
+        "import math\nimport pytest\nfrom planted import *\n" + trend(id, slope), encoding="utf-8"
     )
 
 
@@ -333,8 +333,8 @@ def test_a_dirty_tree_or_code_that_changed_since_is_refused(inner: Inner) -> Non
     """A confirmed verdict would be of code that nobody can look up."""
     inner.write(row("toy.a"), tests=trend("toy.a"))
     announce(inner)
-    source = (inner.path / "planted.py").read_text()
-    (inner.path / "planted.py").write_text(source + "# edited\n")
+    source = (inner.path / "planted.py").read_text(encoding="utf-8")
+    (inner.path / "planted.py").write_text(source + "# edited\n", encoding="utf-8")
     dirty = inner.run(CONFIRM)
     assert dirty.ret == pytest.ExitCode.USAGE_ERROR
     dirty.stderr.fnmatch_lines(["*--gia-lane=confirm: expected a working tree without changes, got * planted.py*"])
@@ -380,7 +380,7 @@ def test_a(claims):
     announce(inner)
     inner.run(CONFIRM).assert_outcomes(passed=1)
     assert inner.records("confirm")["toy.a"]["outcome"] == outcome
-    (found,) = json.loads((confirm_folder(inner) / "verdicts.json").read_text())
+    (found,) = json.loads((confirm_folder(inner) / "verdicts.json").read_text(encoding="utf-8"))
     assert (found["why"].startswith("budget-dependent")) == (outcome == "inconclusive")
     # 8 valid and 2 void blocks; again at four times the budget, where the void ones are not attacked either.
     assert len(inner.computed) == 2 * 8 * 3
@@ -538,7 +538,7 @@ def test_a_ledger_that_was_edited_stops_the_run(inner: Inner) -> None:
     inner.write(row("toy.a"), tests=trend("toy.a"))
     announce(inner)
     ledger = inner.path / "claims" / "ledger.toml"
-    ledger.write_text(ledger.read_text().replace('kind = "opened"', 'kind = "past"'))
+    ledger.write_text(ledger.read_text(encoding="utf-8").replace('kind = "opened"', 'kind = "past"'), encoding="utf-8")
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*ledger.toml: entry 1*got an edited or moved one*"])

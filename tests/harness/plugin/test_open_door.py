@@ -123,7 +123,7 @@ def door(inner: Inner) -> Inner:
     )
     (inner.path / "outsider").mkdir()
     (inner.path / "outsider" / "__init__.py").touch()
-    (inner.path / "outsider" / "gray.py").write_text(GRAY)
+    (inner.path / "outsider" / "gray.py").write_text(GRAY, encoding="utf-8")
     return inner
 
 
@@ -175,7 +175,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     assert "outsider.gray:gray takes the place of each protocol's attack" in report
 
     # Whoever edits the attack gets new numbers, and other settings are another attack.
-    with (door.path / "outsider" / "gray.py").open("a") as source:
+    with (door.path / "outsider" / "gray.py").open("a", encoding="utf-8") as source:
         source.write("# edited\n")
     door.run(*OPTIONS, with_level(0.5)).assert_outcomes(passed=1, skipped=7, deselected=1)
     assert found(door)["op.batch"]["cached"] == 0

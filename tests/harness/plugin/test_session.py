@@ -31,7 +31,7 @@ def test_a_full_run_names_the_rows_that_no_test_covers(inner: Inner) -> None:
     result = inner.run("-m", "claim")
     result.assert_outcomes(passed=1, deselected=1)
     result.stdout.fnmatch_lines(["*not covered (no test yet): 2 rows: toy.{none} more.{none}*"])
-    assert "not covered" in (inner.folder / "report.md").read_text()
+    assert "not covered" in (inner.folder / "report.md").read_text(encoding="utf-8")
     assert set(inner.verdicts) == {"toy.first"}
 
 
@@ -50,7 +50,7 @@ def test_a_missing_or_broken_register_stops_the_run(inner: Inner) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*claims_register: expected a file, got *nowhere.toml, which does not exist*"])
     (inner.path / "claims" / "claims.toml").write_text(
-        'scales = ["reduced"]\n' + row("toy.first").replace("margin = 0.5", "")
+        'scales = ["reduced"]\n' + row("toy.first").replace("margin = 0.5", ""), encoding="utf-8"
     )
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -120,9 +120,9 @@ def test_the_report_and_its_pictures_lie_in_the_run_folder(inner: Inner) -> None
     """A link in the report would lead nowhere."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run("--gia-run-dir=elsewhere")
-    text = (inner.path / "elsewhere" / "report.md").read_text()
+    text = (inner.path / "elsewhere" / "report.md").read_text(encoding="utf-8")
     assert "![toy.first](images/toy.first-levels.png)" in text
-    drawn = json.loads((inner.path / "elsewhere" / "images" / "toy.first-levels.png").read_text())
+    drawn = json.loads((inner.path / "elsewhere" / "images" / "toy.first-levels.png").read_text(encoding="utf-8"))
     assert drawn["levels"] == ["1", "2", "4"]
     assert np.array(drawn["values"]).shape == (8, 3)
     assert "at reduced scale" in text
@@ -146,7 +146,7 @@ def test_a_changed_measure_computes_its_blocks_again(inner: Inner) -> None:
     """A cache would hide a regression."""
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
-    with (inner.path / "planted.py").open("a") as source:
+    with (inner.path / "planted.py").open("a", encoding="utf-8") as source:
         source.write("# edited\n")
     inner.run()
     assert inner.verdicts["toy.first"]["cached"] == 0
@@ -157,7 +157,7 @@ def test_a_damaged_block_is_reported_and_measured_again(inner: Inner) -> None:
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
     damaged = sorted((inner.path / ".gia" / "cache" / "blocks").glob("*.json"))[0]
-    damaged.write_text("{")
+    damaged.write_text("{", encoding="utf-8")
     result = inner.run()
     result.assert_outcomes(passed=1)
     assert inner.verdicts["toy.first"]["cached"] == 7
@@ -242,7 +242,7 @@ def test_the_step_summary_of_github_is_appended_to(inner: Inner, monkeypatch: py
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()
-    assert summary.read_text().startswith("before\n# Verdicts at reduced scale")
+    assert summary.read_text(encoding="utf-8").startswith("before\n# Verdicts at reduced scale")
 
 
 def test_the_header_says_what_the_numbers_depend_on(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ def test_second(claims):
     result = inner.run()
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert set(inner.verdicts) == {"toy.first"}
-    assert "toy.first" in (inner.folder / "report.md").read_text()
+    assert "toy.first" in (inner.folder / "report.md").read_text(encoding="utf-8")
     result.stdout.fnmatch_lines(
         ["*toy.first*supported*", "*NOT toy.second: no verdict, its test did not run to its end*"]
     )

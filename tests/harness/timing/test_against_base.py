@@ -38,7 +38,7 @@ WORKLOADS = {"spin": lambda: spinning(gia.SECONDS), "other": lambda: spinning(3 
 def package(root: Path, seconds: float) -> Path:
     """A root with a gia whose step takes so long."""
     (root / "gia").mkdir(parents=True)
-    (root / "gia" / "__init__.py").write_text(f"SECONDS = {seconds}\n")
+    (root / "gia" / "__init__.py").write_text(f"SECONDS = {seconds}\n", encoding="utf-8")
     (root / "gia" / "numerics.py").write_text(
         "from contextlib import contextmanager\n@contextmanager\ndef reproducible(*, threads):\n    yield\n"
     )
@@ -49,7 +49,7 @@ def package(root: Path, seconds: float) -> Path:
 def workloads(tmp_path: Path) -> Path:
     """A file of workloads."""
     path = tmp_path / "workloads.py"
-    path.write_text(WORKLOADS)
+    path.write_text(WORKLOADS, encoding="utf-8")
     return path
 
 
@@ -66,12 +66,12 @@ def repository(tmp_path: Path) -> Path:
     root.mkdir()
     git(root, "init", "--quiet")
     for text in ("old", "new"):
-        (root / "file").write_text(text)
+        (root / "file").write_text(text, encoding="utf-8")
         git(root, "add", "file")
         git(root, "commit", "--quiet", "-m", text)
         if text == "old":
             git(root, "tag", "v1")
-    (root / "file").write_text("unsaved")
+    (root / "file").write_text("unsaved", encoding="utf-8")
     return root
 
 
@@ -126,10 +126,10 @@ def test_a_base_without_workloads_has_no_names(tmp_path: Path) -> None:
 def test_a_checkout_has_the_files_of_the_commit_and_is_removed(repository: Path, ref: str, text: str) -> None:
     """The base would be the working tree, or every comparison would leave a folder and an entry of git behind."""
     with checked_out(repository, ref) as tree:
-        assert (tree / "file").read_text() == text
+        assert (tree / "file").read_text(encoding="utf-8") == text
     assert not tree.parent.exists()
     assert len(git(repository, "worktree", "list").splitlines()) == 1
-    assert (repository / "file").read_text() == "unsaved"
+    assert (repository / "file").read_text(encoding="utf-8") == "unsaved"
 
 
 def test_a_checkout_is_removed_after_an_error_too(repository: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_checkout_is_removed_after_an_error_too(repository: Path) -> None:
 
     def failing(tree: Path) -> None:
         seen.append(tree)
-        (tree / "new").write_text("untracked files do not keep it")
+        (tree / "new").write_text("untracked files do not keep it", encoding="utf-8")
         raise KeyError("planted")
 
     seen: list[Path] = []

@@ -216,9 +216,9 @@ def test_a_timing_run_ends_with_its_table_and_leaves_files(inner: Inner) -> None
     result.stdout.fnmatch_lines(
         ["*what things cost*", "*up to 1 * up to 9*", "core * 1 *1, 1* 1 *1, 9*", "*<= 1 met*missed*"]
     )
-    rows = json.loads((inner.folder / "bench.json").read_text())["rows"]
+    rows = json.loads((inner.folder / "bench.json").read_text(encoding="utf-8"))["rows"]
     assert [row["verdict"] for row in rows] == ["met", "missed"]
-    assert "![images/bench-cost.png]" in (inner.folder / "bench.md").read_text()
+    assert "![images/bench-cost.png]" in (inner.folder / "bench.md").read_text(encoding="utf-8")
     assert (inner.folder / "images" / "bench-cost.png").stat().st_size > 5000
 
 
@@ -230,7 +230,7 @@ def test_with_a_base_only_what_compares_with_it_is_timed(inner: Inner) -> None:
     result = inner.run("--gia-base=HEAD", "--gia-run-dir=out")
     result.assert_outcomes(passed=2, deselected=2)
     result.stdout.fnmatch_lines(["*this working tree over HEAD*", "*same*"])
-    read = json.loads((inner.path / "out" / "base.json").read_text())
+    read = json.loads((inner.path / "out" / "base.json").read_text(encoding="utf-8"))
     assert read["facts"]["base"] == "HEAD"
     assert read["rows"][0]["case"] == "HEAD"
     assert not (inner.path / "out" / "bench.json").exists()

@@ -62,13 +62,15 @@ def outside(tmp_path, monkeypatch):
     package = tmp_path / "outside_package"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "attacks.py").write_text(SOURCE)
+    (package / "attacks.py").write_text(SOURCE, encoding="utf-8")
     (package / "broken.py").write_text("import a_library_that_is_not_here\n")
-    (package / "failing.py").write_text("from gia import no_such_name\n")
+    (package / "failing.py").write_text("from gia import no_such_name\n", encoding="utf-8")
     information = tmp_path / "outside_package-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-package\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(REGISTERED)
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: outside-package\nVersion: 1.0\n", encoding="utf-8"
+    )
+    (information / "entry_points.txt").write_text(REGISTERED, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield "outside_package.attacks"
     for name in [name for name in sys.modules if name.startswith("outside_package")]:

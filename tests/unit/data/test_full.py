@@ -52,13 +52,15 @@ def celeba(tmp_path, monkeypatch):
     for name, identity in zip(names, range(5), strict=True):
         Image.new("RGB", (178, 218), (50 * identity, 0, 0)).save(folder / "img_align_celeba" / name)
     (folder / "identity_CelebA.txt").write_text(
-        "".join(f"{n} {i}\n" for n, i in zip(names, (7, 1, 1001, 7, 1000), strict=True))
+        "".join(f"{n} {i}\n" for n, i in zip(names, (7, 1, 1001, 7, 1000), strict=True)), encoding="utf-8"
     )
-    (folder / "list_eval_partition.txt").write_text("".join(f"{n} {i % 3}\n" for i, n in enumerate(names)))
+    (folder / "list_eval_partition.txt").write_text(
+        "".join(f"{n} {i % 3}\n" for i, n in enumerate(names)), encoding="utf-8"
+    )
     for lists, columns in (("bbox", 4), ("landmarks_align", 10), ("attr", 40)):
         header = f"5\n{' '.join(f'c{i}' for i in range(columns))}\n"
         rows = "".join(f"{n} {' '.join(['1'] * columns)}\n" for n in names)
-        (folder / f"list_{lists}_celeba.txt").write_text(header + rows)
+        (folder / f"list_{lists}_celeba.txt").write_text(header + rows, encoding="utf-8")
     monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)
     return tmp_path
 

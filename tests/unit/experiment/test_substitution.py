@@ -39,7 +39,7 @@ def equipment(*arguments: Any, **options: Any) -> dict[str, Any]:
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module beside gia that holds attacks."""
-    (tmp_path / "attacks_of_others.py").write_text(OUTSIDE)
+    (tmp_path / "attacks_of_others.py").write_text(OUTSIDE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "attacks_of_others", raising=False)
 

@@ -7,13 +7,14 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 from gia import LocalTraining, Observation
 from tests.contracts.snapshots import observation_state
+from tests.malformed import changed_safetensors
 
 LOCAL = LocalTraining(epochs=2, batch_size=3, lr=0.1, momentum=0.5)
 
@@ -87,7 +88,8 @@ def test_its_repr_says_what_is_known_on_one_line():
 BAD = {
     "no gradients": ({"gradients": {}}, ValueError, "gradients: expected at least one"),
     "gradients in a list": ({"gradients": [torch.zeros(2)]}, TypeError, "gradients: expected a mapping"),
-    "an array": ({"gradients": {"w": np.zeros(2)}}, TypeError, r"gradients\['w'\]: expected a tensor, got ndarray"),
+    "a list": ({"gradients": {"w": [0.0, 1.0]}}, TypeError, r"gradients\['w'\]: expected a tensor or a NumPy array"),
+    "an array of objects": ({"gradients": {"w": np.array([{}])}}, TypeError, r"gradients\['w'\]: expected an array of"),
     "integers": (
         {"gradients": {"w": torch.zeros(2, dtype=torch.int64)}},
         ValueError,
@@ -109,14 +111,30 @@ BAD = {
     "no images": ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
     "half images": ({"batch_size": 1.5}, TypeError, "batch_size: expected a whole number, got 1.5"),
     "too few labels": ({"labels": torch.tensor([1])}, ValueError, r"labels: expected \(2,\) of int64, got"),
-    "float labels": ({"labels": torch.tensor([1.0, 2.0])}, ValueError, r"labels: expected \(2,\) of int64, got"),
+    "labels of another integer": (
+        {"labels": torch.tensor([1, 2]).int()},
+        ValueError,
+        r"labels: expected \(2,\) of int64",
+    ),
+    "too few targets": ({"labels": torch.tensor([1.0])}, ValueError, r"labels: expected \(2, ...\) targets, got"),
+    "a word for training": ({"training": "false"}, TypeError, "training: expected True or False, got 'false'"),
+    "a word for trainable": (
+        {"trainable": "w"},
+        TypeError,
+        "trainable: expected a sequence of parameter names, got 'w'",
+    ),
     "a negative label": (
         {"labels": torch.tensor([-1, 2])},
         ValueError,
         "labels: expected class indices from 0, got -1",
     ),
-    "labels in a list": ({"labels": [1, 2]}, TypeError, "labels: expected a tensor, got list"),
+    "labels in a list": ({"labels": [1, 2]}, TypeError, "labels: expected a tensor or a NumPy array, got list"),
     "a dict for local": ({"local": {"epochs": 1}}, TypeError, "local: expected a LocalTraining, got dict"),
+    "negative variances": (
+        {"batch_norm": {"1": (torch.zeros(4), -torch.ones(4))}},
+        ValueError,
+        r"batch_norm\['1'\]: expected a variance of at least 0, got -1",
+    ),
     "NaN statistics": (
         {"batch_norm": {"1": (torch.zeros(4), torch.full((4,), torch.nan))}},
         ValueError,
@@ -274,7 +292,9 @@ def test_captured_tensors_must_fit():
     model = network()
     facts = {"image_shape": (3, 4, 4), "batch_size": 2}
     tensors = list(gradients(model).values())
-    with pytest.raises(ValueError, match="tensors: expected 6, one per shared parameter, got 5"):
+    with pytest.raises(
+        ValueError, match=r"tensors: expected 6, one per shared parameter, or 9 with buffers, .*, got 5"
+    ):
         Observation.from_tensors(model, tensors[1:], **facts)
     with pytest.raises(ValueError, match=r"gradients\['0.weight'\]: .* shape \(4, 3, 3, 3\), got \(5,\)"):
         Observation.from_tensors(model, tensors[::-1], **facts)
@@ -293,3 +313,69 @@ def test_leaked_statistics_are_held_to_the_model():
         replace(observation, batch_norm={"0": (torch.zeros(4), torch.ones(4))}).check(model)
     with pytest.raises(ValueError, match=r"batch_norm\['1'\]: expected a mean and a variance \(4,\), got"):
         replace(observation, batch_norm={"1": (torch.zeros(4), torch.ones(3))}).check(model)
+
+
+FORMS = {
+    "arrays": lambda model, given: [value.numpy() for value in given.values()],
+    "arrays in a state_dict's order": lambda model, given: [v.numpy() for v in whole(model, given).values()],
+    "a state_dict": lambda model, given: whole(model, given),
+    "a generator": lambda model, given: iter(given.values()),
+    "sparse": lambda model, given: [value.to_sparse() for value in given.values()],
+}
+
+
+def whole(model, given):
+    """Gradients in the form of a state_dict, with something in the place of buffers."""
+    return {name: given.get(name, value) for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_captured_gradients_are_taken_in_every_form(form):
+    """What frameworks hand over. If it fails, a buffer is taken for a gradient, or torch's words end the capture."""
+    model = network()
+    given = gradients(model)
+    facts = {"image_shape": (3, 4, 4), "batch_size": 2}
+    taken = Observation.from_tensors(model, FORMS[form](model, given), **facts).gradients
+    assert list(taken) == list(given)
+    assert all(torch.equal(taken[name], value) for name, value in given.items())
+
+
+def test_whole_numbers_of_numpy_are_taken():
+    """If it fails, what a NumPy loop counts is no number; a truth value is none."""
+    assert observed(network(), batch_size=np.int64(2), labels=np.array([3, 1])).labels.tolist() == [1, 3]
+    assert LocalTraining(epochs=np.int32(1), batch_size=np.int64(2), lr=0.1).batch_size == 2
+    with pytest.raises(TypeError, match="batch_size: expected a whole number, got True"):
+        observed(network(), batch_size=True)
+
+
+def test_targets_come_sorted_row_by_row(tmp_path):
+    """If it fails, the order of a regression's targets says which image had which."""
+    targets = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    observation = observed(network(), labels=targets)
+    assert observation.labels.tolist() == [[0.0, 2.0], [1.0, 0.0]]
+    observation.save(tmp_path / "file")
+    assert Observation.load(tmp_path / "file").labels.tolist() == [[0.0, 2.0], [1.0, 0.0]]
+
+
+def stored(folder):
+    """The bytes of a file with every optional field."""
+    model = network()
+    statistics = {"1": (torch.zeros(4), torch.ones(4))}
+    local = LocalTraining(epochs=1, batch_size=1, lr=0.1)
+    known = {"labels": torch.tensor([1, 0]), "local": local, "trainable": tuple(gradients(model))}
+    observed(model, batch_norm=statistics, **known).save(folder / "file")
+    return (folder / "file").read_bytes()
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_was_changed_is_a_value_error_or_loads(data, tmp_path):
+    """If it fails, a damaged or forged file ends in an error of some library, or is read as something else."""
+    (tmp_path / "changed").write_bytes(data.draw(changed_safetensors(stored(tmp_path), "gia")))
+    try:
+        read = Observation.load(tmp_path / "changed")
+    except ValueError:
+        return
+    assert isinstance(read.training, bool)
+    read.save(tmp_path / "again")
+    assert observation_state(Observation.load(tmp_path / "again")) == observation_state(read)

@@ -313,7 +313,9 @@ def test_d_snr_costs_a_training_step_and_a_half(benchmark, name):
 def test_the_stored_limits_are_those_of_the_declared_trials():
     """Few of the values of a few trials are above half of them. If it fails, limits are older than the checks."""
     fitted = [trial for trial in trials() if trial.fitted]
-    provenance = tomllib.loads((Path(gia.__file__).parent / "federated" / "limits.toml").read_text())["provenance"]
+    provenance = tomllib.loads((Path(gia.__file__).parent / "federated" / "limits.toml").read_text(encoding="utf-8"))[
+        "provenance"
+    ]
     assert provenance["trials"] == len(fitted)
     assert provenance["families"] == list(FAMILIES)
     for trial in (Trial("mlp", FIRST), Trial("resnet", FIRST + 2), Trial("convnet", FIRST, federated=True)):
@@ -395,7 +397,7 @@ def test_a_client_s_own_limits_replace_ours_check_by_check(tmp_path):
     assert own["outlier_biases"] == 2 * report.values["outlier_biases"]
     assert own["similar_rows"] == 1 - (1 - report.values["similar_rows"]) / 2
     path = tmp_path / "limits.toml"
-    path.write_text("[limits]\n" + "".join(f"{check} = {limit!r}\n" for check, limit in own.items()))
+    path.write_text("[limits]\n" + "".join(f"{check} = {limit!r}\n" for check, limit in own.items()), encoding="utf-8")
     for limits in (own, path, str(path)):
         assert validate_model(model, limits=limits).ok
         assert LastAccepted(limits=limits)(model).ok
@@ -421,7 +423,7 @@ def test_limits_that_mean_nothing_are_refused(limits, message):
 
 def test_a_file_without_limits_is_refused(tmp_path):
     """If it fails, another TOML file is taken for one with limits."""
-    (tmp_path / "other.toml").write_text("dsnr = 1.0\n")
+    (tmp_path / "other.toml").write_text("dsnr = 1.0\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"limits: expected a table \[limits\] in .*other.toml"):
         validate_model(victim(), limits=tmp_path / "other.toml")
 

@@ -13,7 +13,7 @@ from gia import metrics
 from gia.metrics.wavelets import analyze, levels_for
 
 UNIT = settings.get_profile("unit")
-ORACLE = json.loads(Path(__file__).with_name("wavelet_oracle.json").read_text())
+ORACLE = json.loads(Path(__file__).with_name("wavelet_oracle.json").read_text(encoding="utf-8"))
 # The oracle orders orientations by angle; ours come subband by subband: 15, 75, 45 and their mirrors 165, 105, 135.
 BY_ANGLE = [0, 2, 1, 4, 5, 3]
 UNIFORM = (0.15, 0.3)  # uniform noise scores from .24 at 16 px down to .17 at 224 px

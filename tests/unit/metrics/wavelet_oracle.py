@@ -82,7 +82,7 @@ def main():
         },
         "energies": {"image": ["chelsea", 50, 100, 1, [224, 224]], "levels": energies},
     }
-    Path(__file__).with_suffix(".json").write_text(json.dumps(oracle, indent=1) + "\n")
+    Path(__file__).with_suffix(".json").write_text(json.dumps(oracle, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

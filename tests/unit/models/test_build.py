@@ -239,3 +239,20 @@ def test_the_least_image_size_is_the_least_that_the_network_takes(name, options,
         net(torch.zeros(2, 3, least - 1, least - 1))
     with pytest.raises(ValueError, match=f"image_size: expected at least {least} for {name}"):
         models.build(name, num_classes=10, image_size=least - 1, width=8, generator=generator(), **options)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_the_default_dtype_does_not_change_the_weights(name):
+    """If it fails, `torch.set_default_dtype` in a user's code changes which network a seed gives."""
+
+    def make():
+        g = torch.Generator().manual_seed(0)
+        return models.build(name, num_classes=10, image_size=64, width=8, generator=g).parameters()
+
+    plain = list(make())
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = list(make())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(*pair) for pair in zip(plain, other, strict=True))

@@ -20,25 +20,25 @@ def test_a_complete_file_takes_the_place_of_the_old_one(tmp_path, name):
     for content in ("old", "new"):
         with replacing(str(path)) as partial:
             assert partial.parent == folder
-            partial.write_text(content)
-    assert path.read_text() == "new"
+            partial.write_text(content, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "new"
     assert list(folder.iterdir()) == [path]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     """If it fails, another process reads half a file, or each failure leaves a partial file."""
     path = tmp_path / "kept.json"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
 
     def stopped():
         with replacing(path) as partial:
-            partial.write_text("half")
-            assert path.read_text() == "old"
+            partial.write_text("half", encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == "old"
             raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
         stopped()
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["kept.json"]
 
 

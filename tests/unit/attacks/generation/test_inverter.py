@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import gia
 from gia.attacks import Inverter, train_inverter
+from gia.models import cached_net
+from tests.malformed import changed_safetensors
 from tests.unit.attacks.generation.victims import DIGITS, victim
 
 
@@ -200,3 +204,24 @@ def test_an_inverter_is_printed_as_its_form_and_not_as_its_layers(inverter):
         f"Inverter(batch_size=2, image_shape=(1, 8, 8), hashed=16, hidden=(4,), training_mode=False, local={local}, "
         "classifier=None)"
     )
+
+
+@given(data=st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_was_changed_is_a_value_error_or_loads(data, tmp_path, inverter):
+    """If it fails, a damaged or forged file ends in an error of some library, or reconstructs NaN."""
+    inverter.save(tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    if data.draw(st.integers(0, 3)) == 0:
+        state = {name: value.clone() for name, value in inverter.state_dict().items()}
+        name = data.draw(st.sampled_from(sorted(state)))
+        state[name].view(-1)[0] = data.draw(st.sampled_from([0, -1]))
+        cached_net.write(tmp_path / "changed", state, {"format": "gia.Inverter/1", **inverter.described()})
+    else:
+        (tmp_path / "changed").write_bytes(data.draw(changed_safetensors(content, "facts")))
+    try:
+        read = Inverter.load(tmp_path / "changed")
+    except ValueError:
+        return
+    assert bool((read.scales > 0).all())
+    assert bool((read.deviation > 0).all())

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from gia.attacks import NothingFound
 from gia.attacks.matching import CMA, LBFGS, Adam, Interrupted, Langevin, Point, minimize
 from gia.attacks.schedules import step_decay
 
@@ -123,11 +124,23 @@ def test_the_callback_comes_before_each_step():
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_an_objective_that_is_not_finite_is_an_error_with_its_step_and_trial(bad, step):
-    """If it fails, a diverged trial hides behind an earlier good point, or -inf is the best of all."""
+def test_a_trial_whose_objective_is_not_finite_is_lost_and_the_others_go_on(bad, step):
+    """If it fails, one diverged start ends the others, or -inf is the best of all."""
     values = [[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]]
     values[step][1] = bad
-    with pytest.raises(FloatingPointError, match=f"not finite at step {step} in trial 1 of 2"):
+    found = minimize(scripted(*values), starts(), steps=2, update=downhill())
+    assert found.values.tolist() == [1.0, torch.inf]
+    assert found.lost == [False, True]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_search_whose_trials_are_all_lost_finds_nothing_and_names_the_step(bad, step):
+    """If it fails, a search that diverged returns its start."""
+    values = [[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]]
+    values[0][0] = torch.nan
+    values[step][1] = bad
+    with pytest.raises(NothingFound, match=f"none that is finite in all 2 trials by step {step};"):
         minimize(scripted(*values), starts(), steps=2, update=downhill())
 
 

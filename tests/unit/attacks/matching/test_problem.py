@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import gia
 from gia.attacks.matching import Matching
-from gia.attacks.objectives import SquaredDifferences
+from gia.attacks.objectives import Cosine, SquaredDifferences
 from tests.contracts.cases import CLASSES, SIZE, private, tangled
 from tests.contracts.snapshots import model_state
 
@@ -93,10 +93,43 @@ def test_what_cannot_be_matched_is_refused():
     with pytest.raises(ValueError, match="gradients: expected an entry other than 0, got zeros in trial 1"):
         problem(model, observation, replace(observation, gradients=zeros))
     first = next(iter(zeros))
-    problem(model, replace(observation, gradients={**zeros, first: torch.full_like(zeros[first], 1e-30)}))
-    with pytest.raises(ValueError, match="labels: expected 0 to 9 for 10 logits, got 10"):
+    problem(model, replace(observation, gradients={**zeros, first: torch.full_like(zeros[first], 1e-18)}))
+    with pytest.raises(ValueError, match="labels: expected 0 to 9 for 10 logits, got 3 to 10"):
         problem(model, replace(observation, labels=torch.tensor([3, 10])))
     with pytest.raises(ValueError, match=r"image_shape: expected one that the model takes, got \(3, 4, 8\)"):
         problem(model, replace(observation, image_shape=(3, 4, 8)))
-    with pytest.raises(ValueError, match=r"model: expected logits \(N, classes\), got \(1, 10, 1\)"):
-        problem(torch.nn.Sequential(model, torch.nn.Unflatten(1, (10, 1))), observation)
+    with pytest.raises(ValueError, match=r"model: expected logits \(N, classes\), got \(2, 5, 2\)"):
+        problem(torch.nn.Sequential(model, torch.nn.Unflatten(1, (5, 2))), observation)
+
+
+@pytest.mark.parametrize("factor", [2.0**-60, 2.0**-70, 2.0**-90])
+def test_the_size_of_a_gradient_changes_nothing_under_the_cosine(factor):
+    """Squares below 2^-126 are lost in float32. If it fails, a start image comes back without a word."""
+    model = tangled()
+    observation = observed(model, 0, 6)
+    tiny = replace(observation, gradients={name: g * factor for name, g in observation.gradients.items()})
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    expected, got = (
+        Matching(model, [each], objective=Cosine(), loss=cross_entropy, engine="plain")(
+            images, observation.labels[None]
+        )
+        for each in (observation, tiny)
+    )
+    torch.testing.assert_close(got.values, expected.values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(got.images, expected.images, rtol=1e-4, atol=1e-7)
+    if factor < 2.0**-64:
+        with pytest.raises(gia.attacks.NothingFound, match=r"gradients: expected entries whose squares torch\.float32"):
+            problem(model, tiny)
+
+
+def test_a_victim_that_is_sure_of_its_image_is_searched():
+    """Its gradient is 1e-26 at the private image and near it, so that both sides of the cosine underflow."""
+    model = tangled()
+    images, labels = private(torch.float32, 0)
+    with torch.no_grad():
+        *_, bias = (p for name, p in model.named_parameters() if name.endswith("bias") and len(p) == CLASSES)
+        bias -= model.eval()(images)[0]
+        bias[labels] += 60
+    observation = gia.share_gradient(model, images, labels, reveal=("labels",))
+    at = Matching(model, [observation], objective=Cosine(), loss=cross_entropy)(images[None], observation.labels[None])
+    assert float(at.values) < 1e-3

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from gia import Observation, share_gradient
 from gia.attacks.matching import Matching
 from gia.attacks.objectives import Agreement, Cosine, Objective, SquaredDifferences
-from gia.federated.client import Loss
+from gia.federated.losses import Loss
 from gia.models import build, standardize
 
 SIDE, CLASSES = 8, 4

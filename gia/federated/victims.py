@@ -1,0 +1,195 @@
+"""A model as a client runs it: in the client's mode, with one tensor of outputs, and without random numbers."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gia.federated.layers import set_mode
+from gia.federated.outputs import check_initialized, output_of
+
+__all__ = ["differentiable", "differentiating", "victim_of", "watch"]
+
+
+def victim_of(model: nn.Module, training: bool) -> nn.Module:
+    """A copy of a model that runs as a client runs it. Everybody who runs a victim makes it here.
+
+    Its forward pass returns the tensor of outputs, one row for each image (`gia.federated.outputs.output_of`). The
+    first pass also looks for modules that draw random numbers, whatever their class: dropout inside attention and RNNs,
+    `F.dropout(x, training=self.training)`, stochastic depth. Each of them is put in evaluation mode, and the random
+    state of torch, NumPy and Python is put back.
+
+    Args:
+        model: not changed.
+        training: whether batch normalization uses the statistics of its batch (True) or its running ones.
+
+    Raises:
+        ValueError: lazy parameters; and, in the first forward pass, an output that is no tensor, or a module that draws
+            random numbers in evaluation mode too.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from gia.federated.victims import victim_of
+    >>> class Dropped(nn.Linear):
+    ...     def forward(self, x):
+    ...         return nn.functional.dropout(super().forward(x), training=self.training),
+    >>> victim = victim_of(Dropped(3, 2), training=True)
+    >>> victim(torch.ones(1, 3)).equal(victim(torch.ones(1, 3)))
+    True
+    """
+    check_initialized(model)
+    victim = set_mode(copy.deepcopy(model), training)
+    watch(victim)
+    return victim
+
+
+def watch(model: nn.Module) -> list[RemovableHandle]:
+    """Make `model` itself behave as `victim_of` describes, until the returned handles are removed.
+
+    Modes that the search for random numbers has changed are left to the caller to restore.
+
+    >>> import torch
+    >>> from gia.federated.victims import watch
+    >>> handles = watch(torch.nn.Linear(3, 2))
+    >>> len(handles)
+    2
+    """
+    watcher = _Watcher()
+    return [model.register_forward_pre_hook(watcher.before), model.register_forward_hook(watcher.after)]
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """A context, and a decorator, in which autograd works whatever the caller's mode is, `torch.inference_mode` too.
+
+    >>> import torch
+    >>> from gia.federated.victims import differentiating
+    >>> with torch.inference_mode(), differentiating():
+    ...     torch.ones(1, requires_grad=True).sum().backward()
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def differentiable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one that was made under `torch.inference_mode`, which autograd cannot use.
+
+    >>> import torch
+    >>> from gia.federated.victims import differentiable
+    >>> with torch.inference_mode():
+    ...     made = torch.ones(1)
+    >>> differentiable(made).is_inference()
+    False
+    """
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+class _Watcher:
+    """The hooks of one victim. After a first pass without random numbers they cost nothing but the check of outputs."""
+
+    def __init__(self) -> None:
+        self._quiet = False
+        self._start: _RandomState | None = None
+
+    def before(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not self._quiet:
+            self._start = _RandomState(inputs)
+
+    def after(self, victim: nn.Module, inputs: tuple[Any, ...], returned: object) -> Tensor:
+        if not self._quiet and self._start is not None:
+            start, self._start = self._start, None
+            if start.moved():
+                start.put_back()
+                returned = _silenced(victim, inputs, start)
+            self._quiet = True
+        images = inputs[0] if inputs else None
+        return output_of(returned, len(images) if isinstance(images, Tensor) else None)
+
+
+class _RandomState:
+    """The global random states: torch's on the CPU and on the device of the inputs, NumPy's and Python's."""
+
+    def __init__(self, inputs: tuple[Any, ...]) -> None:
+        devices = {one.device for one in inputs if isinstance(one, Tensor)}
+        self._devices = [device for device in devices if device.type == "cuda"]
+        self._taken = self._now()
+
+    def moved(self) -> bool:
+        """Whether a number was drawn since."""
+        return any(not torch.equal(*pair) for pair in zip(self._taken[0], self._now()[0], strict=True)) or (
+            self._taken[1] != self._now()[1]
+        )
+
+    def put_back(self) -> None:
+        """Set all states to what they were."""
+        tensors, _ = self._taken
+        torch.set_rng_state(tensors[0])
+        for device, state in zip(self._devices, tensors[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
+        np.random.set_state(self._numpy)  # noqa: NPY002 (what a model may draw from)
+        random.setstate(self._python)
+
+    def _now(self) -> tuple[list[Tensor], object]:
+        tensors = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+        numpy, python = np.random.get_state(), random.getstate()  # noqa: NPY002
+        if not hasattr(self, "_taken"):
+            self._numpy, self._python = numpy, python
+        return tensors, ([part.tobytes() if isinstance(part, np.ndarray) else part for part in numpy], python)
+
+
+def _silenced(victim: nn.Module, inputs: tuple[Any, ...], start: _RandomState) -> object:
+    """What the victim returns with every module that draws random numbers in evaluation mode."""
+    while True:
+        drawing = _drawing(victim, inputs, start)
+        if not any(module.training for module in drawing.values()):
+            names = ", ".join(f"{name or 'the model itself'} ({type(one).__name__})" for name, one in drawing.items())
+            raise ValueError(
+                f"model: expected a forward pass without random numbers, got some drawn in evaluation mode by "
+                f"{names or 'a part of the model that is no module'}"
+            )
+        for module in drawing.values():
+            module.training = False
+        returned: object = victim.forward(*inputs)
+        if not start.moved():
+            return returned
+        start.put_back()
+
+
+def _drawing(victim: nn.Module, inputs: tuple[Any, ...], start: _RandomState) -> dict[str, nn.Module]:
+    """The innermost modules that draw random numbers in a forward pass, by name."""
+    found: dict[str, nn.Module] = {}
+    open_calls: list[_RandomState] = []
+    handles: list[RemovableHandle] = []
+
+    def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
+        open_calls.append(_RandomState(inputs))
+
+    def leave(name: str, module: nn.Module) -> None:
+        inside = any(one.startswith(f"{name}.") for one in found)
+        if open_calls.pop().moved() and not inside:
+            found[name] = module
+
+    for name, module in victim.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(lambda one, *_, name=name: leave(name, one)))
+    try:
+        victim.forward(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if start.moved() and not found:
+        found[""] = victim
+    start.put_back()
+    return found
