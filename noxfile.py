@@ -109,7 +109,7 @@ def ready(session: nox.Session) -> str:
     call(*install, "--require-hashes", "--only-binary", ":all:", "--requirement", locked)
     call(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
     call(*pip, *CARRIERS)
-    mark.write_text(stamp)
+    mark.write_text(stamp, encoding="utf-8")
     return str(PYTHON)
 
 
@@ -256,9 +256,11 @@ def lock(session: nox.Session) -> None:
 
     folder = Path(session.create_tmp())
     pair, carriers = folder / "pair.txt", folder / "carriers.txt"
-    pair.write_text(f"torch=={TORCH_HERE}\ntorchvision=={TORCH[TORCH_HERE]}\n")
+    pair.write_text(f"torch=={TORCH_HERE}\ntorchvision=={TORCH[TORCH_HERE]}\n", encoding="utf-8")
     with (ROOT / "gia" / "data" / "assets.toml").open("rb") as file:
-        carriers.write_text("".join(f"{c['name']}=={c['version']}\n" for c in tomllib.load(file)["carrier"]))
+        carriers.write_text(
+            "".join(f"{c['name']}=={c['version']}\n" for c in tomllib.load(file)["carrier"]), encoding="utf-8"
+        )
     compiled("nox.txt", "--universal", "--group", "ci")
     everything = ("pyproject.toml", "--all-extras", "--group", "dev")
     compiled("environment.txt", "--universal", "--constraint", str(pair), *everything)

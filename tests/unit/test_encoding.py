@@ -24,7 +24,9 @@ def unencoded(source):
         binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
         if method == "NamedTemporaryFile":  # binary unless a mode says otherwise
             binary = binary or not modes
-        text = method in ("read_text", "write_text", "fdopen", "NamedTemporaryFile")
+        # With a name it reads a file of a distribution (importlib.metadata), which has no encoding to choose.
+        named = method == "read_text" and bool(call.args)
+        text = method in ("read_text", "write_text", "fdopen", "NamedTemporaryFile") and not named
         opened = (builtin or method == "open") and not foreign(call)
         if (text or opened) and not binary:
             lines.append(call.lineno)

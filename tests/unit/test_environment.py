@@ -107,7 +107,7 @@ class Machine:
         self.venv, self.lock, self.found = folder / ".venv", folder / "lock", ""
         self.breaks = False
         self.lock.mkdir()
-        (self.lock / "environment.txt").write_text("one")
+        (self.lock / "environment.txt").write_text("one", encoding="utf-8")
         python = self.venv / "bin" / "python"
         for name, value in {"VENV": self.venv, "PYTHON": python, "LOCK": self.lock}.items():
             monkeypatch.setattr(noxfile, name, value)
@@ -171,7 +171,7 @@ def test_another_lock_is_installed_into_the_environment_that_is_there(machine):
     """If it fails, a change of the lock does not reach the packages, or costs a download of everything."""
     machine.ready()
     (machine.venv / "old").touch()
-    (machine.lock / "environment.txt").write_text("two")
+    (machine.lock / "environment.txt").write_text("two", encoding="utf-8")
     assert len(machine.ready()) == 3
     assert (machine.venv / "old").exists()
 
@@ -179,12 +179,12 @@ def test_another_lock_is_installed_into_the_environment_that_is_there(machine):
 def test_an_installation_that_broke_off_is_finished_by_the_next_call(machine):
     """If it fails, half an environment counts as a whole one."""
     machine.ready()
-    (machine.lock / "environment.txt").write_text("two")
+    (machine.lock / "environment.txt").write_text("two", encoding="utf-8")
     machine.breaks = True
     with pytest.raises(OSError, match="no network"):
         machine.ready()
     machine.breaks = False
-    (machine.lock / "environment.txt").write_text("one")
+    (machine.lock / "environment.txt").write_text("one", encoding="utf-8")
     assert len(machine.ready()) == 3
 
 

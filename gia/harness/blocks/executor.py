@@ -110,7 +110,7 @@ def run_blocks(
     missing = [index for index in range(len(blocks)) if index not in results]
     if missing:
         store.check_sources(keys[missing[0]])
-        store.open()
+        store.hold()
         try:
             _compute(
                 {index: _job(experiment, blocks[index], measure, store, keys[index], void_too) for index in missing},

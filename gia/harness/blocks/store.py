@@ -60,7 +60,7 @@ class Store:
         self._hold: Hold | None = None
         remember_loaded()
 
-    def open(self) -> None:
+    def hold(self) -> None:
         """Make the folders, and lock them until this object or the process ends."""
         if self._hold is None:
             self._hold = hold(self.folder, private=True)
@@ -152,7 +152,7 @@ class Store:
         Raises EditedError as `check_sources`.
         """
         self.check_sources(key)
-        self.open()
+        self.hold()
         path = self._path(key)
         images = path.with_suffix(".npz")
         content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None, "recorded": _recorded()}

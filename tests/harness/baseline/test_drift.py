@@ -80,7 +80,7 @@ def test_a_cell_that_repeats_elsewhere_catches_a_loss_of_one_seed(file: Path) ->
 @pytest.mark.parametrize("damage", ["{", "[]", '{"format": 2}', '{"format": 1, "environments": {}, "cells": {"a": 1}}'])
 def test_a_damaged_file_of_drift_is_an_error(file: Path, damage: str) -> None:
     """Limits would silently be those of cells that nobody measured."""
-    (file.parent / "drift.json").write_text(damage)
+    (file.parent / "drift.json").write_text(damage, encoding="utf-8")
     with pytest.raises(BaselineCorrupt, match=r"drift\.json is not readable"):
         baseline_of(file)
 

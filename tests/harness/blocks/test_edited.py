@@ -52,7 +52,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     folder = tmp_path / "user"
     folder.mkdir()
     (folder / "gia_edited_part.py").write_text("def number():\n    return 1.0\n")
-    (folder / "gia_edited.py").write_text(MEASURE)
+    (folder / "gia_edited.py").write_text(MEASURE, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module("gia_edited")
     for name in ("gia_edited", "gia_edited_part"):
@@ -87,9 +87,9 @@ def test_a_source_that_was_edited_after_its_import_is_refused_before_anything_is
     """A claim that runs hours after the start would be stored under a key of code that this process does not have."""
     store = Store(tmp_path / "blocks")
     part = tmp_path / "user" / "gia_edited_part.py"
-    source = part.read_text()
-    part.write_text(source + "# edited\n")
-    part.write_text(source)  # and back: a worker may have imported the edit
+    source = part.read_text(encoding="utf-8")
+    part.write_text(source + "# edited\n", encoding="utf-8")
+    part.write_text(source, encoding="utf-8")  # and back: a worker may have imported the edit
     os.utime(part, ns=(time.time_ns(), time.time_ns()))
     with pytest.raises(EditedError, match=r"gia_edited_part\.py"):
         run_blocks(an_experiment(), BLOCKS[:1], store, user.measure, workers=0)
@@ -99,9 +99,9 @@ def test_a_source_that_was_edited_after_its_import_is_refused_before_anything_is
 def test_an_edit_of_a_file_that_takes_no_part_stops_nothing(user: ModuleType, tmp_path: Path) -> None:
     """A run of hours would end with an error for a word in a report."""
     store = Store(tmp_path / "blocks")
-    (tmp_path / "user" / "gia_report.py").write_text("")
+    (tmp_path / "user" / "gia_report.py").write_text("", encoding="utf-8")
     importlib.import_module("gia_report")
-    (tmp_path / "user" / "gia_report.py").write_text("# edited\n")
+    (tmp_path / "user" / "gia_report.py").write_text("# edited\n", encoding="utf-8")
     assert len(run_blocks(an_experiment(), BLOCKS[:1], store, user.measure, workers=0)) == 1
     del sys.modules["gia_report"]
 
@@ -120,18 +120,18 @@ class Reading(Level):
 
     def inputs(self, *, again: bool = False) -> dict[str, str]:
         """The file as it is."""
-        return {"images": Path(self.root or "", "images").read_text()}
+        return {"images": Path(self.root or "", "images").read_text(encoding="utf-8")}
 
 
 def replacing_images(level: Reading, block: Block, *, cache: Path | None) -> Result:
     """A measure during which somebody replaces the images."""
-    Path(level.root or "", "images").write_text("new")
+    Path(level.root or "", "images").write_text("new", encoding="utf-8")
     return Result(values={"psnr": 1.0})
 
 
 def test_blocks_are_taken_back_when_their_data_changed_meanwhile(tmp_path: Path) -> None:
     """A worker may have read the old images or the new ones, and the key says the old ones."""
-    (tmp_path / "images").write_text("old")
+    (tmp_path / "images").write_text("old", encoding="utf-8")
     experiment = Experiment("toy", {1: Reading(root=str(tmp_path)), 2: Reading(root=str(tmp_path), size=2)})
     store = Store(tmp_path / "blocks")
     with pytest.raises(EditedError, match="got images edited while the run computes"):

@@ -366,18 +366,21 @@ def test_an_installed_package_that_is_overlaid_in_place_is_another_key(
 ) -> None:
     """A developer copies a new build over an installed package, whose version and list of files stay as they are."""
     (tmp_path / "planted_measure.py").write_text(
-        "import overlaid\n\ndef measure(*args, **options):\n    return overlaid\n"
+        "import overlaid\n\ndef measure(*args, **options):\n    return overlaid\n",
+        encoding="utf-8",
     )
     facts = user_site / "overlaid-1.0.dist-info"
     facts.mkdir(parents=True)
-    (user_site / "overlaid.py").write_text("NUMBER = 1\n")
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: overlaid\nVersion: 1.0\n")
+    (user_site / "overlaid.py").write_text("NUMBER = 1\n", encoding="utf-8")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: overlaid\nVersion: 1.0\n", encoding="utf-8")
     digest = base64.urlsafe_b64encode(sha256(b"NUMBER = 1\n").digest()).decode().rstrip("=")
-    (facts / "RECORD").write_text(f"overlaid.py,sha256={digest},11\noverlaid-1.0.dist-info/RECORD,,\n")
+    (facts / "RECORD").write_text(
+        f"overlaid.py,sha256={digest},11\noverlaid-1.0.dist-info/RECORD,,\n", encoding="utf-8"
+    )
     before = key_in_a_fresh_process(f"installed:{tmp_path}")
     assert key_in_a_fresh_process(f"installed:{tmp_path}") == before
     assert "overlaid" in before["distributions"]
-    (user_site / "overlaid.py").write_text("NUMBER = 2\n")
+    (user_site / "overlaid.py").write_text("NUMBER = 2\n", encoding="utf-8")
     key = key_in_a_fresh_process(f"installed:{tmp_path}")
     assert {name for name in key if key[name] != before[name]} == {"distributions"}
 

@@ -203,7 +203,10 @@ def test_a_package_that_is_overlaid_in_place_is_another_one(
     (tmp_path / "toylib").mkdir()
     (tmp_path / "toylib" / "kernel.so").write_bytes(b"\x7fELF old")
     digest = base64.urlsafe_b64encode(sha256(b"\x7fELF old").digest()).decode().rstrip("=")
-    record.write_text(record.read_text() + f"toylib/kernel.so,sha256={digest},8\ntoy-1.0.dist-info/RECORD,,\n")
+    record.write_text(
+        record.read_text(encoding="utf-8") + f"toylib/kernel.so,sha256={digest},8\ntoy-1.0.dist-info/RECORD,,\n",
+        encoding="utf-8",
+    )
     if how == "without RECORD":
         record.unlink()
         (record.parent / "top_level.txt").write_text("toylib\n")
@@ -220,7 +223,7 @@ def test_a_package_that_is_overlaid_in_place_is_another_one(
     time.sleep(0.02)  # the clock of files ticks
     status = (tmp_path / "toylib" / "kernel.so").stat()
     if how == "another module":
-        (tmp_path / "toylib" / "kernel.py").write_text("")
+        (tmp_path / "toylib" / "kernel.py").write_text("", encoding="utf-8")
     else:
         (tmp_path / "toylib" / "kernel.so").write_bytes(b"\x7fELF new")
         if how == "with the old time":
@@ -357,7 +360,7 @@ def test_only_the_user_can_read_a_store(store: Store) -> None:
     before = os.umask(0)
     try:
         key = store.key(an_experiment(), BLOCK, measure)
-        store.open()
+        store.hold()
         log_controls(store.log_of(key), RESULT.controls)
         store.save(key, RESULT, PICTURES)
     finally:

@@ -157,24 +157,26 @@ PARTS = {
 def entries(inner: Inner) -> list[str]:
     """The names in all stored files."""
     paths = [path for path in sorted((inner.path / "baselines").glob("*.json")) if is_stored(path)]
-    return [f"{path.stem}/{entry}" for path in paths for entry in json.loads(path.read_text())["cells"]]
+    return [f"{path.stem}/{entry}" for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]]
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_way_of_running_a_part_drops_a_stored_baseline(stored: Inner, part: str) -> None:
     """`--lf --rebaseline` dropped the samples of every module that had no failure, without a line."""
     other = TESTS.replace('"toy"', '"other"').replace("test_entry", "test_other")
-    (stored.path / "claims" / "test_other.py").write_text(HEAD + other)
+    (stored.path / "claims" / "test_other.py").write_text(HEAD + other, encoding="utf-8")
     stored.run(*REBASELINE)
     before = entries(stored)
     assert before == ["other/b1", "other/b2", "toy/b1", "toy/b2"]
     if part in ("-x", "--maxfail", "--lf"):
-        (stored.path / "claims" / "test_a.py").write_text("def test_a():\n    assert False\n")
+        (stored.path / "claims" / "test_a.py").write_text("def test_a():\n    assert False\n", encoding="utf-8")
         stored.run("-p", "cacheprovider")  # the failure that --lf selects
     if part == "broken module":
-        (stored.path / "claims" / "test_toy.py").write_text("import nothing\n")
+        (stored.path / "claims" / "test_toy.py").write_text("import nothing\n", encoding="utf-8")
     if part == "silent plugin":
-        (stored.path / "conftest.py").write_text("def pytest_collection_modifyitems(items):\n    del items[1:]\n")
+        (stored.path / "conftest.py").write_text(
+            "def pytest_collection_modifyitems(items):\n    del items[1:]\n", encoding="utf-8"
+        )
     for options in (REBASELINE, ()):
         selected = () if PARTS[part][0].startswith("claims/") else ("claims",)
         result = stored.pytester.runpytest_inprocess(*selected, "--gia-workers=0", *PARTS[part], *options)
@@ -184,7 +186,9 @@ def test_no_way_of_running_a_part_drops_a_stored_baseline(stored: Inner, part: s
 
 def test_an_entry_without_a_test_is_dropped_by_its_name_alone(stored: Inner) -> None:
     """A stored sample would go without a line, or could never go."""
-    (stored.path / "claims" / "test_toy.py").write_text(HEAD + TESTS.replace('["b1", "b2"]', '["b1"]'))
+    (stored.path / "claims" / "test_toy.py").write_text(
+        HEAD + TESTS.replace('["b1", "b2"]', '["b1"]'), encoding="utf-8"
+    )
     result = stored.run(*REBASELINE)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["FAILED baseline: toy.json: 'b2' is stale*or drop it: --gia-drop=toy/b2"])
@@ -220,11 +224,11 @@ def test_under_ci_another_arithmetic_fails_unless_it_is_expected(
 ) -> None:
     """An environment that is not pinned would pass CI with a limit of a quarter of a decibel."""
     path = stored.path / "baselines" / "toy.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     for entry, cell in content["cells"].items():
         cell["machine"]["fingerprint"] = "0123456789ab"
         cell["digest"] = digest_of([entry, {field: value for field, value in cell.items() if field != "digest"}])
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     stored.run().assert_outcomes(passed=2)
     for said in ("false", "0", ""):
         monkeypatch.setenv("CI", said)

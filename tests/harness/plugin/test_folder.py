@@ -31,7 +31,7 @@ def test_a_partial_or_a_dirty_run_leaves_the_full_report_of_a_clean_one(inner: I
     before = files(full)
     assert {"report.md", "junit.xml", "verdicts.json", "run.json"} <= set(before)
     inner.run("-k", "first").assert_outcomes(passed=1, deselected=1)
-    with (inner.path / "planted.py").open("a") as source:
+    with (inner.path / "planted.py").open("a", encoding="utf-8") as source:
         source.write("# edited\n")
     inner.run().assert_outcomes(passed=2)
     assert files(full) == before
@@ -96,12 +96,12 @@ def test_a_folder_of_the_user_is_reset_and_keeps_what_is_not_a_report(inner: Inn
 def test_a_folder_with_a_report_of_something_else_is_refused(inner: Inner, name: str) -> None:
     """A user's own report would be gone."""
     (inner.path / "mine").mkdir()
-    (inner.path / "mine" / name).write_text("my own")
+    (inner.path / "mine" / name).write_text("my own", encoding="utf-8")
     inner.write(row("toy.first"), tests=trend("toy.first"))
     result = inner.run("--gia-run-dir=mine")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*--gia-run-dir: expected a folder to write to, got *mine, which has a {name} and*"])
-    assert (inner.path / "mine" / name).read_text() == "my own"
+    assert (inner.path / "mine" / name).read_text(encoding="utf-8") == "my own"
     assert inner.computed == []
 
 
@@ -140,6 +140,8 @@ def test_the_newest_run_is_one_of_the_same_kind(tmp_path: Path) -> None:
         folder.end()
         made[kind] = folder.path
     (tmp_path / "99999999-000000-000000-small-ab").mkdir()  # without our mark
-    (tmp_path / "99999999-000000-000000-small-ab" / "run.json").write_text(json.dumps({"kind": "small-ab"}))
+    (tmp_path / "99999999-000000-000000-small-ab" / "run.json").write_text(
+        json.dumps({"kind": "small-ab"}), encoding="utf-8"
+    )
     assert newest(tmp_path, "small-ab") == made["small-ab"]
     assert newest(tmp_path, "small-cd") is None

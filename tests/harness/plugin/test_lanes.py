@@ -162,7 +162,7 @@ def test_leak(claims):
 """
     found = placebo(inner, "saboteur", row("toy.leak", metric="leak"), tests=tests)["toy.leak"]
     assert found["void"] == 5
-    assert (inner.path / "controlled.txt").read_text().split() == ["noise"] * 5
+    assert (inner.path / "controlled.txt").read_text(encoding="utf-8").split() == ["noise"] * 5
 
 
 def test_all_placebos_share_one_pass_and_each_gets_its_own_verdict(inner: Inner) -> None:
@@ -176,7 +176,7 @@ def counted(level, block, *, cache=None):
     inner.write(row("toy.leak", metric="leak"), tests=LEAKING + tests)
     result = inner.run("--gia-placebo=all")
     result.assert_outcomes(passed=1)
-    rows = json.loads((inner.folder / "verdicts.json").read_text())
+    rows = json.loads((inner.folder / "verdicts.json").read_text(encoding="utf-8"))
     assert [(found["placebo"], found["leak"]) for found in rows] == [("blind", 0.2), ("noise", 0.0), ("saboteur", 40.0)]
     by_block = [line.split(maxsplit=1)[1] for line in inner.computed if line.startswith("7 ")]
     assert by_block == [
@@ -197,7 +197,7 @@ def test_a_run_fails_where_a_placebo_breaks_the_rule(inner: Inner, name: str, br
     result.stdout.fnmatch_lines(
         ["*toy.leak*(!)*", f"*{broken} break the rule*", "*leaks 0.4, more than half the margin of 0.5*"]
     )
-    assert f"{broken} break the rule" in (inner.folder / "report.md").read_text()
+    assert f"{broken} break the rule" in (inner.folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_test_that_gives_no_verdict_under_one_placebo_fails(inner: Inner) -> None:

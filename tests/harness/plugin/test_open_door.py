@@ -167,7 +167,7 @@ def test_an_attack_from_outside_is_tried_killed_and_resumed(door: Inner) -> None
     assert verdict["cached"] == len(finished)
     assert (verdict["id"], verdict["outcome"], verdict["notice"]) == ("op.batch", "refuted", "")
     assert verdict["effect"] == pytest.approx(0.0, abs=1e-9)  # the same image for any batch
-    report = (folder_of(door) / "report.md").read_text()
+    report = (folder_of(door) / "report.md").read_text(encoding="utf-8")
     result.stdout.fnmatch_lines(["*ok *op.batch*refuted (paper: supported):*"])
     for id, reason in NOT_TRIED.items():
         result.stdout.re_match_lines([rf"NOT {id}: no verdict, {reason.split('*')[0][:40]}"])

@@ -198,12 +198,12 @@ def test_under_ci_the_user_s_files_in_the_run_folder_stay(inner: Inner, monkeypa
     monkeypatch.setenv("CI", "true")
     own = inner.path / "out" / "blocks" / "notes.json"
     own.parent.mkdir(parents=True)
-    own.write_text("mine")
+    own.write_text("mine", encoding="utf-8")
     inner.write(row("toy.first"), tests=trend("toy.first"))
     for _ in range(2):
         result = inner.run("--gia-run-dir=out")
         result.assert_outcomes(passed=1)
-        assert own.read_text() == "mine"
+        assert own.read_text(encoding="utf-8") == "mine"
     result.stdout.fnmatch_lines(["*out/blocks was not made by gia: nothing in it is deleted*"])
 
 
@@ -212,10 +212,11 @@ def test_an_edit_during_a_run_fails_the_row_and_names_the_file(inner: Inner) -> 
     inner.write(row("toy.first"), tests=trend("toy.first", measure="editing"))
     source = inner.path / "planted.py"
     source.write_text(
-        source.read_text()
+        source.read_text(encoding="utf-8")
         + "\n\ndef editing(level, block, *, cache):\n"
         + "    with Path(__file__).open('a') as file:\n        file.write('# edited\\n')\n"
-        + "    return measure(level, block)\n"
+        + "    return measure(level, block)\n",
+        encoding="utf-8",
     )
     result = inner.run()
     result.assert_outcomes(failed=1)

@@ -80,7 +80,7 @@ def test_a_claim_that_a_plugin_takes_away_without_a_word_fails_the_run(inner: In
     hook = (
         "import pytest\n\n@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n    del items[1]\n"
     )
-    (inner.path / "conftest.py").write_text(hook)
+    (inner.path / "conftest.py").write_text(hook, encoding="utf-8")
     result = inner.run()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["FAILED without a verdict: claims/test_toy.py::test_toy_second: taken away by*"])
@@ -99,7 +99,7 @@ def pytest_sessionfinish():
 def pytest_terminal_summary():
     warnings.warn("old plugin", DeprecationWarning)
 """
-    (inner.path / "conftest.py").write_text(hooks)
+    (inner.path / "conftest.py").write_text(hooks, encoding="utf-8")
     inner.run()
     assert set(inner.verdicts) == {"toy.first"}
-    assert "toy.first" in (inner.folder / "report.md").read_text()
+    assert "toy.first" in (inner.folder / "report.md").read_text(encoding="utf-8")

@@ -341,7 +341,7 @@ def test_only_the_user_can_read_a_trained_net(net, tmp_path):
 def test_the_key_of_a_process_whose_source_was_edited_is_its_own(tmp_path, monkeypatch):
     """If this fails, what the old code in memory trained is taken in a later run for a net of the edited code."""
     source = tmp_path / "gia_victim.py"
-    source.write_text("from torch import nn\n\nclass Victim(nn.Sequential):\n    pass\n")
+    source.write_text("from torch import nn\n\nclass Victim(nn.Sequential):\n    pass\n", encoding="utf-8")
     os.utime(source, (0, 0))
     monkeypatch.syspath_prepend(tmp_path)
     victim = importlib.import_module("gia_victim").Victim(nn.Linear(2, 1))
@@ -356,7 +356,7 @@ def test_the_key_of_a_process_whose_source_was_edited_is_its_own(tmp_path, monke
 
     one, other = in_two_processes()
     assert one == other
-    source.write_text(source.read_text() + "# edited\n")
+    source.write_text(source.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
     edited = in_two_processes()
     assert len({one, *edited}) == 3
     del sys.modules["gia_victim"]
