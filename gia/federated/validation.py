@@ -419,8 +419,9 @@ def _stored(model: nn.Module) -> Iterator[_Layer]:
     parts = {
         id(part)
         for module in model.modules()
-        if isinstance(getattr(module, "parametrizations", None), nn.ModuleDict) and parametrize.is_parametrized(module)
-        for part in module.parametrizations.modules()
+        if isinstance(made := getattr(module, "parametrizations", None), nn.ModuleDict)
+        and parametrize.is_parametrized(module)
+        for part in made.modules()
     }
     for name, module in model.named_modules():
         if id(module) in parts:

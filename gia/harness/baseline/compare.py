@@ -113,7 +113,8 @@ def same_definition(where: str, old: Content, new: Content) -> None:
 def same_arithmetic(old: Content, new: Content) -> bool:
     """Whether both were measured with the same fingerprint and minor version of torch, so that bits can be compared."""
     one, other = old["machine"], new["machine"]
-    return one["fingerprint"] == other["fingerprint"] and one["torch"].split(".")[:2] == other["torch"].split(".")[:2]
+    same_torch: bool = one["torch"].split(".")[:2] == other["torch"].split(".")[:2]
+    return same_torch and one["fingerprint"] == other["fingerprint"]
 
 
 def _definitions(old: Content, new: Content) -> Iterator[tuple[str, Any, Any]]:

@@ -61,9 +61,9 @@ class Pool:
                     index = waiting.pop()
                     try:
                         running[self._submit(jobs[index])] = index
-                    except BrokenProcessPool as error:
+                    except BrokenProcessPool as broken:
                         waiting.clear()
-                        failures.append(_failure(jobs[index].name, error))
+                        failures.append(_failure(jobs[index].name, broken))
                 done = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
                 still = still + 1 if self._stopped() and not done else 0
                 if still > _PATIENCE:
