@@ -254,7 +254,7 @@ def _distributions_of(top: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for distribution, record in _records():
         if record is None:
-            if top in (distribution.read_text("top_level.txt", encoding="utf-8") or "").split():
+            if top in (distribution.read_text("top_level.txt") or "").split():
                 found[distribution.name] = distribution.version
         elif record.startswith((f"{top}/", f"{top}.")) or f"\n{top}/" in record or f"\n{top}." in record:
             found[distribution.name] = f"{distribution.version} {_content(record)}"
@@ -273,9 +273,7 @@ def _content(record: str) -> str:
 
 @functools.cache
 def _records() -> tuple[tuple[importlib.metadata.Distribution, str | None], ...]:
-    return tuple(
-        (distribution, distribution.read_text("RECORD", encoding="utf-8")) for distribution in _distributions()
-    )
+    return tuple((distribution, distribution.read_text("RECORD")) for distribution in _distributions())
 
 
 @functools.cache
