@@ -8,7 +8,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -189,7 +189,7 @@ class Observation:
         if trainable is None and len(shared_names(model)) < len(dict(model.named_parameters())):
             trainable = shared_names(model)
         observation = cls(
-            gradients=tensors,
+            gradients=cast(Mapping[str, Tensor], tensors),  # arrays become tensors in it
             image_shape=image_shape,
             batch_size=batch_size,
             training=training,
@@ -331,7 +331,7 @@ class Observation:
             raise ValueError(f"tensors: expected those that the file lists, got {unread[0]!r} too")
         return cls(
             gradients={name: tensors[key] for key, name in gradients.items()},
-            image_shape=facts["image_shape"],
+            image_shape=cast(tuple[int, int, int], facts["image_shape"]),
             batch_size=facts["batch_size"],
             training=facts["training"],
             labels=tensors.get("labels"),

@@ -24,9 +24,9 @@ def unencoded(source):
         binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
         if method == "NamedTemporaryFile":  # binary unless a mode says otherwise
             binary = binary or not modes
-        # With a name it reads a file of a distribution (importlib.metadata), which has no encoding to choose.
-        named = method == "read_text" and bool(call.args)
-        text = method in ("read_text", "write_text", "fdopen", "NamedTemporaryFile") and not named
+        if method == "read_text" and call.args:  # a file's encoding, or a distribution's file
+            continue
+        text = method in ("read_text", "write_text", "fdopen", "NamedTemporaryFile")
         opened = (builtin or method == "open") and not foreign(call)
         if (text or opened) and not binary:
             lines.append(call.lineno)

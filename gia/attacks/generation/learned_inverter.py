@@ -23,7 +23,7 @@ from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
 from gia.federated.client import check_batch
 from gia.federated.layers import batch_norm_layers, classifier
-from gia.federated.losses import Loss, LossName, check_labels
+from gia.federated.losses import Loss, LossName, check_labels, class_loss
 from gia.federated.observation import shared_names
 from gia.models import cached_net
 
@@ -173,6 +173,7 @@ def train_inverter(
     Inverter(batch_size=2, image_shape=(3, 4, 4), hashed=None, hidden=(8,), training_mode=False, local=None)
     """
     check_batch(images, labels)
+    loss = class_loss(loss, "train_inverter")
     for name, value in (("batch_size", batch_size), ("epochs", epochs), ("training_batch", training_batch)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")

@@ -78,7 +78,7 @@ class Matching:
     ) -> None:
         loss = loss_of(loss)
         first = observations[0]
-        targets = [observation.gradients for observation in observations]
+        targets: Sequence[Mapping[str, Tensor]] = [observation.gradients for observation in observations]
         if empty := [i for i, target in enumerate(targets) if not any(bool(g.any()) for g in target.values())]:
             raise NothingFound(f"gradients: expected an entry other than 0, got zeros in trial {empty[0]}")
         targets, tiny = _representable(targets, objective)
