@@ -143,7 +143,8 @@ def _follows(exchange: Exchange) -> tuple[Checks, Values]:
         found.append(_term(exchange, answer, result.images, labels if result.labels is None else result.labels))
         truth.append(_term(exchange, answer, images, labels))
         without = [*_placebos(exchange, answer, number).values(), *_starts(exchange, answer, number)]
-        best.append(min(_term(exchange, answer, images, labels) for images in without))
+        terms = [_term(exchange, answer, images, labels) for images in without]
+        best.append(min(filter(math.isfinite, terms), default=math.inf))  # what overflows is no better start
     values = {
         name: math.fsum(each) / len(each) for name, each in {"found": found, "truth": truth, "unsearched": best}.items()
     }

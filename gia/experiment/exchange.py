@@ -194,14 +194,20 @@ class Exchange:
                 raise KeyboardInterrupt from stopped
 
     def unmoved(self, answer: Answer, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """The starts of the attack's search on one answer, one for each generator."""
+        """The starts of the attack's search on one answer, one for each generator; a start that diverges is left out.
+
+        There the client's simulated training overflows, so the attack could not begin either.
+        """
         settings = {**self.protocol.attacker.settings, **self.equipment, "steps": 0}
         if answer.target is not None:
             settings["target"] = answer.target
         same = [answer.observation] * len(generators)
         attack = self.protocol.attacker.attack
-        starts = attacks.run_many(attack, answer.model, same, generators=generators, **settings)
-        return [each.images.detach().cpu() for each in starts]
+        try:
+            starts = attacks.run_many(attack, answer.model, same, generators=generators, **settings)
+        except _FAILED:
+            return []
+        return [each.images.detach().cpu() for each in starts if len(each.images)]
 
     @property
     def searches(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gia import attacks
 from gia.attacks import Reconstruction, train_inverter
 from gia.data import Images
 from gia.experiment import Exchange, Fishing, Protocol, Round, controls, exchange, measure, placebo
@@ -409,6 +410,22 @@ def test_a_search_is_judged_by_the_mean_of_its_batches_and_not_by_the_best(monke
     assert values["found"] == pytest.approx(sum(levels) / len(levels))
     truth = [float(answer.reference.mean()) for answer in control.answers]
     assert values["truth"] == pytest.approx(sum(truth) / len(truth))
+
+
+def test_a_start_from_which_the_local_training_overflows_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of nine random starts ended the row of a whole run with an error."""
+    run, lost = attacks.run_many, Reconstruction(images=torch.empty(0, 3, 8, 8))
+
+    def broken(*arguments: Any, **options: Any) -> list[Reconstruction]:
+        found = run(*arguments, **options)
+        return [lost, *found[1:]] if options["steps"] == 0 else found
+
+    monkeypatch.setattr("gia.experiment.exchange.attacks.run_many", broken)
+    round = Round(ALIVE, BLOCK)
+    exchange = Exchange(round.controlled, round.control)
+    generators = [BLOCK.generator("start", number) for number in range(3)]
+    assert len(exchange.unmoved(exchange.answers[0], generators)) == 2
+    assert path_works(ALIVE, BLOCK).passed
 
 
 @pytest.mark.parametrize("at", ["truth", "found", "all"])
