@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class Reconstruction:
     objective: float | None = None
     gradient_evaluations: int = 0
     converged: bool | None = None
-    lost: int = 0
+    lost: int = field(default=0, kw_only=True)
 
     def __repr__(self) -> str:
         kind = str(self.images.dtype).removeprefix("torch.")

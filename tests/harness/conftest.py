@@ -10,6 +10,12 @@ from tests.harness.baseline.stored import store
 from tests.harness.plugin.inner_project import Inner
 
 
+@pytest.fixture(autouse=True)
+def outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether CI runs these tests decides nothing in them; a test of CI says so itself."""
+    monkeypatch.delenv("CI", raising=False)
+
+
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
     """An empty inner project, away from any CI around this run."""

@@ -18,9 +18,8 @@ import torch
 from gia import numerics
 from gia.harness.blocks.block import Block
 from gia.harness.blocks.distributions import packages
-from gia.harness.blocks.entries import entries
 from gia.harness.blocks.experiment import Experiment
-from gia.harness.blocks.folders import Hold, hold, is_marked, mark, remove, unused
+from gia.harness.blocks.folders import Hold, hold, mark, remove
 from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.sources import (
@@ -72,22 +71,6 @@ class Store:
         if self._hold is not None:
             self._hold.close()
             self._hold = None
-
-    def clear(self) -> None:
-        """Remove every block of this store, and every network that was trained for one.
-
-        What gia did not write stays, and everything if another run uses the store.
-        """
-        if not self.folder.is_dir():
-            return
-        if not is_marked(self.folder):
-            self.tell(f"{self.folder} was not made by gia: nothing in it is deleted")
-            return
-        with unused(self.folder) as free:
-            if free:
-                remove([path for entry in entries(self.folder) for path in entry.files])
-            else:
-                self.tell(f"{self.folder} is used by another run: nothing in it is deleted")
 
     def tell(self, text: str) -> None:
         """Give the user one line."""

@@ -284,9 +284,7 @@ def test_a_level_is_measured_on_six_seeds_in_its_own_setting(tmp_path: Path) -> 
 
 def test_a_level_that_varies_or_lacks_a_value_is_refused(tmp_path: Path) -> None:
     """Six seeds of different settings are no sample, and a metric that is undefined has no number to store."""
-    baseline = opened(tmp_path, measure=lambda level, block, cache: Result({"psnr": None}, {})).open(
-        "toy", encoding="utf-8"
-    )
+    baseline = opened(tmp_path, measure=lambda level, block, cache: Result({"psnr": None}, {})).open("toy")
     with pytest.raises(ValueError, match=r"level: expected nothing that varies in a baseline, got \['width'\]"):
         baseline.check_level("op/b1", Level(vary={"width": [1, 2]}))
     with pytest.raises(ValueError, match="level: expected 'psnr' to be defined for 6 seeds, got 0"):

@@ -252,7 +252,6 @@ for _ in range(3):
     store = Store(folder, notice=notices.append)
     run_blocks(an_experiment(), draw_blocks("toy", {}, 12), store, seen, workers=0)
     store.close()
-    Store(folder, notice=notices.append).clear()
 print([line for line in notices if "used by another run" not in line])
 """
 

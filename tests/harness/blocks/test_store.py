@@ -304,57 +304,6 @@ def content(store: Store) -> set[str]:
     return {path.relative_to(store.folder).as_posix() for path in files}
 
 
-def test_clear_forgets_every_block(store: Store) -> None:
-    """CI would start from what an earlier job left."""
-    key = store.key(an_experiment(), BLOCK, measure)
-    store.save(key, RESULT, PICTURES)
-    (store.nets / "net-0.safetensors").touch()
-    (store.controls / "0.json").touch()
-    later = Store(store.folder)
-    assert len(content(store)) == 4
-    store.close()
-    later.clear()
-    assert later.load(key, BLOCK) is None
-    assert content(later) == set()
-
-
-def test_clear_leaves_what_gia_did_not_write(tmp_path: Path, notices: list[str]) -> None:
-    """`CI=1` with `--gia-run-dir` would delete the user's own files; it did."""
-    own = [tmp_path / "blocks" / name for name in ("notes.json", "arrays.npz", "nets/resnet.pt", f"{'0' * 16}.json")]
-    for path in own:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    for _ in range(2):  # what the first run stores there is no reason to delete in the second
-        store = Store(tmp_path / "blocks", notice=notices.append)
-        store.clear()
-        key = store.key(an_experiment(), BLOCK, measure)
-        store.save(key, RESULT, {})
-        store.close()
-    assert all(path.exists() for path in own)
-    assert notices == [f"{tmp_path / 'blocks'} was not made by gia: nothing in it is deleted"] * 2
-
-
-def test_clear_leaves_a_file_that_a_user_put_into_a_folder_of_gia(store: Store) -> None:
-    """A user who keeps a note beside the blocks would lose it."""
-    store.save(store.key(an_experiment(), BLOCK, measure), RESULT, {})
-    (store.folder / "notes.json").touch()
-    (store.folder / "nets").rename(store.folder / "mine")
-    (store.folder / "nets").symlink_to(store.folder / "mine")  # a link is followed by nobody who deletes
-    (store.folder / "mine" / "net.safetensors").touch()
-    store.close()
-    Store(store.folder).clear()
-    assert content(store) == {"notes.json", "mine/net.safetensors"}
-
-
-def test_clear_leaves_the_blocks_of_a_run_that_uses_the_store(store: Store, notices: list[str]) -> None:
-    """Of two CI jobs in one folder the second one would delete the pictures that the first one is about to report."""
-    key = store.key(an_experiment(), BLOCK, measure)
-    store.save(key, RESULT, PICTURES)
-    Store(store.folder, notice=notices.append).clear()
-    assert store.load(key, BLOCK) is not None
-    assert notices == [f"{store.folder} is used by another run: nothing in it is deleted"]
-
-
 def test_only_the_user_can_read_a_store(store: Store) -> None:
     """Everybody in the group could read reconstructions of private images."""
     before = os.umask(0)

@@ -193,20 +193,6 @@ def test_under_ci_the_store_starts_empty_inside_the_run_folder(inner: Inner, mon
     assert not (inner.path / ".gia" / "cache").exists()
 
 
-def test_under_ci_the_user_s_files_in_the_run_folder_stay(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`CI=1 pytest claims --gia-run-dir DIR` deleted every JSON file and every array below DIR/blocks."""
-    monkeypatch.setenv("CI", "true")
-    own = inner.path / "out" / "blocks" / "notes.json"
-    own.parent.mkdir(parents=True)
-    own.write_text("mine", encoding="utf-8")
-    inner.write(row("toy.first"), tests=trend("toy.first"))
-    for _ in range(2):
-        result = inner.run("--gia-run-dir=out")
-        result.assert_outcomes(passed=1)
-        assert own.read_text(encoding="utf-8") == "mine"
-    result.stdout.fnmatch_lines(["*out/blocks was not made by gia: nothing in it is deleted*"])
-
-
 def test_an_edit_during_a_run_fails_the_row_and_names_the_file(inner: Inner) -> None:
     """The verdict would rest on two states of the code, and its numbers be served for the first of them."""
     inner.write(row("toy.first"), tests=trend("toy.first", measure="editing"))
