@@ -32,7 +32,6 @@ def run_block(
     measure: Measure,
     cache: Path | None = None,
     *,
-    void_too: bool = False,
     log: Log | None = None,
 ) -> tuple[BlockResult, Arrays]:
     """Run the controls of all levels of one block, then all levels, on one thread; the second value is its arrays.
@@ -40,17 +39,16 @@ def run_block(
     Args:
         experiment, block, measure: what is run; nothing is attacked in a block where a control fails.
         cache: networks that are trained for the block are kept in this folder.
-        void_too: whether to run every control, and to measure the block although one failed.
         log: is given what the controls said before anything is attacked.
     """
     began = time.perf_counter()
     arrays: Arrays = {}
     with reproducible(threads=1):
-        controls = _controls(experiment, block, cache, void_too)
+        controls = _controls(experiment, block, cache)
         if log is not None:
             log(controls)
         valid = all(control.passed for control in controls.values())
-        measured = experiment.levels if valid or void_too else {}
+        measured = experiment.levels if valid else {}
         results = {str(label): measure(level, block, cache=cache) for label, level in measured.items()}
     for label, result in results.items():
         arrays |= {f"{label}/{name}": array for name, array in result.arrays.items()}
@@ -66,7 +64,7 @@ def run_block(
     return done, arrays
 
 
-def _controls(experiment: Experiment, block: Block, cache: Path | None, void_too: bool) -> dict[str, Control]:
+def _controls(experiment: Experiment, block: Block, cache: Path | None) -> dict[str, Control]:
     """What the controls of the levels say, up to the first failure."""
     controls: dict[str, Control] = {}
     for label, level in experiment.levels.items():
@@ -74,7 +72,7 @@ def _controls(experiment: Experiment, block: Block, cache: Path | None, void_too
             continue
         seen = check(level, block, cache=cache)
         controls[str(label)] = Control(seen.passed, seen.reason, dict(seen.values))
-        if not (seen.passed or void_too):
+        if not seen.passed:
             break
     return controls
 
@@ -87,17 +85,16 @@ def run_blocks(
     *,
     workers: int | Pool = 2,
     progress: Progress | None = None,
-    void_too: bool = False,
 ) -> list[BlockResult]:
     """All blocks in order, from the store where it has them, else computed by `workers` processes and stored.
 
     `workers` is a number (0 computes in this process, for a debugger) or a `Pool` that stays for the next call. Every
     block is stored as it finishes, so an interrupt or a kill loses only those under way. What the controls of a block
-    said is stored before anything is attacked in it. With `void_too` a block is measured although a control failed.
+    said is stored before anything is attacked in it.
     Raises WorkerError with the worker's traceback when a block fails, after the others under way are stored;
     EditedError when a source file, a package or data that take part change before all blocks are stored.
     """
-    keys = [store.key(experiment, block, measure, void_too=void_too) for block in blocks]
+    keys = [store.key(experiment, block, measure) for block in blocks]
     stored = {index: store.load(key, blocks[index]) for index, key in enumerate(keys)}
     results = {index: result for index, result in stored.items() if result is not None}
     cached = len(results)
@@ -113,7 +110,7 @@ def run_blocks(
         store.hold()
         try:
             _compute(
-                {index: _job(experiment, blocks[index], measure, store, keys[index], void_too) for index in missing},
+                {index: _job(experiment, blocks[index], measure, store, keys[index]) for index in missing},
                 workers,
                 lambda index, done: results.update({index: _saved(store, keys[index], *done)}),
                 report,
@@ -151,11 +148,9 @@ def _saved(
     return store.save(key, *result)
 
 
-def _job(
-    experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any], void_too: bool
-) -> Job:
+def _job(experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any]) -> Job:
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
-    run = partial(run_block, void_too=void_too, log=partial(log_controls, store.log_of(key)))
+    run = partial(run_block, log=partial(log_controls, store.log_of(key)))
     return Job(name, _heard, (run, experiment, block, measure, store.nets))
 
 

@@ -77,7 +77,7 @@ class Store:
         if self._notice is not None:
             self._notice(text)
 
-    def key(self, experiment: Experiment, block: Block, measure: Measure, *, void_too: bool = False) -> dict[str, Any]:
+    def key(self, experiment: Experiment, block: Block, measure: Measure) -> dict[str, Any]:
         """Everything that the result of this block depends on, as plain JSON."""
         levels = experiment.levels.values()
         calls = [measure, *(call for level in levels for call in level.callables())]
@@ -90,7 +90,6 @@ class Store:
             "arithmetic": _arithmetic(),
             "devices": {name: _device(name) for name in sorted({level.device for level in levels})},
             "measure": named(measure),
-            "void_too": void_too,
             "experiment": experiment.id,
             "levels": [[str(label), level.described()] for label, level in experiment.levels.items()],  # in order
             "block": {**asdict(block), "setting": dict(block.setting)},

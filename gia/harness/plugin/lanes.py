@@ -24,8 +24,8 @@ class Lane:
         opening: only ask which rows there are, and with which protocols.
         draws: number of settings in the lane "reach".
 
-    >>> Lane("confirm").looks, Lane("reach").void_too
-    (3, True)
+    >>> Lane("confirm").looks, Lane("claims").looks
+    (3, 1)
     """
 
     name: str = LANES[0]
@@ -37,11 +37,6 @@ class Lane:
     def looks(self) -> int:
         """How many looks a row may have."""
         return 3 if self.name == "confirm" else 1
-
-    @property
-    def void_too(self) -> bool:
-        """Whether levels are measured although a control failed."""
-        return False
 
     @property
     def suffix(self) -> str:

@@ -77,7 +77,6 @@ class Measuring:
                 measure,
                 workers=context.workers,
                 progress=context.progress(id),
-                void_too=lane.void_too,
             )
 
         if (placebos := context.placebos) is None:

@@ -202,18 +202,6 @@ def test_the_first_control_that_fails_ends_the_block(store: Store) -> None:
     assert result.levels == {}
 
 
-def test_void_blocks_are_measured_where_this_is_asked_for_and_stay_void(store: Store) -> None:
-    """Reach would see the valid blocks only; or what it measured would be served to a verdict."""
-    called.clear()
-    (result,) = run_blocks(three_sizes(), BLOCKS[1:2], store, noted_attack, workers=0, void_too=True)
-    assert called == [(what, size) for what in ("control", "attack") for size in (1, 2, 3)]
-    assert not result.valid
-    assert [control.passed for control in result.controls.values()] == [True, False, True]
-    assert sorted(result.levels) == ["1", "2", "3"]
-    (ordinary,) = run_blocks(three_sizes(), BLOCKS[1:2], store, noted_attack, workers=0)
-    assert ordinary.levels == {}
-
-
 def test_a_level_without_a_control_is_taken_as_it_is(store: Store) -> None:
     """Levels that nothing attacks could not be compared."""
     (result,) = run_blocks(an_experiment(), BLOCKS[:1], store, seen, workers=0)

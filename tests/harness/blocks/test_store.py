@@ -93,13 +93,12 @@ def test_any_changed_setting_is_another_key(store: Store, changes: dict[str, Any
 
 
 def test_another_block_measure_or_order_of_levels_is_another_key(store: Store) -> None:
-    """Blocks would be mixed up, or a block that is void served as one that was measured."""
+    """Blocks would be mixed up."""
     experiment = an_experiment()
     key = store.key(experiment, BLOCK, measure)
     turned = Experiment(experiment.id, dict(reversed(experiment.levels.items())))
     assert key != store.key(experiment, replace(BLOCK, index=4), measure)
     assert key != store.key(experiment, replace(BLOCK, lane="pilot"), measure)
-    assert key != store.key(experiment, BLOCK, measure, void_too=True)
     assert key != store.key(experiment, replace(BLOCK, setting={"victim.width": 32}), measure)
     assert key != store.key(experiment, BLOCK, crashing)
     assert key != store.key(turned, BLOCK, measure)
