@@ -52,7 +52,6 @@ BAD_GRADIENTS = {
     "a wrong dtype": (with_first(torch.Tensor.half), ValueError, r"gradients\['.*weight'\]: .* got torch.float16"),
     "an integer dtype": (with_first(torch.Tensor.int), ValueError, r"gradients\['.*weight'\]: .* got torch.int32"),
     "NaN": (with_first(with_nan), ValueError, r"gradients\['.*weight'\]: expected finite values"),
-    "an array": (with_first(torch.Tensor.numpy), TypeError, r"gradients\['.*weight'\]: expected a tensor, got ndarray"),
     "a list": (lambda gradients: list(gradients.values()), TypeError, "gradients: expected a mapping"),
     "nothing": (lambda gradients: {}, ValueError, "gradients: expected at least one"),
 }
@@ -119,7 +118,7 @@ def test_labels_are_asked_for_and_held_to_the_model(name, victim, observation):
     if "labels out of range" in CASES[name].exempt:
         launch(name, victim, beyond)
     else:
-        with pytest.raises(ValueError, match=f"labels: expected 0 to {CLASSES - 1} .* got {CLASSES}"):
+        with pytest.raises(ValueError, match=f"labels: expected 0 to {CLASSES - 1} .* got .*{CLASSES}"):
             launch(name, victim, beyond)
 
 

@@ -192,7 +192,9 @@ def test_readme_names_every_session_and_nox_has_every_session_that_it_names(noxf
     """If it fails, a command of the README ends in "session not found", or nobody knows of a session."""
     command = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), "--list"]
     printed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
-    listed = re.findall(r"^[*-] (\w+)(?:\(python='(.+)', torch='(.+)'\))?(?: \[(\w+)\])? -> ", printed, re.MULTILINE)
+    listed = re.findall(
+        r"^[*-] (\w+)(?:\(python='(.+)', torch='(.+)'\)|\(.*\))?(?: \[(\w+)\])? -> ", printed, re.MULTILINE
+    )
     named = {name for names in re.findall(r"`nox -s ([a-z ]+?)(?: --|`)", README) for name in names.split()}
     assert named == {name for name, *_ in listed} - {"matrix"}
     assert set(re.findall(r"nox -t ([a-z]+)", README)) == {tag for *_, tag in listed if tag} == {"newest", "oldest"}

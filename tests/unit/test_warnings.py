@@ -57,7 +57,7 @@ def test_a_warning_fails_the_test_that_gives_it_and_no_session(
     pytester.syspathinsert()
     result = pytester.runpytest_inprocess("-p", "foreign", "-p", "no:gia")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*test_warns*DeprecationWarning: planted*", "the table"])
+    result.stdout.fnmatch_lines(["E *DeprecationWarning: planted", "the table"])
     pytester.makepyfile(
         gia_inner="", test_inner="import warnings\nwarnings.warn_explicit('x', UserWarning, 'f', 1, 'gia.x')"
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gia.federated.losses import Loss
+from gia.federated.outputs import output_of
 
 #: Steps of the finite differences. At a kink of ReLU one of them may fail; a wrong derivative fails at all of them.
 _STEPS = (1e-5, 1e-6, 1e-7)
@@ -47,7 +48,7 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
     ... )
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative; no search uses it
-        own = _own_backward(victim, images, labels, loss)
+        own = _own_backward(victim, images)
         if not own:
             return
         what = ", ".join(own)
@@ -73,7 +74,7 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
         )
 
 
-def _own_backward(victim: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> list[str]:
+def _own_backward(victim: nn.Module, images: Tensor) -> list[str]:
     """Operations with a backward pass that is not torch's, and the modules that return their results."""
     made_by: dict[Any, str] = {}
 
@@ -88,11 +89,11 @@ def _own_backward(victim: nn.Module, images: Tensor, labels: Tensor, loss: Loss)
         if name
     ]
     with torch.enable_grad():
-        value = loss(tried(images.detach().requires_grad_()), labels)
+        outputs = output_of(tried(images.detach().requires_grad_()))
     for handle in handles:
         handle.remove()
     found: dict[str, None] = {}
-    pending, seen = [value.grad_fn], set()
+    pending, seen = [outputs.grad_fn], set()
     while pending:
         node = pending.pop()
         if node is None or node in seen:
