@@ -114,22 +114,25 @@ class _Watcher:
                 returned = _silenced(victim, inputs, start)
             self._quiet = True
         images = inputs[0] if inputs else None
-        return output_of(returned, len(images) if isinstance(images, Tensor) else None)
+        with torch._C.DisableTorchFunction():  # a recorder of the victim's operations sees none of ours
+            return output_of(returned, len(images) if isinstance(images, Tensor) else None)
 
 
 class _RandomState:
     """The global random states: torch's on the CPU and on the device of the inputs, NumPy's and Python's."""
 
     def __init__(self, inputs: tuple[Any, ...]) -> None:
-        devices = {one.device for one in inputs if isinstance(one, Tensor)}
+        with torch._C.DisableTorchFunction():
+            devices = {one.device for one in inputs if isinstance(one, Tensor)}
         self._devices = [device for device in devices if device.type == "cuda"]
         self._taken = self._now()
 
     def moved(self) -> bool:
         """Whether a number was drawn since."""
-        return any(not torch.equal(*pair) for pair in zip(self._taken[0], self._now()[0], strict=True)) or (
-            self._taken[1] != self._now()[1]
-        )
+        tensors, others = self._now()
+        with torch._C.DisableTorchFunction():
+            same = all(torch.equal(*pair) for pair in zip(self._taken[0], tensors, strict=True))
+        return not same or self._taken[1] != others
 
     def put_back(self) -> None:
         """Set all states to what they were."""

@@ -49,7 +49,7 @@ class Inverter(nn.Module):
     >>> import gia
     >>> form = {"image_shape": (3, 4, 4), "batch_size": 1, "training": False, "local": None}
     >>> gia.attacks.Inverter(shapes={"layers.0.weight": (8, 48)}, hashed=8, hidden=(), **form)
-    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=8, hidden=(), training_mode=False, local=None, classifier=None)
+    Inverter(batch_size=1, image_shape=(3, 4, 4), hashed=8, hidden=(), training_mode=False, local=None)
     """
 
     scales: Tensor
@@ -101,8 +101,7 @@ class Inverter(nn.Module):
             "hidden": self.hidden,
             "training_mode": self.training_mode,
             "local": self.local,
-            "classifier": self.classifier,
-        }
+        } | ({} if self.classifier is None else {"classifier": self.classifier})
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in facts.items())})"
 
     def buckets(self, gradients: Sequence[Tensor]) -> Tensor:

@@ -201,8 +201,7 @@ def test_an_inverter_is_printed_as_its_form_and_not_as_its_layers(inverter):
     """If it fails, a notebook shows a stack of layers and nothing of what the inverter is for."""
     local = "LocalTraining(epochs=1, batch_size=1, lr=0.1, momentum=0.0)"
     assert repr(inverter) == (
-        f"Inverter(batch_size=2, image_shape=(1, 8, 8), hashed=16, hidden=(4,), training_mode=False, local={local}, "
-        "classifier=None)"
+        f"Inverter(batch_size=2, image_shape=(1, 8, 8), hashed=16, hidden=(4,), training_mode=False, local={local})"
     )
 
 
