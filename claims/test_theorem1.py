@@ -113,7 +113,8 @@ def grown(claim: Claim, table: Table, x: Sequence[float], look: Look, tries: int
     if not table.valid:
         return verdicts.trend(claim, x, np.empty((0, len(x))), void=table.void, look=look, tries=tries)
     guessed = np.array([[r.details[level]["placebo"]["rmse"] for level in table.levels] for r in table.valid])
-    rmse = np.minimum(table.values("rmse"), guessed)
+    # What is below the rounding of a pixel in float32 is exact, and has no logarithm.
+    rmse = np.maximum(np.minimum(table.values("rmse"), guessed), np.finfo(np.float32).eps)
     verdict = verdicts.trend(claim, x, np.log(rmse), void=table.void, look=look, tries=tries)
     error, guessed_error = (float(np.median(slopes(x, np.log(values)))) for values in (rmse, guessed))
     medians = "/".join(f"{median:.3f}" for median in np.median(rmse, axis=0))
