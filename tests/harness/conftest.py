@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch._dynamo  # noqa: F401 - an inner pytest forgets what it imported first, and this cannot be imported twice
 
 from tests.harness.baseline.stored import store
 from tests.harness.plugin.inner_project import Inner
