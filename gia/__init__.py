@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gia import attacks, data, experiment, federated, metrics, models, numerics, pictures, theory
+    from gia import attacks, data, defenses, experiment, federated, metrics, models, numerics, pictures, theory
     from gia.attacks import Reconstruction
     from gia.federated import LocalTraining, Observation, ValidationReport, share_gradient, share_update, validate_model
 
@@ -29,6 +29,7 @@ __all__ = [
     "ValidationReport",
     "attacks",
     "data",
+    "defenses",
     "experiment",
     "federated",
     "metrics",

@@ -25,6 +25,7 @@ TEST_TOOLS = {"_pytest", "hypothesis", "pytest", "pytest_benchmark", "xdist"}
 FORBIDDEN = {
     "attacks": {"data", "defenses", "experiment", "metrics", "theory"},
     "data": {"attacks", "defenses", "experiment", "federated", "metrics", "models"},
+    "defenses": {"attacks", "experiment", "metrics", "theory"},
     "federated": {"attacks", "defenses", "experiment", "metrics"},
     "metrics": {"attacks", "defenses", "experiment", "federated"},
     "models": {"attacks", "defenses", "experiment", "federated", "metrics"},

@@ -23,6 +23,7 @@ PUBLIC = {
         "ValidationReport",
         "attacks",
         "data",
+        "defenses",
         "federated",
         "metrics",
         "models",
@@ -63,6 +64,7 @@ PUBLIC = {
         "trap_weights",
     },
     gia.data: {"Images", "load", "sample"},
+    gia.defenses: {"DEFENSES", "clip", "dp_sgd", "noise", "prune", "quantize", "secure_aggregation", "soteria"},
     gia.federated: {
         "Client",
         "Finding",
