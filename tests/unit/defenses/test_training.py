@@ -98,7 +98,7 @@ def test_batch_normalization_in_train_mode_is_refused() -> None:
     dp_sgd(clip=1.0, noise=0.0).gradient(model.eval(), images, labels)
 
 
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.filterwarnings("default")  # those of opacus are not about this project
 def test_the_step_is_that_of_opacus() -> None:
     """On a network that its hooks support: the clipped sums are equal, and so is the epsilon of its accountant."""
     opacus = pytest.importorskip("opacus")
