@@ -22,16 +22,17 @@ def expected_one_of(argument: str, got: object, known: Collection[str]) -> str:
     return f"{argument}: expected one of {list(known)}, got {got!r}{hint}"
 
 
-def not_installed(package: str, purpose: str, extra: str) -> ModuleNotFoundError:
+def not_installed(package: str, purpose: str, requirement: str) -> ModuleNotFoundError:
     """The error about an optional package that is missing, with the command that installs it.
 
     Args:
         package: the name under which Python imports it.
         purpose: what it is needed for.
-        extra: the extra of gia that installs it.
+        requirement: what pip installs, with its version, as the extras in pyproject.toml have it.
 
-    >>> print(not_installed("cma", "the CMA-ES search of ggl", "ggl"))
-    cma: expected to be installed for the CMA-ES search of ggl; python -m pip install "gia[ggl]"
+    >>> print(not_installed("cma", "the CMA-ES search of ggl", "cma>=4.0"))
+    cma: expected to be installed for the CMA-ES search of ggl; python -m pip install "cma>=4.0"
     """
-    command = f'python -m pip install "gia[{extra}]"'
+    # Not the extra of gia: by that name the registry has another project.
+    command = f'python -m pip install "{requirement}"'
     return ModuleNotFoundError(f"{package}: expected to be installed for {purpose}; {command}", name=package)

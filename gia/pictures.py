@@ -273,7 +273,7 @@ def _figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise not_installed("matplotlib", "all pictures of gia but grids of images", "harness") from error
+        raise not_installed("matplotlib", "all pictures of gia but grids of images", "matplotlib>=3.8") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -4,13 +4,16 @@
 
 A break is killed if its test passes in an unbroken copy and fails in a broken one. A test that cannot be collected, is
 skipped, or does not end proves nothing. Kills are remembered in .gia/mutants.txt while the break, the broken file and
-the test's module are unchanged, so an interrupted run continues. Exit status 1 says that some break was not killed.
+the test's module are unchanged, so an interrupted run continues. It needs a system that
+forks. Exit status 1 says that some break was not killed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -24,12 +27,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 LIST = Path("tests", "mutants.toml")
 KILLED = "killed"
+
+#: Imported once, by the process from which that of each test is forked: loading them takes longer than most tests.
+#: None of them is part of the tree. A test may find them imported, so one that asks what an import does starts Python.
+PRELOADED = ["hypothesis", "lpips", "matplotlib.pyplot", "pytest", "scipy.optimize", "torch._dynamo", "torchvision"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Copies:
                 (self._tree / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, self._tree / name)
         self._lock = threading.Lock()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOADED)
         self._turns: dict[str, threading.Lock] = {}
         self._unbroken: dict[str, Run] = {}
 
@@ -136,40 +146,49 @@ class Copies:
             shutil.copytree(self._tree, tree)
             for name, source in broken.items():
                 (tree / name).write_text(source, encoding="utf-8")
-            options = ("-x", "-q", "--benchmark-disable", "-p", "no:cacheprovider", f"--junitxml={report}")
-            with subprocess.Popen(
-                [sys.executable, "-m", "pytest", test, *options],
-                cwd=tree,
-                env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-            ) as process:
-                try:
-                    printed, _ = process.communicate(timeout=limit)
-                except subprocess.TimeoutExpired:
-                    return Run("did not end", time.monotonic() - start, f"after {limit:.0f} s")
-                finally:
-                    _end(process)
-            last = (printed.strip().splitlines() or [""])[-1]
-            return Run(_outcome(process.returncode, report), time.monotonic() - start, last)
+            printed = Path(made) / "printed.txt"
+            process = self._context.Process(target=_test, args=(test, tree, report, printed))
+            with self._lock:
+                process.start()
+            process.join(limit)
+            ended = process.exitcode is not None
+            _end(process)
+            if not ended:
+                return Run("did not end", time.monotonic() - start, f"after {limit:.0f} s")
+            text = printed.read_text(encoding="utf-8", errors="replace") if printed.exists() else ""
+            last = (text.strip().splitlines() or [""])[-1]
+            return Run(_outcome(process.exitcode, report), time.monotonic() - start, last)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _test(test: str, tree: Path, report: Path, printed: Path) -> None:
+    """Run one test of a copy, in a process that was forked for it."""
+    os.setsid()
+    with printed.open("w", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(tree)
+    os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1")
+    sys.dont_write_bytecode = True
+    # This module is the checkout's: what the test imports must be the copy's.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("claims", "gia", "tests")]:
+        del sys.modules[name]
+    sys.path[:] = [str(tree), *(path for path in sys.path if Path(path).resolve() != ROOT)]
+    import pytest
+
+    options = ("-x", "-q", "--benchmark-disable", "-p", "no:cacheprovider", f"--junitxml={report}")
+    sys.exit(int(pytest.main([test, *options])))
+
+
+def _end(process: BaseProcess) -> None:
     """End what is left of a test: itself if it hangs, and the processes that it started."""
-    try:
-        if hasattr(os, "killpg"):
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-    except (ProcessLookupError, PermissionError):
-        pass
+    process.kill()
+    process.join()
 
 
-def _outcome(status: int, report: Path) -> str:
+def _outcome(status: int | None, report: Path) -> str:
     """pytest's status alone cannot tell a failed test from one that was never run."""
     cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
     ends = Counter(child.tag for case in cases for child in case if child.tag in ("failure", "error", "skipped"))

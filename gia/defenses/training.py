@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.defenses.perturbation import checked_generator
+from gia.errors import not_installed
 from gia.federated.client import Loss
 from gia.federated.layers import classifier
 
@@ -79,14 +80,14 @@ class dp_sgd:
             sampling_rate: the share of the client's images in each step, in (0, 1].
             delta: the probability with which epsilon may be exceeded, such as 1e-5.
 
-        Raises ImportError without opacus. Without noise the loss is infinite.
+        Raises ModuleNotFoundError without opacus. Without noise the loss is infinite.
         """
         if self.noise == 0:
             return math.inf
         try:
             from opacus.accountants import RDPAccountant
         except ImportError as error:
-            raise ImportError("epsilon needs opacus: pip install 'gia[opacus]'") from error
+            raise not_installed("opacus", "the privacy accountant of dp_sgd", "opacus>=1.5") from error
         accountant = RDPAccountant()
         accountant.history = [(self.noise, sampling_rate, steps)]
         return float(accountant.get_epsilon(delta=delta))

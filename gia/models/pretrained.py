@@ -86,7 +86,7 @@ def _read_cifar10_cnn(net: nn.Module) -> dict[str, Tensor]:
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise not_installed("h5py", "the weights of cifar10-cnn", "weights") from error
+        raise not_installed("h5py", "the weights of cifar10-cnn", "h5py>=3.10") from error
     weights = {}
     counts = dict.fromkeys(_KERAS, 0)
     with h5py.File(assets.files("cifar10-cnn")[0], "r") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -154,16 +155,28 @@ def test_without_cma_the_search_of_ggl_names_the_command_that_installs_it(monkey
     """If it fails, an attack without its optional package ends in a bare import error."""
     monkeypatch.setitem(sys.modules, "cma", None)
     rule = evolution.CMA(deviation=1.0, population=4, bound=None, generators=[torch.Generator()])
-    with pytest.raises(ModuleNotFoundError, match=r'cma: expected .* ggl; python -m pip install "gia\[ggl\]"$'):
+    with pytest.raises(ModuleNotFoundError, match=r'cma: expected .* ggl; python -m pip install "cma>=4.0"$'):
         rule([torch.zeros(1, 2)])
 
 
 def test_without_h5py_one_trained_network_is_missing_and_names_the_command(monkeypatch):
     """If it fails, all trained networks need a package that reads one of them."""
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ModuleNotFoundError, match=r'h5py: expected .* python -m pip install "gia\[weights\]"$'):
+    with pytest.raises(ModuleNotFoundError, match=r'h5py: expected .* python -m pip install "h5py>=3.10"$'):
         models.pretrained("cifar10-cnn")
     models.pretrained("face-decoder")
+
+
+def test_an_error_about_a_missing_package_names_what_pyproject_requires_and_not_a_project_of_our_name():
+    """If it fails, the command in the message installs another version, or a foreign project that is called gia."""
+    wanted = {requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra}
+    named = {
+        call.args[2].value
+        for path in (ROOT / "gia").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "not_installed"
+    }
+    assert {"cma>=4.0", "h5py>=3.10"} <= named <= wanted
 
 
 def test_the_extra_all_has_every_extra_and_the_asset_packages_are_among_the_requirements():

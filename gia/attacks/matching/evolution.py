@@ -69,7 +69,7 @@ class _Strategy:
         try:
             import cma  # imported here, since it takes a second (mostly matplotlib)
         except ModuleNotFoundError as error:
-            raise not_installed("cma", "the CMA-ES search of ggl", "ggl") from error
+            raise not_installed("cma", "the CMA-ES search of ggl", "cma>=4.0") from error
 
         def normal(*shape: int) -> np.ndarray:
             drawn: np.ndarray = torch.randn(
