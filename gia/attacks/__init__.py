@@ -7,7 +7,7 @@ search would minimize, without priors, at given images.
 
 from gia.attacks import labels
 from gia.attacks.analytics import fish, fishing, linear_layer, robbing_the_fed, trap_weights
-from gia.attacks.catalog import ATTACKS, CARDS, card_of, data_term, find, registered, run_many
+from gia.attacks.catalog import ATTACKS, CARDS, card_of, data_term, data_terms, find, registered, run_many
 from gia.attacks.generation import Inverter, ci_net, ggl, gias, learning_to_invert, train_inverter
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import NothingFound, Reconstruction
@@ -24,6 +24,7 @@ __all__ = [
     "card_of",
     "ci_net",
     "data_term",
+    "data_terms",
     "dlg",
     "find",
     "fish",

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics import fishing, linear_layer, robbing_the_fed, trap_weights
 from gia.attacks.generation import ci_net, ggl, gias, learning_to_invert
-from gia.attacks.matching import matching_term
+from gia.attacks.matching import matching_terms
 from gia.attacks.objectives import Cosine
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
@@ -204,17 +204,45 @@ def data_term(
     >>> abs(terms[0]) < 1e-6 < 1e-3 < terms[1]
     True
     """
+    return data_terms(attack, model, observation, [images], labels, **settings)[0]
+
+
+def data_terms(
+    attack: str | Callable[..., Reconstruction],
+    model: nn.Module,
+    observation: Observation,
+    images: Sequence[Tensor],
+    labels: Tensor | None = None,
+    **settings: Any,
+) -> list[float]:
+    """The `data_term` at each of several images, faster than one by one: the victim is prepared once.
+
+    Args:
+        attack, model, observation, labels, settings: as in `data_term`.
+        images: each (B, C, H, W).
+
+    Returns one matching term for each of `images`. Raises as `data_term`.
+
+    >>> import torch, gia
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=5, image_size=4, width=8, generator=seed)
+    >>> images, labels = torch.rand(1, 3, 4, 4, generator=seed), torch.tensor([2])
+    >>> observation = gia.share_gradient(model, images, labels, reveal=("labels",))
+    >>> at_truth, at_black = gia.attacks.data_terms("dlg", model, observation, [images, torch.zeros_like(images)])
+    >>> abs(at_truth) < 1e-6 < at_black
+    True
+    """
     function, card = find(attack), card_of(attack)
     if card is not None and not card.iterative:
         raise ValueError(f"attack: expected one that searches and so has a data term, got {_name(function)!r}")
     if not isinstance(observation, Observation):
         raise TypeError(f"observation: expected a gia.Observation, got {_kind(observation)}")
     observation.check(model)
-    term: Callable[..., float] | None = getattr(function, "term", None)
-    if term is None:
+    terms: Callable[..., list[float]] | None = getattr(function, "terms", None)
+    if terms is None:
         check_settings(function, settings)
-        term, settings = matching_term(Cosine()), {"objective": None, "loss": cross_entropy, **settings}
-    return term(model, observation, images, labels, **settings)
+        terms, settings = matching_terms(Cosine()), {"objective": None, "loss": cross_entropy, **settings}
+    return terms(model, observation, images, labels, **settings)
 
 
 def _imported(path: str) -> Callable[..., Reconstruction]:

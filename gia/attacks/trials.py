@@ -61,8 +61,8 @@ class Attack(Protocol):
         card: what it is and what it needs.
         many: the same attack on several observations of one victim, (model, observations, *, generators, **settings)
             -> list of reconstructions. `gia.attacks.run_many` calls it.
-        term: its matching term at given images, (model, observation, images, labels, **settings) -> float; None for an
-            attack that does not search. `gia.attacks.data_term` calls it.
+        terms: its matching term at each of several images, (model, observation, sequence of images, labels, **settings)
+            -> list of floats; None for an attack that does not search. `gia.attacks.data_terms` calls it.
 
     >>> import gia
     >>> gia.attacks.dlg.card.leaf
@@ -72,7 +72,7 @@ class Attack(Protocol):
     __name__: str
     card: Card
     many: Callable[..., list[Reconstruction]]
-    term: Callable[..., float] | None
+    terms: Callable[..., list[float]] | None
 
     def __call__(
         self, model: nn.Module, observation: Observation, *, generator: torch.Generator, **settings: Any
@@ -86,7 +86,7 @@ class TypedAttack(Attack, Protocol[P]):
 
 
 def attack(
-    card: Card, *, many: Callable[..., list[Reconstruction]], term: Callable[..., float] | None = None
+    card: Card, *, many: Callable[..., list[Reconstruction]], terms: Callable[..., list[float]] | None = None
 ) -> Callable[[Callable[P, Reconstruction]], TypedAttack[P]]:
     """Make a function for one observation a gia attack.
 
@@ -96,7 +96,7 @@ def attack(
         card: what the attack is and what it needs.
         many: the attack over trials, (model, observations, *, generators, **settings). It has the settings of the
             decorated function and no defaults: those of the decorated function hold for both.
-        term: the matching term of a search, (model, observation, images, labels, **settings), also without defaults.
+        terms: the matching terms of a search, (model, observation, images, labels, **settings), also without defaults.
     """
 
     def decorate(function: Callable[P, Reconstruction]) -> TypedAttack[P]:
@@ -129,13 +129,13 @@ def attack(
             with differentiating():
                 return many(model, observations, generators=generators, **complete)
 
-        def term_at(
-            model: nn.Module, observation: Observation, images: Tensor, labels: Tensor | None, **settings: Any
-        ) -> float:
-            assert term is not None
-            return term(model, observation, images, labels, **completed(model, observation, settings))
+        def terms_at(
+            model: nn.Module, observation: Observation, images: Sequence[Tensor], labels: Tensor | None, **settings: Any
+        ) -> list[float]:
+            assert terms is not None
+            return terms(model, observation, images, labels, **completed(model, observation, settings))
 
-        one.card, one.many, one.term = card, over_trials, term_at if term else None  # type: ignore[attr-defined]
+        one.card, one.many, one.terms = card, over_trials, terms_at if terms else None  # type: ignore[attr-defined]
         return cast(TypedAttack[P], one)
 
     return decorate

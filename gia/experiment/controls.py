@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,9 @@ def _sees(exchange: Exchange) -> tuple[Checks, Values]:
             return {"the ideal gradient is zero": False}, {}
         (truth, labels), noise = ideal.truth, exchange.round.block.generator("noise", number)
         noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise).to(truth)).clamp(0, 1)
-        for kind, images in {"truth": truth, "noisy truth": noisy, **_placebos(exchange, answer, number)}.items():
-            terms.setdefault(kind, []).append(_term(exchange, ideal, images, labels, mirrored=False))
+        at = {"truth": truth, "noisy truth": noisy, **_placebos(exchange, answer, number)}
+        for kind, term in zip(at, _terms(exchange, ideal, list(at.values()), labels, mirrored=False), strict=True):
+            terms.setdefault(kind, []).append(term)
     means = {kind: math.fsum(each) / len(each) for kind, each in terms.items()}
     at_truth = means.pop("truth")
     least = min(means, key=lambda kind: means[kind])
@@ -140,10 +141,11 @@ def _follows(exchange: Exchange) -> tuple[Checks, Values]:
     found, truth, best = [], [], []
     for number, (answer, result) in enumerate(zip(answers, results, strict=True)):
         images, labels = answer.truth
-        found.append(_term(exchange, answer, result.images, labels if result.labels is None else result.labels))
-        truth.append(_term(exchange, answer, images, labels))
+        restored = labels if result.labels is None else result.labels
+        found += _terms(exchange, answer, [result.images], restored)
         without = [*_placebos(exchange, answer, number).values(), *_starts(exchange, answer, number)]
-        terms = [_term(exchange, answer, images, labels) for images in without]
+        at_truth, *terms = _terms(exchange, answer, [images, *without], labels)
+        truth.append(at_truth)
         best.append(min(filter(math.isfinite, terms), default=math.inf))  # what overflows is no better start
     values = {
         name: math.fsum(each) / len(each) for name, each in {"found": found, "truth": truth, "unsearched": best}.items()
@@ -233,7 +235,9 @@ def _placebos(exchange: Exchange, answer: Answer, number: int) -> Mapping[str, T
     return exchange.placebos.kinds(*answer.truth, target=answer.target, number=number)
 
 
-def _term(exchange: Exchange, answer: Answer, images: Tensor, labels: Tensor, *, mirrored: bool = True) -> float:
+def _terms(
+    exchange: Exchange, answer: Answer, images: Sequence[Tensor], labels: Tensor, *, mirrored: bool = True
+) -> list[float]:
     attack: Any = exchange.protocol.attacker.attack
     settings = dict(exchange.protocol.attacker.settings)
     if not mirrored:
@@ -242,7 +246,7 @@ def _term(exchange: Exchange, answer: Answer, images: Tensor, labels: Tensor, *,
         settings["target"] = answer.target
     if not exchange.searches:  # it has no data term of its own
         attack, settings = "inverting_gradients", {}
-    return attacks.data_term(attack, answer.model, answer.observation, images, labels, **settings)
+    return attacks.data_terms(attack, answer.model, answer.observation, images, labels, **settings)
 
 
 def _control(checks: Checks, values: Values, rounds: Mapping[str, Round]) -> Control:

@@ -304,6 +304,7 @@ def test_the_data_term_is_zero_at_the_truth_and_larger_elsewhere(name, dtype):
         at = [attacks.data_term(name, model, observation, each, labels, **settings) for each in (images, noisy, noise)]
         assert abs(at[0]) <= (1e-14 if dtype == torch.float64 else 1e-6) * max(1, at[2])
         assert max(at[0], 0) < at[1] < at[2]
+        assert attacks.data_terms(name, model, observation, [images, noisy, noise], labels, **settings) == at
         if observation.labels is not None:
             assert attacks.data_term(name, model, observation, noisy, **settings) == at[1]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Progress, matching_term
+from gia.attacks.matching import Progress, matching_terms
 from gia.attacks.objectives import Cosine
 from gia.attacks.optimization.inverting_gradients import inverting_gradients
 from gia.attacks.optimization.pixels import Space
@@ -54,19 +54,19 @@ def _many(
     return results if label == target else [replace(each, labels=None) for each in results]
 
 
-def _term(
+def _terms(
     model: nn.Module,
     observation: Observation,
-    images: Tensor,
+    images: Sequence[Tensor],
     labels: Tensor | None,
     *,
     target: int,
     loss: Loss | LossName,
     **_: object,
-) -> float:
+) -> list[float]:
     """Of the isolated image. Labels are not read, since the isolated gradient has one of its own."""
     attacked, _label, layers, (isolated,) = _isolated(model, [observation], target)
-    return matching_term(Cosine(layers=layers))(attacked, isolated, images, None, objective=None, loss=loss)
+    return matching_terms(Cosine(layers=layers))(attacked, isolated, images, None, objective=None, loss=loss)
 
 
 def _isolated(
@@ -95,7 +95,7 @@ def _isolated(
         source="Wen et al., 2022, Fishing for User Data in Large-Batch Federated Learning via Gradient Magnification",
     ),
     many=_many,
-    term=_term,
+    terms=_terms,
 )
 def fishing(
     model: nn.Module,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
-from gia.attacks.matching import Adam, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching import Adam, Matching, Point, Progress, matching_terms, minimize
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.priors import Prior, TotalVariation
 from gia.attacks.reconstruction import Reconstruction
@@ -86,7 +86,7 @@ def _many(
         source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
     ),
     many=_many,
-    term=matching_term(_OBJECTIVE),
+    terms=matching_terms(_OBJECTIVE),
 )
 def ci_net(
     model: nn.Module,

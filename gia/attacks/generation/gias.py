@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
-from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, matching_terms, minimize
 from gia.attacks.matching.problem import class_labels
 from gia.attacks.matching.updates import Evaluate, Step, UpdateRule
 from gia.attacks.objectives import Cosine, Objective
@@ -92,7 +92,7 @@ def _many(
         source="Jeon et al., 2021, Gradient Inversion with Generative Image Prior",
     ),
     many=_many,
-    term=matching_term(_OBJECTIVE),
+    terms=matching_terms(_OBJECTIVE),
 )
 def gias(
     model: nn.Module,

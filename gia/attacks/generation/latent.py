@@ -26,7 +26,7 @@ from gia.attacks.matching import (
     Point,
     Progress,
     UpdateRule,
-    matching_term,
+    matching_terms,
     minimize,
 )
 from gia.attacks.matching.problem import class_labels
@@ -108,7 +108,7 @@ def _many(
         source="Li et al., 2022, Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage",
     ),
     many=_many,
-    term=matching_term(_OBJECTIVE),
+    terms=matching_terms(_OBJECTIVE),
 )
 def ggl(
     model: nn.Module,

@@ -7,7 +7,7 @@ rule, a schedule and a constraint; `minimize` runs the search for all trials at 
 from gia.attacks.matching.evolution import CMA
 from gia.attacks.matching.loop import LEAST, Found, Interrupted, Progress, minimize
 from gia.attacks.matching.problem import Evaluation, Matching, Mirror
-from gia.attacks.matching.term import matching_term
+from gia.attacks.matching.term import matching_terms
 from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Langevin, Point, UpdateRule
 
 __all__ = [
@@ -25,6 +25,6 @@ __all__ = [
     "Point",
     "Progress",
     "UpdateRule",
-    "matching_term",
+    "matching_terms",
     "minimize",
 ]

@@ -14,11 +14,12 @@ from gia.federated.losses import Loss, LossName
 from gia.federated.victims import differentiable, differentiating
 
 
-def matching_term(default: Objective) -> Callable[..., float]:
-    """The function (model, observation, images, labels, **settings) -> matching term of an attack.
+def matching_terms(default: Objective) -> Callable[..., list[float]]:
+    """The function (model, observation, several images, labels, **settings) -> matching terms of an attack.
 
     It reads the settings `objective`, `loss` and `mirror`, and ignores all others. Its gradients are always computed by
-    double backward's engine, so that equal images have equal terms.
+    double backward's engine, so that equal images have equal terms. The victim is
+    prepared once, which takes longer than a term does.
 
     Args:
         default: the objective where the setting is None.
@@ -28,26 +29,28 @@ def matching_term(default: Objective) -> Callable[..., float]:
     >>> model = gia.models.build("mlp", num_classes=5, image_size=4, generator=torch.Generator().manual_seed(0))
     >>> images, labels = torch.rand(1, 3, 4, 4), torch.tensor([2])
     >>> observation = gia.share_gradient(model, images, labels)
-    >>> term = matching_term(Cosine())
-    >>> abs(term(model, observation, images, labels, objective=None, loss=torch.nn.functional.cross_entropy)) < 1e-6
+    >>> terms = matching_terms(Cosine())
+    >>> settings = {"objective": None, "loss": torch.nn.functional.cross_entropy}
+    >>> at = terms(model, observation, [images, images.sqrt()], labels, **settings)
+    >>> abs(at[0]) < 1e-6 < at[1]
     True
     """
 
-    def term(
+    def terms(
         model: nn.Module,
         observation: Observation,
-        images: Tensor,
+        images: Sequence[Tensor],
         labels: Tensor | None,
         *,
         objective: Objective | None,
         loss: Loss | LossName,
         mirror: Sequence[Mirror] = (),
         **_: Any,
-    ) -> float:
+    ) -> list[float]:
         problem = Matching(model, [observation], objective=objective or default, loss=loss, engine="plain")
         shape = (problem.batch_size, *problem.image_shape)
-        if tuple(images.shape) != shape:
-            raise ValueError(f"images: expected {shape}, as the client's batch, got {tuple(images.shape)}")
+        if wrong := [tuple(each.shape) for each in images if tuple(each.shape) != shape]:
+            raise ValueError(f"images: expected {shape}, as the client's batch, got {wrong[0]}")
         if labels is None and problem.labels is None:
             raise ValueError("labels: expected labels, which the observation does not hold, got None")
         chosen = problem.labels
@@ -58,8 +61,9 @@ def matching_term(default: Objective) -> Callable[..., float]:
         if chosen.shape[1:2] != shape[:1]:
             raise ValueError(f"labels: expected {shape[0]}, one per image, got {chosen.shape[1]}")
         with differentiating():
-            return float(
-                problem.values(differentiable(images.detach()).to(problem.reference)[None], chosen, mirror=mirror)
-            )
+            return [
+                float(problem.values(differentiable(each.detach()).to(problem.reference)[None], chosen, mirror=mirror))
+                for each in images
+            ]
 
-    return term
+    return terms

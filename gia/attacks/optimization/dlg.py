@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import LBFGS, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching import LBFGS, Matching, Point, Progress, matching_terms, minimize
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.optimization.pixels import Pixels, Start
 from gia.attacks.reconstruction import Reconstruction
@@ -79,7 +79,7 @@ def _many(
         source="Zhu et al., 2019, Deep Leakage from Gradients",
     ),
     many=_many,
-    term=matching_term(_OBJECTIVE),
+    terms=matching_terms(_OBJECTIVE),
 )
 def dlg(
     model: nn.Module,

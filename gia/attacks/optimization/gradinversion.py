@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Adam, Langevin, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching import Adam, Langevin, Matching, Point, Progress, matching_terms, minimize
 from gia.attacks.matching.problem import class_labels
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.optimization.pixels import Pixels, Space, Start, penalty
@@ -119,7 +119,7 @@ def _many(
         source="Yin et al., 2021, See through Gradients: Image Batch Recovery via GradInversion",
     ),
     many=_many,
-    term=matching_term(_OBJECTIVE),
+    terms=matching_terms(_OBJECTIVE),
 )
 def gradinversion(
     model: nn.Module,

@@ -35,12 +35,12 @@ def _many(
     return dlg.many(model, labelled, generators=generators, loss=loss, **settings)
 
 
-def _term(
-    model: nn.Module, observation: Observation, images: Tensor, labels: Tensor | None, **settings: object
-) -> float:
+def _terms(
+    model: nn.Module, observation: Observation, images: Sequence[Tensor], labels: Tensor | None, **settings: object
+) -> list[float]:
     restored = restore(model, observation, rule="sign") if labels is None else observation
-    assert dlg.term is not None
-    return dlg.term(model, restored, images, labels, **settings)
+    assert dlg.terms is not None
+    return dlg.terms(model, restored, images, labels, **settings)
 
 
 @attack(
@@ -51,7 +51,7 @@ def _term(
         source="Zhao et al., 2020, iDLG: Improved Deep Leakage from Gradients",
     ),
     many=_many,
-    term=_term,
+    terms=_terms,
 )
 def idlg(
     model: nn.Module,

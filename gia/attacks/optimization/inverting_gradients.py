@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.matching import Adam, Matching, Point, Progress, matching_term, minimize
+from gia.attacks.matching import Adam, Matching, Point, Progress, matching_terms, minimize
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import Pixels, Space, Start, penalty
 from gia.attacks.priors import Prior, TotalVariation
@@ -91,7 +91,7 @@ def _many(
         source="Geiping et al., 2020, Inverting Gradients - How easy is it to break privacy in federated learning?",
     ),
     many=_many,
-    term=matching_term(_OBJECTIVE),
+    terms=matching_terms(_OBJECTIVE),
 )
 def inverting_gradients(
     model: nn.Module,

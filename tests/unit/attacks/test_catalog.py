@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 import gia
-from gia.attacks import ATTACKS, CARDS, Card, Reconstruction, card_of, data_term, find, registered, run_many
+from gia.attacks import ATTACKS, CARDS, Card, Reconstruction, card_of, data_term, data_terms, find, registered, run_many
 from gia.attacks.objectives import SquaredDifferences
 from tests.contracts.cases import CASES, build, private, share
 
@@ -205,6 +205,19 @@ def test_the_data_term_of_a_function_from_outside_is_the_cosine_distance(outside
         assert data_term("shade", model, observation, images, labels, level=0.25) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(TypeError, match=r"setting: expected one of \['level'\], got 'levle'"):
         data_term("shade", model, observation, images, labels, levle=0.25)
+
+
+def test_the_terms_of_several_images_are_those_of_each_alone_with_statistics_of_the_batch():
+    """If it fails, what one image leaves behind in the victim, such as running statistics, moves the next one's."""
+    seed = torch.Generator().manual_seed(0)
+    model = gia.models.build("resnet8", num_classes=5, image_size=8, width=4, generator=seed)
+    images, labels = torch.rand(2, 3, 8, 8, generator=seed), torch.tensor([1, 3])
+    observation = gia.share_gradient(model, images, labels, reveal=("labels",), training=True)
+    several = [images, images.flip(0), images.sqrt(), images]
+    settings = {"total_variation": 0.1}
+    alone = [data_term("inverting_gradients", model, observation, each, **settings) for each in several]
+    assert data_terms("inverting_gradients", model, observation, several, **settings) == alone
+    assert len({*alone}) == 3
 
 
 def test_an_objective_that_is_given_decides_the_data_term(shared):

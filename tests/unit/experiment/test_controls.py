@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -386,9 +387,9 @@ def test_an_inverter_of_another_domain_is_controlled_on_images_that_its_attacker
     assert torch.cdist(attacked, outside.public.images.flatten(1)).min() > 0
 
 
-def brightness(exchange: Exchange, answer: Any, images: Tensor, labels: Tensor, *, mirrored: bool = True) -> float:
-    """Stands in for a data term: the mean of the images."""
-    return float(images.mean())
+def brightness(exchange: Exchange, answer: Any, images: Sequence[Tensor], labels: Tensor) -> list[float]:
+    """Stands in for data terms: the means of the images."""
+    return [float(each.mean()) for each in images]
 
 
 def test_a_search_is_judged_by_the_mean_of_its_batches_and_not_by_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,7 +398,7 @@ def test_a_search_is_judged_by_the_mean_of_its_batches_and_not_by_the_best(monke
     control = Exchange(round.controlled, round.control)
     assert len(control.answers) > 1
     levels = [0.1 * number for number in range(len(control.answers))]
-    monkeypatch.setattr(controls, "_term", brightness)
+    monkeypatch.setattr(controls, "_terms", brightness)
     monkeypatch.setattr(
         control,
         "reconstructions",
@@ -431,14 +432,18 @@ def test_a_start_from_which_the_local_training_overflows_is_left_out(monkeypatch
 @pytest.mark.parametrize("at", ["truth", "found", "all"])
 def test_a_data_term_that_is_no_number_passes_no_control(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN is neither above nor below a limit, so a check that is turned around lets it through."""
-    term, calls = controls._term, iter(range(10**6))
+    terms, calls = controls._terms, iter(range(10**6))
 
-    def broken(*arguments: Any, **options: Any) -> float:
-        number, ideal = next(calls), "mirrored" in options
-        wrong = {"truth": number == 0, "found": not ideal, "all": True}[at]
-        return math.nan if wrong else term(*arguments, **options)
+    def broken(*arguments: Any, **options: Any) -> list[float]:
+        seen = terms(*arguments, **options)
+        first, ideal = next(calls) == 0, "mirrored" in options
+        return {
+            "truth": [math.nan, *seen[1:]] if first else seen,
+            "found": seen if ideal else [math.nan] * len(seen),
+            "all": [math.nan] * len(seen),
+        }[at]
 
-    monkeypatch.setattr(controls, "_term", broken)
+    monkeypatch.setattr(controls, "_terms", broken)
     control = path_works(ALIVE, BLOCK)
     assert not control.passed
     assert "nan" in control.reason
