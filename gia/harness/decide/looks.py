@@ -44,24 +44,32 @@ def look(
     """
     if looks not in LOOKS:
         raise ValueError(f"looks: expected 1 to 3, got {looks!r}")
-    drawn, valid, last = 0, 0, list(LOOKS.values())[looks - 1]
+    drawn, valid = 0, 0
     for number, needed in list(LOOKS.items())[:looks]:
         while True:
             drawn += needed - valid
             blocks = measured(drawn)
             verdict = decide(blocks, number)
             valid = verdict.blocks
-            # Not even the valid blocks of the last look can bring the void ones down to a third.
-            hopeless = 2 * verdict.void > last
-            if valid >= needed or hopeless:
+            ended = hopeless(verdict.void, looks=looks)
+            if valid >= needed or ended:
                 break
         if valid < needed:
             return _inconclusive(verdict, f"{valid} of {drawn} blocks are valid: expected {needed}"), blocks
-        if hopeless or verdict.outcome != "inconclusive":
+        if ended or verdict.outcome != "inconclusive":
             break
     if verdict.outcome != "inconclusive" and 3 * verdict.void > drawn:
         return _inconclusive(verdict, f"{verdict.void} of {drawn} blocks are void: expected at most a third"), blocks
     return verdict, blocks
+
+
+def hopeless(void: int, *, looks: int) -> bool:
+    """Whether not even the valid blocks of the last look can bring so many void ones down to a third.
+
+    >>> hopeless(4, looks=1), hopeless(5, looks=1), hopeless(5, looks=2)
+    (False, True, False)
+    """
+    return 2 * void > list(LOOKS.values())[looks - 1]
 
 
 def _inconclusive(verdict: Verdict, reason: str) -> Verdict:

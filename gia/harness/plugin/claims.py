@@ -53,6 +53,11 @@ class Claims:
         return None if self._context.placebos is None else self._context.placebos.current
 
     @property
+    def looks(self) -> int:
+        """How many looks at a row this run may take, 1 to 3."""
+        return self._context.lane.looks
+
+    @property
     def cache(self) -> Path:
         """The folder where networks that blocks trained are kept."""
         return self._context.store.nets
