@@ -38,7 +38,7 @@ ENVIRONMENT = {
 SUITE = ("tests", "-m", "not timing", "-n", "auto", "--benchmark-disable")
 
 #: The examples in the docstrings. `tests/` is left out, since a module there may be a script of a test.
-EXAMPLES = ("gia", "--doctest-modules", "-n", "auto", "--benchmark-disable")
+EXAMPLES = ("gia", "--doctest-modules", "-W", "error", "-n", "auto", "--benchmark-disable")
 
 #: torchvision of each torch, the newest pair first; oldest and newest are also tags. 2.13.0 is left out: the wheels of
 #: its pair that were at hand do not fit together ("operator torchvision::nms does not exist").
