@@ -38,7 +38,7 @@ ENVIRONMENT = {
 SUITE = ("tests", "-m", "not timing", "-n", "auto", "--benchmark-disable")
 
 #: The examples in the docstrings. `tests/` is left out, since a module there may be a script of a test.
-EXAMPLES = ("gia", "--doctest-modules", "-n", "auto", "--benchmark-disable")
+EXAMPLES = ("gia", "--doctest-modules", "-W", "error", "-n", "auto", "--benchmark-disable")
 
 #: torchvision of each torch, the newest pair first; oldest and newest are also tags. 2.13.0 is left out: the wheels of
 #: its pair that were at hand do not fit together ("operator torchvision::nms does not exist").
@@ -236,6 +236,16 @@ def drift(session: nox.Session, torch: str) -> None:
 
 
 @nox.session(venv_backend="uv|virtualenv", default=False)
+def integrations(session: nox.Session) -> None:
+    """Run the tests of `gia.integrations` with Flower and opacus, which the lock leaves out."""
+    torch = (f"torch=={TORCH_HERE}", f"torchvision=={TORCH[TORCH_HERE]}")
+    session.install(*torch, "--editable", ".[all,flower,opacus]")
+    session.run("python", "-c", "import flwr, opacus")  # without them the tests are skipped, and would pass
+    tests = ("tests/integrations", "tests/unit/defenses/test_training.py", "--benchmark-disable")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(venv_backend="uv|virtualenv", default=False)
 def unpinned(session: nox.Session) -> None:
     """Run what the matrix runs with the newest release of every package; CI does it once a week."""
     all_kinds(session, "--upgrade")
@@ -262,6 +272,7 @@ def lock(session: nox.Session) -> None:
             "".join(f"{c['name']}=={c['version']}\n" for c in tomllib.load(file)["carrier"]), encoding="utf-8"
         )
     compiled("nox.txt", "--universal", "--group", "ci")
-    everything = ("pyproject.toml", "--all-extras", "--group", "dev")
+    # What the claims and the tests need. Flower (no new packaging, one release of uv) would pin the rest of `.venv`.
+    everything = ("pyproject.toml", "--extra", "all", "--group", "dev")
     compiled("environment.txt", "--universal", "--constraint", str(pair), *everything)
     compiled("carriers.txt", "--no-deps", "--build-constraint", str(LOCK / "environment.txt"), str(carriers))

@@ -13,3 +13,9 @@ from gia.harness.plugin.claims import Claims
 def scale(claims: Claims) -> Scale:
     """The protocols, cells and rows of this run's scale."""
     return scales.at(claims.scale)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make warnings errors while a test runs, as tests/conftest.py does for a run of its own."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("error"), append=False)

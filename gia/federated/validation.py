@@ -229,7 +229,7 @@ def validate_model(
         if model is not None:
             check_initialized(model)
     loss = loss_of(loss)
-    results = _Results(_accepted(limits))
+    results = _Results(complete_limits(limits))
     record: per_example.Recorder | None = None
     if expected is None:
         results.skipped |= {"structure": "no model was agreed upon", "drift": "no earlier round is known"}
@@ -287,7 +287,7 @@ class LastAccepted:
     ) -> None:
         self.accepted = copy.deepcopy(agreed)
         self._batch = batch
-        self._settings: dict[str, Any] = {"training": training, "loss": loss, "limits": _accepted(limits)}
+        self._settings: dict[str, Any] = {"training": training, "loss": loss, "limits": complete_limits(limits)}
 
     def __call__(self, received: nn.Module) -> ValidationReport:
         """The report on `received`; if it is ok, a copy of the model is stored for the next round."""
@@ -343,7 +343,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, float]:
     return dict(content["limits"])
 
 
-def _accepted(given: Limits | None) -> dict[str, float]:
+def complete_limits(given: Limits | None) -> dict[str, float]:
     """The default limits, with those of the caller in their places."""
     own = {} if given is None else dict(given) if isinstance(given, Mapping) else _read(given)
     if unknown := sorted(set(own) - set(default_limits())):

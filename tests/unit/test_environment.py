@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -44,6 +45,10 @@ def locked(name: str) -> dict[str, set[str]]:
     return versions
 
 
+#: Those that the claims and the tests need.
+EXTRAS = Requirement(PROJECT["project"]["optional-dependencies"]["all"][0]).extras
+
+
 def canonical(name: str) -> str:
     """A package's name as lock files spell it."""
     return re.sub("[-_.]+", "-", name).lower()
@@ -59,7 +64,7 @@ def test_a_lock_file_pins_every_package_by_hash_and_names_no_registry(name):
 def test_the_lock_has_all_that_the_project_asks_for(noxfile):
     """If it fails, `.venv` lacks a package, or has one in a version that pyproject.toml excludes."""
     versions, project = locked("environment.txt"), PROJECT["project"]
-    groups = [*project["optional-dependencies"].values(), *PROJECT["dependency-groups"].values()]
+    groups = [*(project["optional-dependencies"][extra] for extra in EXTRAS), *PROJECT["dependency-groups"].values()]
     asked = [*project["dependencies"], *(each for group in groups for each in group if isinstance(each, str))]
     for requirement in map(Requirement, asked):
         if requirement.name != "gia":
@@ -68,6 +73,44 @@ def test_the_lock_has_all_that_the_project_asks_for(noxfile):
     assert versions["torch"] == {noxfile.TORCH_HERE}
     assert versions["torchvision"] == {noxfile.TORCH[noxfile.TORCH_HERE]}
     assert {"nox", "pip"} <= set(locked("nox.txt"))
+
+
+class Session:
+    """Records what a session of noxfile.py installs and runs."""
+
+    posargs: tuple[str, ...] = ()
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.commands = folder, []
+
+    def create_tmp(self) -> str:
+        return str(self.folder)
+
+    def install(self, *arguments: str) -> None:
+        self.commands.append(("install", *arguments))
+
+    def run(self, *arguments: str, **_: object) -> None:
+        self.commands.append(arguments)
+
+
+def test_an_extra_is_locked_or_installed_by_the_session_that_tests_it(noxfile, tmp_path):
+    """Flower asks for one minor release of uv, and for a packaging older than that of nox. If it fails, the lock holds
+    the packages of every claim back to those releases, or no session runs the tests of an integration."""
+    session = Session(tmp_path)
+    noxfile.lock(session)
+    output = ("--output-file", str(noxfile.LOCK / "environment.txt"))
+    (environment,) = (command for command in session.commands if output in pairwise(command))
+    assert "--all-extras" not in environment
+    assert environment[environment.index("--extra") + 1] == "all"
+    session.commands.clear()
+    noxfile.integrations(session)
+    install, imported, tests = session.commands
+    others = set(PROJECT["project"]["optional-dependencies"]) - EXTRAS - {"all"}
+    assert install[-1] == f".[{','.join(['all', *sorted(others)])}]"
+    assert f"torch=={noxfile.TORCH_HERE}" in install
+    assert imported[1:] == ("-c", "import flwr, opacus")
+    assert "tests/integrations" in tests
+    assert "flwr" not in locked("environment.txt")
 
 
 def test_the_locked_carriers_are_those_of_the_assets(noxfile):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import gia
+from gia.integrations import flower, opacus
 
 ROOT = Path(gia.__file__).parent
 
@@ -82,6 +83,8 @@ PUBLIC = {
         "validate_model",
     },
     gia.federated.server: {"Imprint", "fish_class", "fish_feature", "imprint", "trap_weights"},
+    flower: {"observation", "validation_mod"},
+    opacus: {"observation"},
     gia.metrics: {
         "align",
         "blind_guess",

@@ -44,15 +44,16 @@ def pytest_terminal_summary(terminalreporter):
 """
 
 
+@pytest.mark.parametrize("folder", ["claims", "tests"])
 def test_a_warning_fails_the_test_that_gives_it_and_no_session(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    folder: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new release of any plugin would end a night's run without its table of verdicts."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]
     filters = "\n    ".join(settings["filterwarnings"])
     pytester.makefile(".ini", pytest=f"[pytest]\nfilterwarnings =\n    {filters}\n")
-    pytester.makeconftest((ROOT / "conftest.py").read_text(encoding="utf-8"))
+    pytester.makeconftest((ROOT / folder / "conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(test_inner=TESTS, foreign=FOREIGN)
     pytester.syspathinsert()
     result = pytester.runpytest_inprocess("-p", "foreign", "-p", "no:gia")

@@ -112,8 +112,8 @@ def test_the_step_is_that_of_opacus() -> None:
     cross_entropy(wrapped(images), labels).backward()
     optimizer.pre_step()
     for (name, gradient), parameter in zip(ours.items(), wrapped.parameters(), strict=True):
-        # opacus divides by the norm + 1e-6.
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-9, msg=name)
+        # opacus divides by the norm + 1e-6, which moves terms that cancel in a sum by about that.
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-6, msg=name)
     accountant = opacus.accountants.RDPAccountant()
     for _ in range(100):
         accountant.step(noise_multiplier=1.1, sample_rate=0.02)
