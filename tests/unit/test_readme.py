@@ -16,7 +16,10 @@ from PIL import Image
 
 from claims import table1
 from gia.__main__ import COMMANDS
+from gia.harness.decide.register import load_register
 from gia.harness.plugin.options import OPTIONS
+from gia.numerics import REPEATABLE
+from tests.harness.plugin.inner_project import environment, verdicts_in
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
@@ -38,8 +41,7 @@ OTHERS = {"--changed", "--prune", "--upgrade", "--yes"}
 PRIVATE = r"anew|in vain|what is left|to be had|stands? beside|of its own|so many|tells (?:what|which|how)"
 
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: The first line of a block that a reader saves as a file.
-NAMED = re.compile(r"^# (\w[\w/]*\.py)$", re.MULTILINE)
+FILE = re.compile(r"^```[a-z]+\n# (\w[\w/]*\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANNOUNCED = re.compile(r"^print\((.+)\)  # about (-?\d+(?:\.\d+)?)(?: .*)?$", re.MULTILINE)
 TOLERANCE = 1.5  # dB: what another processor or torch release may change
 
@@ -48,13 +50,24 @@ def snippets() -> list[tuple[str, str, dict[str, str]]]:
     """("file:line", code, files) of each Python block; files are the named blocks above it on its page."""
     found = []
     for path in PAGES:
-        text, files = path.read_text(encoding="utf-8"), {}
+        text = path.read_text(encoding="utf-8")
         for match in SNIPPET.finditer(text):
             line = text[: match.start()].count("\n") + 1
-            found.append((f"{path.relative_to(ROOT).as_posix()}:{line}", match[1], dict(files)))
-            if named := NAMED.match(match[1]):
-                files[named[1]] = match[1]
+            before = saved(text[: match.start()])
+            found.append((f"{path.relative_to(ROOT).as_posix()}:{line}", match[1], before))
     return found
+
+
+def saved(text: str) -> dict[str, str]:
+    """Name -> content of the blocks that a reader saves as a file: their first line is a comment with the name."""
+    return {name: f"# {name}\n{rest}" for name, rest in FILE.findall(text)}
+
+
+def write(files: dict[str, str], folder: Path) -> None:
+    """Save these files below a folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
 
 
 def checked(code: str) -> str:
@@ -73,8 +86,7 @@ def test_every_snippet_runs_and_gives_the_number_that_it_announces(
     code: str, files: dict[str, str], tmp_path: Path
 ) -> None:
     """If it fails, the first thing that a new user copies does not work, or promises another result."""
-    for name, content in files.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+    write(files, tmp_path)
     assert code.count("# about ") == len(ANNOUNCED.findall(code)), "expected `print(...)  # about N unit`"
     done = run(checked(code), tmp_path)
     assert done.returncode == 0, done.stderr
@@ -87,6 +99,50 @@ def differs(drawn: Path, shown: Path) -> float:
     first, second = (np.asarray(Image.open(path).convert("RGB"), float) / 255 for path in (drawn, shown))
     assert first.shape == second.shape
     return float(np.sqrt(np.mean((first - second) ** 2)))
+
+
+def test_the_other_papers_project_gives_the_verdicts_that_its_page_shows(tmp_path: Path) -> None:
+    """If it fails, the harness does not work without gradient inversion, or not as its page says."""
+    text = (ROOT / "docs" / "reproducing_another_paper.md").read_text(encoding="utf-8")
+    files = saved(text)
+    assert set(files) == {"pytest.ini", "claims/claims.toml", "laboratory.py", "claims/test_doe.py"}
+    write(files, tmp_path)
+    variables = {**environment(tmp_path / "installed"), **REPEATABLE}
+    command = [sys.executable, "-m", "pytest", "claims", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = verdicts_in(tmp_path / ".gia" / "runs" / "latest")
+    assert {id: row["outcome"] for id, row in found.items()} == {"pi.points": "supported", "euler.primes": "refuted"}
+    (shown,) = re.findall(r"pi\.points     supported: \+([.0-9]+) ", text)
+    assert found["pi.points"]["effect"] == pytest.approx(float(shown), abs=0.05)
+    assert "fails at n=" in found["euler.primes"]["measured"]
+
+
+def test_the_attack_of_the_guide_is_an_attack_that_rows_of_the_register_take(tmp_path: Path) -> None:
+    """If it fails, who writes an attack as the guide says cannot put it on trial."""
+    text = (ROOT / "docs" / "add_an_attack.md").read_text(encoding="utf-8")
+    write(saved(text), tmp_path)
+    code = """
+from claims.reduced.spaces import OP
+from gia.experiment import measure, substitution
+from gia.harness.blocks.block import Block
+put = substitution("my_attack:matching", {"steps": 20})
+small = put(OP.with_({"batch.data": "digits", "batch.image_size": 8, "victim.name": "mlp"}))
+seen = measure(small.with_({"scoring.control": None, "vary": {}}), Block("guide", 0, {}))
+assert seen.values["leak"] > 5, seen.values
+"""
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_row_of_the_guide_is_a_row_that_the_register_takes(tmp_path: Path) -> None:
+    """If it fails, who copies the guide's row gets an error."""
+    text = (ROOT / "docs" / "add_a_claim.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "claims.toml"
+    path.write_text(f'scales = ["reduced"]\nleak_metrics = ["leak"]\n\n{row}', encoding="utf-8")
+    assert list(load_register(path)) == ["op.width"]
+    assert 'claims.trend("op.width"' in saved(text)["claims/test_width.py"]
 
 
 def test_a_snippet_with_a_wrong_number_is_noticed(tmp_path: Path) -> None:
@@ -170,11 +226,7 @@ def anchors(text: str) -> set[str]:
     return plain | set(re.findall(r'<a id="([^"]+)">', text))
 
 
-@pytest.mark.parametrize(
-    "page",
-    [*PAGES, ROOT / "CHANGELOG.md", ROOT / "baselines" / "README.md"],
-    ids=lambda page: page.relative_to(ROOT).as_posix(),
-)
+@pytest.mark.parametrize("name", [*(page.relative_to(ROOT).as_posix() for page in PAGES), *MORE])
 def test_every_link_leads_somewhere_and_every_picture_has_a_text(name: str) -> None:
     """If it fails, a reader ends on a page that does not exist, or a screen reader says nothing of a picture."""
     assert broken(ROOT / name, ROOT) == []
