@@ -4,9 +4,10 @@
 
 It writes baselines/stored/latent_budget.json and .png: digits searched with 1 evaluation, as in the released notebooks,
 with 50, as in the rows of the register, and with 1,000, after the gradient and after noise in its place. And
-latent_domain.json and .png: the real face generator, searched by Adam, on its own samples (an upper bound, not a
-result), on ORL faces, on CIFAR-10's samples and on photos. And latent_weights.json and .png: the same faces attacked by
-GIAS, which after 500 steps on the latents goes on with 5,000 on the generator's weights.
+latent_domain.json: the real face generator, searched by Adam, on its own samples (an upper bound, not a
+result), on ORL faces, on CIFAR-10's samples and on photos. And latent_weights.json: the same faces attacked by
+GIAS, which after 500 steps on the latents goes on with 5,000 on the generator's weights. The pictures of the last two
+go to .gia/stored, since faces and CIFAR-10's samples may not be copied.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from claims.defenses import noise_in_place
 from claims.reduced import gen_z
-from claims.stored import FOLDER
-from gia import metrics, pictures, share_gradient
+from claims.stored import FOLDER, picture
+from gia import metrics, share_gradient
 from gia.attacks import run_many
 from gia.experiment import Attacker, Batch, Measurement, Protocol, Scoring, Victim, measure
 from gia.harness.blocks.block import Block
@@ -62,7 +63,7 @@ def budget() -> None:
             results[label] |= {"placebo_psnr": placebo, "protocol": protocol.described()}
             rows = rows or {"private": seen[0].arrays["originals"]}
             rows[label] = seen[0].arrays["reconstructions"]
-    _store("latent_budget", results, rows)
+    _store("latent_budget", results, rows, gen_z.PROTOCOL.batch.data)
 
 
 def domain() -> None:
@@ -75,7 +76,7 @@ def domain() -> None:
         seen = measure(protocol, Block("stored.latent_domain", 0, {}))
         results[data] = _per_image(protocol, seen)
         rows[data], rows[f"found: {data}"] = seen.arrays["originals"], seen.arrays["reconstructions"]
-    _store("latent_domain", results, rows)
+    _store("latent_domain", results, rows, *DOMAINS)
 
 
 def weights() -> None:
@@ -88,7 +89,7 @@ def weights() -> None:
         results[label] = _per_image(protocol, seen)
         rows = rows or {"private": seen.arrays["originals"]}
         rows[label] = seen.arrays["reconstructions"]
-    _store("latent_weights", results, rows)
+    _store("latent_weights", results, rows, FACES.batch.data)
 
 
 def _per_image(protocol: Protocol, seen: Measurement) -> dict[str, Any]:
@@ -115,12 +116,12 @@ def _own_samples() -> tuple[Tensor, Tensor, list[float]]:
     return images, results, [float(value) for value in metrics.psnr(results, images)]
 
 
-def _store(name: str, results: Mapping[str, Any], rows: Rows) -> None:
+def _store(name: str, results: Mapping[str, Any], rows: Rows, *data: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     content = {"environment": environment(), "fingerprint": fingerprint(), "results": results}
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    pictures.grid(path.with_suffix(".png"), rows)
+    picture(name, rows, *data)
 
 
 if __name__ == "__main__":

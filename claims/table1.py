@@ -1,17 +1,33 @@
-"""The paper's Table I as data: attack types and factors, each cell's entry there, and the claims that re-measure it."""
+"""The paper's Table I as data: attack types and factors, each cell's entry there, and the claims that re-measure it.
+
+python -m claims.table1        # writes the table with our verdicts into README.md, between its two markers
+"""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gia.harness.decide.register import load_register
+from gia.harness.report.markdown import table_line
+
+ROOT = Path(__file__).parents[1]
 
 ATTACK_TYPES = ("op", "gen_z", "gen_w", "gen_inv", "ana_arch", "ana_param")
 FACTORS = ("batch_size", "resolution", "same_labels", "training_state", "architecture", "fedavg")
 COLUMNS = (*FACTORS, "original", "visual_quality", "reliance")
+
+#: What stands for an outcome in a cell; a first look that is not confirmed is in parentheses, and a row that holds by
+#: construction has a dagger.
+MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
+
+#: Between these two lines README.md holds the generated table.
+MARKERS = ("<!-- Table I: written by `python -m claims.table1` -->", "<!-- end of Table I -->")
+
+Records = Mapping[str, Mapping[str, Any]]
 
 
 class Table1Cell(NamedTuple):
@@ -53,6 +69,75 @@ def load_table1(path: str | Path) -> dict[str, dict[str, Table1Cell]]:
     return cells
 
 
+def markdown(
+    cells: Mapping[str, Mapping[str, Table1Cell]], *, confirm: Records, claims: Records, given: Collection[str] = ()
+) -> str:
+    """The six factors and the column `original` as a Markdown table: the paper's entry and the mark of our verdict.
+
+    Args:
+        cells: as `load_table1` returns them. A cell shows the verdict of its first row.
+        confirm: claim id -> record of the confirmed verdicts, which count first.
+        claims: claim id -> record of the first looks; their marks are in parentheses.
+        given: ids of rows that hold by construction.
+
+    >>> cells = load_table1("claims/claims.toml")
+    >>> confirm, claims = {"op.fedavg": {"outcome": "refuted"}}, {"op.original": {"outcome": "supported"}}
+    >>> markdown({"op": cells["op"]}, confirm=confirm, claims=claims).splitlines()[-1]
+    '| `op` | yes - | yes - | yes - | yes - | yes - | yes ✗ | yes (✓) |'
+    """
+    columns = (*FACTORS, "original")
+    lines = [("attack type", *(column.replace("_", " ") for column in columns)), ("---",) * (len(columns) + 1)]
+    for attack_type, row in cells.items():
+        marked = (f"{row[column].paper} {_mark(row[column].claims[0], confirm, claims, given)}" for column in columns)
+        lines.append((f"`{attack_type}`", *marked))
+    return "\n".join(table_line(line) for line in lines)
+
+
+def from_files(root: Path) -> str:
+    """The table of the repository at `root`."""
+
+    def records(lane: str) -> Records:
+        rows: Records = json.loads((root / "baselines" / f"{lane}.json").read_text(encoding="utf-8"))["rows"]
+        return rows
+
+    path = root / "claims" / "claims.toml"
+    given = {id for id, claim in load_register(path).items() if claim.by_construction}
+    return markdown(load_table1(path), confirm=records("confirm"), claims=records("claims"), given=given)
+
+
+def replaced(text: str, table: str) -> str:
+    """A document with this table between its two `MARKERS`.
+
+    Raises:
+        ValueError: if the document does not have each marker once.
+
+    >>> replaced("\\n".join(["Above.", *MARKERS, "Below."]), "| a |").splitlines()[2:4]
+    ['', '| a |']
+    """
+    start, end = MARKERS
+    if (text.count(start), text.count(end)) != (1, 1):
+        raise ValueError(f"text: expected each of the lines {MARKERS} once, got {text.count(start)}, {text.count(end)}")
+    before, _, rest = text.partition(start)
+    return f"{before}{start}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
+
+
+def _mark(claim: str, confirm: Records, claims: Records, given: Collection[str]) -> str:
+    dagger = "†" if claim in given else ""
+    if claim in confirm:
+        return MARKS[confirm[claim]["outcome"]] + dagger
+    return f"({MARKS[claims[claim]['outcome']]}{dagger})" if claim in claims else "-"
+
+
 def _check_keys(where: str, table: Mapping[str, object], names: Collection[str]) -> None:
     if set(table) != set(names):
         raise ValueError(f"{where}: expected the keys {sorted(names)}, got {sorted(table)}")
+
+
+def main() -> None:
+    """Write the table into README.md."""
+    readme = ROOT / "README.md"
+    readme.write_text(replaced(readme.read_text(encoding="utf-8"), from_files(ROOT)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

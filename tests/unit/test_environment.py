@@ -1,4 +1,4 @@
-"""Where the packages come from: locked by hash, on the interpreter that asks, and as README and CI say."""
+"""Where the packages come from: locked by hash, on the interpreter that asks, and as docs and CI say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / ".ci" / "lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 WORKFLOWS = [ROOT / ".ci" / "run", *sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
 
 
@@ -231,19 +231,19 @@ def test_an_installation_that_broke_off_is_finished_by_the_next_call(machine):
     assert len(machine.ready()) == 3
 
 
-def test_readme_names_every_session_and_nox_has_every_session_that_it_names(noxfile):
-    """If it fails, a command of the README ends in "session not found", or nobody knows of a session."""
+def test_the_docs_name_every_session_and_nox_has_every_session_that_they_name(noxfile):
+    """If it fails, a command of docs/commands.md ends in "session not found", or nobody knows of a session."""
     command = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), "--list"]
     printed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     listed = re.findall(
         r"^[*-] (\w+)(?:\(python='(.+)', torch='(.+)'\)|\(.*\))?(?: \[(\w+)\])? -> ", printed, re.MULTILINE
     )
-    named = {name for names in re.findall(r"`nox -s ([a-z ]+?)(?: --|`)", README) for name in names.split()}
+    named = {name for names in re.findall(r"`nox -s ([a-z ]+?)(?: --|`)", COMMANDS) for name in names.split()}
     assert named == {name for name, *_ in listed} - {"matrix"}
-    assert set(re.findall(r"nox -t ([a-z]+)", README)) == {tag for *_, tag in listed if tag} == {"newest", "oldest"}
+    assert set(re.findall(r"nox -t ([a-z]+)", COMMANDS)) == {tag for *_, tag in listed if tag} == {"newest", "oldest"}
     newest = max(noxfile.TORCH, key=lambda version: tuple(map(int, version.split("."))))
     assert {torch for _, _, torch, _ in listed if torch} == set(noxfile.TORCH)
     assert {python for _, python, torch, _ in listed if torch == newest} == set(noxfile.PYTHONS)
-    (row,) = re.findall(r"^\| `nox -t newest`.*$", README, re.MULTILINE)
+    (row,) = re.findall(r"^\| `nox -t newest`.*$", COMMANDS, re.MULTILINE)
     assert set(re.findall(r"\b2\.\d+\.\d+\b", row)) == set(noxfile.TORCH)
     assert set(re.findall(r"\b3\.\d+\b", row)) == set(noxfile.PYTHONS)

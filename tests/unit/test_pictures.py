@@ -37,6 +37,12 @@ def test_the_grid_shows_every_image_of_every_row(tmp_path: Path) -> None:
     assert (shown[SIDE + GAP :, MARGIN:] == 255).all()
 
 
+def test_small_images_are_enlarged_by_a_whole_factor_to_about_the_side_that_is_asked_for(tmp_path: Path) -> None:
+    """If it fails, a picture for a page is as small as one for a report, or pixels are blurred."""
+    pictures.grid(tmp_path / "grid.png", {"found": np.zeros((1, 1, 24, 16), np.uint8)}, side=130)
+    assert page(tmp_path / "grid.png").shape == (5 * 24 + GAP, MARGIN + 5 * 16 + GAP, 3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_floats_in_the_unit_interval_are_drawn_as_their_8_bit_values(tmp_path: Path, dtype: torch.dtype) -> None:
     """If it fails, reconstructions that were never rounded look darker than they are, or wrap around at the border."""

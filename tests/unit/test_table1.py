@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from claims.table1 import ATTACK_TYPES, COLUMNS, FACTORS, load_table1
+from claims.table1 import ATTACK_TYPES, COLUMNS, FACTORS, MARKERS, load_table1, markdown, replaced
 from gia.harness.decide.register import load_register
 
 ROOT = Path(__file__).parents[2]
@@ -334,3 +334,23 @@ def test_a_cell_that_nothing_measures_is_refused(tmp_path, cell, message):
     """If this fails, a cell of Table I can lose its claim unnoticed."""
     with pytest.raises(ValueError, match=message):
         load_table1(planted(tmp_path, "op", "fedavg", cell))
+
+
+def test_a_cell_of_the_readme_shows_the_confirmed_verdict_first():
+    """If this fails, the front page shows a first look in place of a published verdict, or hides which one it is."""
+    cells = {"op": load_table1(REGISTER)["op"]}
+    confirm = {"op.batch_size": {"outcome": "supported"}, "op.fedavg": {"outcome": "inconclusive"}}
+    claims = {"op.batch_size": {"outcome": "refuted"}, "op.original": {"outcome": "refuted"}}
+    line = markdown(cells, confirm=confirm, claims=claims, given={"op.original"}).splitlines()[-1]
+    assert line == "| `op` | yes ✓ | yes - | yes - | yes - | yes - | yes ? | yes (✗†) |"
+
+
+def test_the_table_replaces_what_stands_between_its_markers_and_nothing_else():
+    """If this fails, writing the table twice doubles it, or a part of the README is lost."""
+    text = "\n".join(["Above.", *MARKERS, "Below."])
+    once = replaced(text, "| old |")
+    assert replaced(once, "| new |") == once.replace("old", "new")
+    assert once.splitlines()[0] == "Above."
+    assert once.splitlines()[-1] == "Below."
+    with pytest.raises(ValueError, match=r"text: expected each of the lines .* once, got 2, 2"):
+        replaced(text + text, "")

