@@ -8,6 +8,7 @@ import mimetypes
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -43,15 +44,19 @@ def html(material: Material) -> str:
 
 def rendered(template: str, view: Mapping[str, Any]) -> str:
     """A template of this package with what it shows, and its style; every id of a drawing is new."""
+    numbers = count(1)
+    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+    page: str = _templates().get_template(template).render(style=style, new_id=lambda: f"chart-{next(numbers)}", **view)
+    return page
+
+
+@cache
+def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    numbers = count(1)
-    environment.globals["new_id"] = lambda: f"chart-{next(numbers)}"
-    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=style, **view)
 
 
 def environment_of(material: Material) -> dict[str, str]:
