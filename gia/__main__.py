@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "show what stored blocks, trained nets and reports take; delete old ones",
         ),
         "data": ("gia.data.listing", "list the data sets and weights with state, licence and the command to get them"),
+        "report": ("gia.harness.report.command", "make the HTML report of a run again, or compare two runs"),
     }
 )
 

@@ -143,6 +143,11 @@ class Ledger:
         """The entries on a row, of these kinds only if any are named."""
         return [entry for entry in self.entries if id in entry.rows and (not kinds or entry.kind in kinds)]
 
+    def lineage(self, id: str) -> list[Entry]:
+        """The entries on a row and on its earlier forms: those on "op.size" belong to "op.size/2"."""
+        versions = _versions(id)
+        return [entry for entry in self.entries if versions & set(entry.rows)]
+
     def opened(self, id: str) -> Entry | None:
         """The last announcement of a confirm run; None if there is none since the row last changed."""
         last = [entry for entry in self.of(id) if entry.kind != "confirmed"][-1:]
@@ -157,10 +162,8 @@ class Ledger:
 
         What "op.size" went through is part of the history of "op.size/2".
         """
-        first, _, last = id.partition("/")
-        versions = {first, *(f"{first}/{number}" for number in range(2, int(last or 1) + 1))}
-        entries = [entry for entry in self.entries if versions & set(entry.rows)]
-        number = len(versions) + sum(entry.changes for entry in entries)
+        entries = self.lineage(id)
+        number = len(_versions(id)) + sum(entry.changes for entry in entries)
         outcomes = [text for entry in entries for text in (entry.before, entry.after) if text in OUTCOMES]
         if entries and id in entries[-1].rows and entries[-1].after in OUTCOMES:
             outcomes.pop()  # today's
@@ -170,6 +173,12 @@ class Ledger:
         tries = self.tries(id)
         parts += [f"confirm run {tries}"] if tries > 1 else []
         return "; ".join(parts)
+
+
+def _versions(id: str) -> set[str]:
+    """The ids that a row has had: "op.size" and "op.size/2" for the second."""
+    first, _, last = id.partition("/")
+    return {first, *(f"{first}/{number}" for number in range(2, int(last or 1) + 1))}
 
 
 def _read(path: Path) -> tuple[Entry, ...]:

@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(parser, "--gia-")
     parser.addini("claims_register", f"the register of claims, relative to the root (default: {REGISTER})")
     parser.addini("claims_experiment", "the module that measures and draws", default="gia.experiment")
+    parser.addini("claims_report", "the module whose function layout(root) arranges the report")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own junitxml looks at its option

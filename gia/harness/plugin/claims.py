@@ -227,6 +227,14 @@ class Claims:
             return []
         first = table.valid[0]
         shown = {name: array for name, array in load_pictures(first).items() if name.split("/")[0] in first.levels}
+        numbers = {str(level): number for level, number in reported.numbers.items()} if reported else {}
+        self.recording.drawn[id] = {
+            "levels": list(value) if isinstance(value, tuple) else table.levels,
+            "values": table.values(value).tolist(),
+            "reported": numbers,
+            "reported_as": reported.as_ if reported else "",
+            "arrays": shown,
+        }
         return self._context.laboratory.draw(
             self.images,
             claim.file,
@@ -236,7 +244,7 @@ class Claims:
             title=f"{claim.id}, {self.scale} scale",
             details=[detail for result in table.valid for detail in result.details.values()],
             arrays=shown,
-            reported={str(level): number for level, number in reported.numbers.items()} if reported else {},
+            reported=numbers,
             reported_as=reported.as_ if reported else "",
         )
 

@@ -16,7 +16,10 @@ from gia.numerics import replacing
 #: In every run folder: what was run, and how it ended. Nothing is removed from a folder that lacks it.
 MANIFEST = "run.json"
 _MARK = "gia.harness"
-_REPORTS = ("verdicts.json", "report.md", "junit.xml", "bench.json", "bench.md", "base.json", "base.md")
+_REPORTS = (
+    *("verdicts.json", "about.json", "report.md", "report.html", "comparison.html", "junit.xml"),
+    *("bench.json", "bench.md", "base.json", "base.md"),
+)
 LATEST = "latest"
 
 
@@ -95,17 +98,19 @@ class RunFolder:
         found = [self.path / name for name in _REPORTS if (self.path / name).exists()]
         if found and manifest(self.path) is None:
             raise ValueError(f"{self.path}, which has a {found[0].name} and no {MANIFEST} of an earlier run")
-        for path in [*self._pictures(), *found]:
+        for path in [*self._named(), *found]:
             path.unlink(missing_ok=True)
 
-    def _pictures(self) -> list[Path]:
-        """The pictures that the earlier run's verdicts name; they lie in `images`."""
+    def _named(self) -> list[Path]:
+        """The pictures in `images`, and the evidence, that the earlier run's verdicts name."""
         try:
             rows = json.loads((self.path / "verdicts.json").read_text(encoding="utf-8"))
-            names = {Path(name).name for row in rows for name in row["pictures"]}
-        except (OSError, ValueError, TypeError, KeyError):
+            pictures = {Path(name).name for row in rows for name in row["pictures"]}
+            evidence = {Path(f"{row['id'].replace('/', '-')}.json").name for row in rows}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return []
-        return [self.path / "images" / name for name in sorted(names)]
+        named = [*(("images", name) for name in pictures), *(("evidence", name) for name in evidence)]
+        return [self.path.joinpath(*names) for names in sorted(named)]
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:

@@ -12,10 +12,14 @@ from gia.harness.ci import under_ci
 
 
 class Progress:
-    """Writes past pytest's capture; under CI and in files there are no live lines, with -q no lines at all."""
+    """Writes past pytest's capture; under CI and in files there are no live lines, with -q no lines at all.
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+    Args:
+        left: says in words how long the whole run will still take; empty where that is not known.
+    """
+
+    def __init__(self, config: pytest.Config, left: Callable[[], str]) -> None:
+        self._config, self._left = config, left
 
     def line(self, text: str) -> None:
         """One line that stays."""
@@ -32,12 +36,13 @@ class Progress:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if under_ci() or terminal is None or not terminal.isatty or self._config.option.verbose < 0:
             return None
-        began = time.perf_counter()
+        began, left = time.perf_counter(), self._left()
 
         def show(done: int, total: int, cached: int) -> None:
             bar = "#" * round(20 * done / total)
             stored = f", {cached} from the store" if cached else ""
             text = f"{id} [{bar:<20}] {done}/{total} blocks{stored}, {time.perf_counter() - began:.0f} s"
+            text = "; ".join(filter(None, (text, left)))
             self._write(lambda terminal: terminal.rewrite("" if done == total else text, erase=True))
 
         return show

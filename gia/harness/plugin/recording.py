@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Verdict
 from gia.harness.plugin.context import Context
 from gia.harness.report import rows
+from gia.harness.report.evidence import evidence
 from gia.numerics import digest_of, fingerprint, replacing
 
 #: What of a row becomes a property of its test, in junit.xml.
@@ -50,6 +53,8 @@ class Recording:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.rows: list[rows.Row] = []
+        #: Claim id -> what was drawn of it, for its evidence.
+        self.drawn: dict[str, Mapping[str, Any]] = {}
 
     def record(self, verdict: Verdict, tables: Sequence[Table], pictures: Sequence[Path]) -> Verdict:
         """As `gia.harness.plugin.claims.Claims.record`, of a row that this run is about."""
@@ -86,6 +91,8 @@ class Recording:
         elif own and context.lane.name in ("claims", "confirm"):
             row |= self._held_against_records(claim, verdict, digest)
         self.rows.append(row)
+        if context.placebos is None:
+            self._keep(claim, verdict, tables)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
         if context.placebos is None:  # else the matrix at the end has a cell for each
@@ -117,6 +124,16 @@ class Recording:
         self._context.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._context.folder / "verdicts.json") as partial:
             partial.write_text(rows.to_json(self.rows), encoding="utf-8")
+
+    def _keep(self, claim: Claim, verdict: Verdict, tables: Sequence[Table]) -> None:
+        """Write what the verdict was decided on, for the report."""
+        drawn = self.drawn.get(claim.id, {})
+        curve = {name: value for name, value in drawn.items() if name != "arrays"}
+        content = evidence(verdict, tables, curve=curve, arrays=drawn.get("arrays"))
+        folder = self._context.folder / "evidence"
+        folder.mkdir(exist_ok=True)
+        with replacing(folder / f"{claim.file}.json") as partial:
+            partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _reached(self, claim: Claim, verdict: Verdict) -> tuple[Verdict, list[Path]]:
         """Store the reach that came with a verdict, and draw it."""

@@ -21,9 +21,11 @@ from gia.harness.blocks.workers import Pool
 from gia.harness.ci import under_ci
 from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
+from gia.harness.plugin import page
 from gia.harness.plugin.claims import Claims
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
+from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
 from gia.harness.plugin.folder import RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
@@ -33,9 +35,11 @@ from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
 from gia.harness.plugin.timings import TimingRun
 from gia.harness.report.markdown import markdown
+from gia.harness.report.material import PAGE
 from gia.harness.report.placebos import broken, matrix
+from gia.harness.report.project import Project, layout_of
 from gia.harness.report.rows import Run
-from gia.harness.report.text import terminal
+from gia.harness.report.text import Closing
 from gia.harness.timing.against_base import commit_of
 from gia.numerics import REPEATABLE
 
@@ -123,7 +127,7 @@ class ClaimRun:
         attack = "" if option.gia_attack is None else f"-{_plain(option.gia_attack)}"
         self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{attack}", self.environment, given=given)
         self.timings = TimingRun(config, self.folder, self.environment)
-        self._progress = Progress(config)
+        self._progress = Progress(config, self._time_left)
         self._claims: Claims | None = None
         self._store: Store | None = None
         self._pool: Pool | None = None
@@ -153,6 +157,14 @@ class ClaimRun:
         try:
             return Records(self.config.rootpath / "baselines", folder / "ledger.toml", scale=scale, commit=self.commit)
         except LedgerError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    @cached_property
+    def layout(self) -> dict[str, Any]:
+        """How the report is arranged. UsageError where the module is not there or cannot say it."""
+        try:
+            return layout_of(self.config.getini("claims_report"), self.config.rootpath)
+        except ValueError as error:
             raise pytest.UsageError(str(error)) from error
 
     @cached_property
@@ -200,7 +212,7 @@ class ClaimRun:
                     laboratory=self.laboratory,
                     placebos=placebos,
                     substitute=None if option.gia_attack is None else self._substitution(),
-                    announce=self._progress.line,
+                    announce=self._announce,
                     progress=self._progress.reporter,
                     current=self._current,
                 )
@@ -250,7 +262,7 @@ class ClaimRun:
         """Check the ids, and write an empty list, so that no earlier run's verdicts are taken for this one's."""
         self.selection.check(self.register)
         if self.selection.selected():
-            _ = self.confirm  # a dirty tree is an error before anything runs
+            _ = self.confirm, self.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
         if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
             self.claims.recording.write()
 
@@ -330,6 +342,7 @@ class ClaimRun:
         else:
             report = f"```\n{matrix(self._claims.recording.rows)}\n```\n"
         (self.folder.path / "report.md").write_text(report, encoding="utf-8")
+        page.write(self.folder.path, self._about(), self._report())
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
                 file.write(report)
@@ -347,10 +360,13 @@ class ClaimRun:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
             if self.lane.placebo is None:
-                terminalreporter.write_line(terminal(self._report(), terminalreporter._tw.fullwidth))
+                closing = Closing(self._report(), self.layout.get("matrix"), self._recorded())
+                width, coloured = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
+                verbose = self.config.option.verbose > 0
+                terminalreporter.write_line(closing.text(width, verbose=verbose, coloured=coloured))
             else:
                 terminalreporter.write_line(matrix(self._claims.recording.rows))
-            terminalreporter.write_line(f"reports: {self.folder.path}")
+            terminalreporter.write_line(f"reports: {self.folder.path / PAGE}")
 
     def pytest_unconfigure(self) -> None:
         """Let others clean what this run used, also where the session ended early."""
@@ -420,6 +436,35 @@ class ClaimRun:
             notices=self.notices,
             baselines=[str(comparison) for comparison in self._baselines.comparisons] if self._baselines else [],
         )
+
+    def _recorded(self) -> dict[str, str]:
+        """Claim id -> its outcome on record, that of the confirm run where there is one."""
+        confirmed, first = self.records.rows("confirm"), self.records.rows("claims")
+        return {id: row["outcome"] for id, row in {**first, **confirmed}.items()}
+
+    def _about(self) -> dict[str, Any]:
+        """What the project knows of its claims, and what earlier runs say."""
+        records = {lane: self.records.rows(lane) for lane in ("confirm", "claims", "reach")}
+        return {
+            **Project(self.register, self.records.ledger, records, self.layout).about(),
+            "commands": page.commands(self.selection.tests_of, self.register, self.config),
+            "placebos": placebos(self._runs, self.scale),
+        }
+
+    def _announce(self, text: str) -> None:
+        """A verdict in one line, and what is left of the run."""
+        self._progress.line("; ".join(filter(None, (text, self._time_left()))))
+
+    def _time_left(self) -> str:
+        """How long the rest of the run will take, in words; empty where nothing is known."""
+        if self._claims is None or self.lane.placebo is not None:
+            return ""
+        done = {row["id"]: row["seconds"] for row in self._claims.recording.rows}
+        return self._remaining.text(done)
+
+    @cached_property
+    def _remaining(self) -> Remaining:
+        return Remaining(seconds_of_rows(self._runs, self.environment), self.selection.selected())
 
     def _decided(self) -> set[str]:
         return set() if self._claims is None else {row["id"] for row in self._claims.recording.rows}

@@ -1,27 +1,27 @@
 """docs/results.md: the verdicts on record, made from the files of the records and the register.
 
-    python -m gia.harness.report.results        # writes docs/results.md
+    python -m gia report --markdown        # writes docs/results.md
 
 The published verdict of a row is that of its confirm run. The first look of the claims run stands beside it.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gia.harness.decide.ledger import Ledger
 from gia.harness.decide.reach import SHOWN_BELOW
-from gia.harness.decide.register import OUTCOMES, Claim, Register, load_register
+from gia.harness.decide.register import OUTCOMES, Claim, Register
 from gia.harness.report.markdown import table_line
+from gia.harness.report.project import Records, project_at
 from gia.harness.report.rows import effect, reach
 
 NOT_CONFIRMED = "not confirmed yet"
 
-Records = Mapping[str, Mapping[str, Any]]
+#: Argument of `results` -> the lane whose records it takes.
+_LANES = {"confirm": "confirm", "claims": "claims", "reached": "reach"}
 
 
 def results(register: Register, ledger: Ledger, *, confirm: Records, claims: Records, reached: Records) -> str:
@@ -40,7 +40,7 @@ def results(register: Register, ledger: Ledger, *, confirm: Records, claims: Rec
     others = ", ".join(register.scales[1:])
     intro = [
         "# Results",
-        "Made by `python -m gia.harness.report.results` from `baselines/confirm.json`, `claims.json` and `reach.json`; "
+        "Made by `python -m gia report --markdown` from `baselines/confirm.json`, `claims.json` and `reach.json`; "
         "do not edit. [method.md](method.md) explains how a verdict is reached.",
         f"{len(register)} rows. Confirmed: {counts}, without the {len(given)} that hold by construction. "
         f"{waiting} {'is' if waiting == 1 else 'are'} {NOT_CONFIRMED}.",
@@ -67,15 +67,9 @@ def results(register: Register, ledger: Ledger, *, confirm: Records, claims: Rec
 
 def from_files(root: Path) -> str:
     """The document of the repository at `root`."""
-
-    def rows(lane: str) -> dict[str, Any]:
-        path = root / "baselines" / f"{lane}.json"
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
-        return found
-
-    ledger = Ledger(root / "claims" / "ledger.toml", root / "baselines" / "ledger.json")
-    register = load_register(root / "claims" / "claims.toml")
-    return results(register, ledger, confirm=rows("confirm"), claims=rows("claims"), reached=rows("reach"))
+    project = project_at(root)
+    lanes = {name: project.records.get(lane, {}) for name, lane in _LANES.items()}
+    return results(project.register, project.ledger, **lanes)
 
 
 def _verdict(claim: Claim, record: Mapping[str, Any] | None) -> str:
@@ -94,8 +88,3 @@ def _reach(entry: Mapping[str, Any] | None) -> str:
         medians = ", ".join(f"{value} {median:+.3g}" for value, median in factor["medians"].items())
         text += f"; {factor['factor']} moves it most ({medians} {entry['unit']}, p = {factor['p']:.1g})"
     return f"{text}; {again['changed']} of {again['settings']} settings change when drawn again"
-
-
-if __name__ == "__main__":
-    here = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    (here / "docs" / "results.md").write_text(from_files(here), encoding="utf-8")

@@ -3,8 +3,70 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from gia.harness.report.rows import Run, blocks, effect, other_metrics, outcome, remarks, standing, summary
+
+#: The end of a run takes at most so many lines unless all is asked for.
+MOST_LINES = 60
+
+#: Outcome -> its sign in the matrix, and its colour on a terminal (SGR).
+_SIGNS = {"supported": ("+", "32"), "refuted": ("-", "31"), "inconclusive": ("~", "33")}
+_LEGEND = "+ supported, - refuted, ~ inconclusive, . no verdict; [ ] this run's, else the one on record"
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a run ends on the terminal.
+
+    Attributes:
+        matrix: the table of the paper that rows measure (`gia.harness.report.layout.Matrix`); None without one.
+        recorded: claim id -> its outcome on record.
+    """
+
+    run: Run
+    matrix: Mapping[str, Any] | None = None
+    recorded: Mapping[str, str] | None = None
+
+    def text(self, width: int = 100, *, verbose: bool = False, coloured: bool = False) -> str:
+        """Every row where `verbose`, or where they fit in `MOST_LINES`; then the matrix and what needs attention.
+
+        >>> print(Closing(Run("small", {}, [], without_verdict={"op.size": "its test failed"}, not_covered=[])).text())
+        NOT op.size: no verdict, its test failed
+        Every row of the register has a test.
+        """
+        matrix = (
+            [] if self.matrix is None else ["", *matrix_lines(self.matrix, self._now, self.recorded or {}, coloured)]
+        )
+        whole = terminal(self.run, width).split("\n")
+        if verbose or len(whole) + len(matrix) <= MOST_LINES:
+            attention = self._attention(width) if len(whole) > MOST_LINES // 2 else []
+            return "\n".join([*whole, *matrix, *attention])
+        said = [summary(self.run.rows)] if self.run.rows else []
+        for text in (*remarks(self.run), *self._baselines()):
+            said += textwrap.wrap(text, width, subsequent_indent="    ", max_lines=3) if text else []
+        room = MOST_LINES - len(matrix) - 2
+        attention = self._attention(width)
+        said = _cut(said, max(room - len(attention), 8), "lines")
+        attention = _cut(attention, room - len(said), "rows")
+        return "\n".join([*said, *matrix, *attention, "all rows: -v, or the report below"])
+
+    @property
+    def _now(self) -> dict[str, str]:
+        return {row["id"]: row["outcome"] for row in self.run.rows}
+
+    def _attention(self, width: int) -> list[str]:
+        """One line for each row that needs attention."""
+        lines = [f"NOT {name}: no verdict, {why}" for name, why in self.run.without_verdict.items()]
+        lines += [f"NOT {row['id']}: {row['disagrees']}" for row in self.run.rows if row["disagrees"]]
+        lines += [f"see {row['notice']}" for row in self.run.rows if row["notice"] and not row["disagrees"]]
+        return [textwrap.shorten(line, max(width, 40), placeholder=" ...") for line in lines]
+
+    def _baselines(self) -> list[str]:
+        number = len(self.run.baselines)
+        return [f"{number} comparisons with stored baselines"] if number else []
 
 
 def terminal(run: Run, width: int = 100) -> str:
@@ -28,3 +90,62 @@ def terminal(run: Run, width: int = 100) -> str:
     for text in (*remarks(run), *(f"baseline {text}" for text in run.baselines)):
         lines += textwrap.wrap(text, width, subsequent_indent="    ") if text else [""]
     return "\n".join(lines)
+
+
+def matrix_lines(
+    matrix: Mapping[str, Any], now: Mapping[str, str], recorded: Mapping[str, str], coloured: bool = False
+) -> list[str]:
+    """The matrix: what the paper says in each cell, where it is short, and a sign for each row that measures it.
+
+    Args:
+        matrix: a `gia.harness.report.layout.Matrix`.
+        now: claim id -> its outcome in this run.
+        recorded: claim id -> its outcome on record.
+        coloured: whether the terminal shows colours.
+
+    >>> cells = {"op": {"size": {"mark": "yes", "rows": ["op.size", "op.size_too"]}}}
+    >>> table = {"title": "Table I", "rows": {"op": ("Optimization", "IG")}, "columns": {"size": "batch size"}}
+    >>> lines = matrix_lines({**table, "cells": cells}, {"op.size": "supported"}, {"op.size_too": "refuted"})
+    >>> print("\\n".join(lines[1:3]))
+                  batch size
+    Optimization  yes [+] -
+    """
+    first = max(len(name) for name, _ in matrix["rows"].values())
+    table: list[list[tuple[str, str]]] = []  # cells as (text, the same with colours)
+    for key in matrix["rows"]:
+        line = []
+        for column in matrix["columns"]:
+            cell = matrix["cells"][key][column]
+            mark = cell["mark"] if len(cell["mark"]) <= 4 else ""
+            signs = [_sign(now.get(id), recorded.get(id)) for id in cell["rows"]]
+            plain = " ".join(filter(None, (mark, *(text for text, _ in signs))))
+            painted = " ".join(filter(None, (mark, *(f"\x1b[{colour}m{text}\x1b[0m" for text, colour in signs))))
+            line.append((plain, painted if coloured else plain))
+        table.append(line)
+    names = list(matrix["columns"].values())
+    widths = []
+    for number, name in enumerate(names):
+        longest = max(len(line[number][0]) for line in table)
+        widths.append(max(longest, min(len(name), 10), *(len(word) for word in name.split())))
+    heads = [textwrap.wrap(name, width) for name, width in zip(names, widths, strict=True)]
+    height = max(map(len, heads))
+    lines = [matrix["title"]]
+    for level in range(height):
+        words = [([""] * (height - len(head)) + head)[level] for head in heads]
+        texts = (word.ljust(width) for word, width in zip(words, widths, strict=True))
+        lines.append(f"{'':<{first}}  {'  '.join(texts)}".rstrip())
+    for (name, _), line in zip(matrix["rows"].values(), table, strict=True):
+        texts = (shown + " " * (width - len(plain)) for (plain, shown), width in zip(line, widths, strict=True))
+        lines.append(f"{name:<{first}}  {'  '.join(texts)}".rstrip())
+    return [*lines, _LEGEND]
+
+
+def _sign(now: str | None, recorded: str | None) -> tuple[str, str]:
+    """The sign of a row and its colour; this run's are bold."""
+    sign, colour = _SIGNS.get(now or recorded or "", (".", "2"))
+    return (f"[{sign}]", f"1;{colour}") if now else (sign, colour)
+
+
+def _cut(lines: Sequence[str], most: int, what: str) -> list[str]:
+    """The first of these lines, and how many more there are."""
+    return list(lines) if len(lines) <= most else [*lines[: most - 1], f"... and {len(lines) - most + 1} more {what}"]

@@ -1,0 +1,144 @@
+"""How the report of these claims is arranged: Table I, its parts, and where the paper disagrees with itself."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from claims.table1 import load_table1
+from gia.harness.report.layout import Figure, Group, Inconsistency, Layout, Matrix
+
+ROWS = {
+    "op": ("Optimization", "Inverting Gradients"),
+    "gen_z": ("Generation, latent z", "GGL"),
+    "gen_w": ("Generation, weights W", "CI-Net"),
+    "gen_inv": ("Generation, inversion model", "LTI"),
+    "ana_arch": ("Analytic, architecture", "Robbing the Fed"),
+    "ana_param": ("Analytic, parameters", "Fishing"),
+}
+COLUMNS = {
+    "batch_size": "batch size",
+    "resolution": "resolution",
+    "same_labels": "same labels",
+    "training_state": "training state",
+    "architecture": "architecture",
+    "fedavg": "FedAvg",
+    "original": "recovers the original",
+    "visual_quality": "visual quality",
+    "reliance": "extra reliance",
+}
+
+
+def layout(root: Path) -> Layout:
+    """The arrangement, from the register and the published numbers below `root`.
+
+    >>> found = layout(Path("."))
+    >>> found["matrix"]["cells"]["op"]["fedavg"]["mark"], len(found["inconsistencies"])
+    ('yes', 12)
+    """
+    register = root / "claims" / "claims.toml"
+    reported = json.loads((root / "baselines" / "reported.json").read_text(encoding="utf-8"))
+    document = tomllib.loads(register.read_text(encoding="utf-8"))
+    return Layout(
+        title="What shared gradients give away",
+        text="The claims of arXiv 2503.11514v2 on gradient inversion attacks, measured again.",
+        matrix=_matrix(register),
+        groups=_groups(),
+        inconsistencies=[_inconsistency(entry, reported) for entry in document["inconsistency"]],
+    )
+
+
+def _matrix(register: Path) -> Matrix:
+    cells = load_table1(register)
+    return Matrix(
+        title="Table I",
+        text='"Yes" and "no" are the paper\'s: whether the factor affects the attack. The sign is our verdict on that '
+        'entry, so a supported "no" says that the factor has no effect beyond the row\'s margin.',
+        rows=ROWS,
+        columns=COLUMNS,
+        cells={
+            kind: {column: {"mark": cell.paper, "rows": list(cell.claims)} for column, cell in columns.items()}
+            for kind, columns in cells.items()
+        },
+    )
+
+
+def _groups() -> list[Group]:
+    attacks = [
+        Group(title=f"{name}: {method}", text="", prefixes=[key], figures=[]) for key, (name, method) in ROWS.items()
+    ]
+    return [
+        *attacks,
+        Group(
+            title="Comparisons of attack types",
+            text="Rows of Table I that several attack types share.",
+            prefixes=["visual_quality", "ana"],
+        ),
+        Group(
+            title="Mechanisms and theory",
+            text="Theorem 1, Propositions 1 and 2, the linear layer, and why some attacks work.",
+            prefixes=[
+                *("thm1", "prop1", "prop2", "linear", "sigmoid", "gen_z.noise", "gen_w.sigmoid"),
+                *("ana_arch.parameters", "ana_arch.table4", "ana_arch.bins"),
+                *("ana_param.isolation", "ana_param.needs_op"),
+            ],
+            figures=[_counterexample()],
+        ),
+        Group(
+            title="Detection",
+            text="What a client can see of a manipulated model before it answers, and what gets past its checks.",
+            prefixes=["detect"],
+        ),
+        Group(title="Defences", text="What each defence costs, and what still leaks.", prefixes=["defense"]),
+        Group(
+            title="Parameter-efficient fine-tuning",
+            text="What the gradients of adapters leak, where only these are shared.",
+            prefixes=["peft"],
+        ),
+    ]
+
+
+def _counterexample() -> Figure:
+    """Theorem 1 as printed: mu = 1, L = 10, eta = sqrt(2/11), f of curvature 10, kappa = 0."""
+    mu, smoothness, steps = 1.0, 10.0, range(11)
+    eta = (2 / (mu + smoothness)) ** 0.5
+    growth, printed = abs(1 - eta * smoothness), 1 - mu / (mu + smoothness)
+    return Figure(
+        title="Theorem 1 as printed is false",
+        text=f"Gradient descent on f(x) = 5x², with the largest step that the theorem allows, eta = sqrt(2/11) = "
+        f"{eta:.3f}. Each step multiplies the error by {growth:.2f}. The printed bound promises that ten steps shrink "
+        f"it to {printed**10:.3f}; they multiply it by {growth**10:.2g}.",
+        x="steps",
+        y="error, as a multiple of the first",
+        log=True,
+        series=[
+            {"name": "what happens", "points": [(step, growth**step) for step in steps]},
+            {"name": "what the printed bound allows", "points": [(step, printed**step) for step in steps]},
+        ],
+    )
+
+
+def _inconsistency(entry: Mapping[str, Any], reported: Any) -> Inconsistency:
+    return Inconsistency(
+        title=entry["title"],
+        paper=entry["paper"],
+        rows=entry["rows"],
+        numbers={path: _text(_at(reported, path)) for path in entry.get("reported", ())},
+        measured=entry["measured"],
+    )
+
+
+def _at(numbers: Any, path: str) -> Any:
+    """What stands at a path of keys and positions, joined by dots."""
+    for key in path.split("."):
+        numbers = numbers[int(key)] if isinstance(numbers, list) else numbers[key]
+    return numbers
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(each)}" for key, each in value.items())
+    return " / ".join(map(_text, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,76 @@
+"""How a run ends on the terminal."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gia.harness.report.rows import Run
+from gia.harness.report.text import MOST_LINES, Closing, matrix_lines
+from tests.harness.report.run_folder import LAYOUT, a_verdict
+
+
+def a_run(number: int, **changes: Any) -> Run:
+    """A run of so many rows."""
+    rows = [a_verdict(f"op.row{index}", history="", by_construction=None) for index in range(number)]
+    return Run("reduced", {}, rows, not_covered=[], **changes)
+
+
+def test_a_long_run_ends_within_sixty_lines_and_says_how_to_see_all() -> None:
+    """The end of a run of 84 rows had 477 lines, of which nobody reads the first."""
+    failed = {f"gen.row{index}": "its test failed" for index in range(100)}
+    run = a_run(84, without_verdict=failed, notices=[f"notice {index} " + "word " * 100 for index in range(50)])
+    text = Closing(run, LAYOUT["matrix"]).text(100)
+    lines = text.splitlines()
+    assert len(lines) <= MOST_LINES
+    assert lines[-1] == "all rows: -v, or the report below"
+    assert "84 verdicts in 84 families" in text
+    assert "Table I" in lines
+    assert "NOT gen.row0: no verdict, its test failed" in lines
+    assert re.search(r"\.\.\. and \d+ more rows", text)
+    assert max(map(len, lines)) <= 100
+
+
+def test_all_rows_are_shown_when_asked_for_and_where_they_fit() -> None:
+    """Details of a row that is being worked on would need another option."""
+    long = Closing(a_run(84), LAYOUT["matrix"])
+    assert "op.row83" not in long.text(100)
+    assert "op.row83" in long.text(100, verbose=True)
+    assert "op.row1" in Closing(a_run(2), LAYOUT["matrix"]).text(100)
+
+
+def test_the_matrix_comes_last_and_what_needs_attention_behind_it() -> None:
+    """After hundreds of lines, what matters must be where the eye is."""
+    rows = [a_verdict(f"op.row{index}") for index in range(40)]
+    rows[3] |= {"disagrees": "op.row3: supported, but confirm has refuted"}
+    rows[4] |= {"notice": "op.row4: no record in claims"}
+    text = Closing(Run("reduced", {}, rows, not_covered=[]), LAYOUT["matrix"]).text(100, verbose=True)
+    assert text.splitlines()[-2:] == [
+        "NOT op.row3: op.row3: supported, but confirm has refuted",
+        "see op.row4: no record in claims",
+    ]
+
+
+def test_a_sign_says_whether_it_is_this_runs() -> None:
+    """A verdict on record would pass for one of this run."""
+    now, recorded = (
+        {"op.size": "supported"},
+        {"op.size": "refuted", "op.size_too": "refuted", "gen.size": "inconclusive"},
+    )
+    lines = matrix_lines(LAYOUT["matrix"], now, recorded)
+    assert lines[1:-1] == [
+        "              batch size  depth",
+        "Optimization  yes [+] -   no .",
+        "Generation    no ~        yes .",
+    ]
+
+
+def test_colours_are_added_to_the_signs_and_move_nothing() -> None:
+    """A table with colours would have crooked columns, or a log would be full of control characters."""
+    now, recorded = {"op.size": "supported", "op.depth/2": "refuted"}, {"gen.size": "inconclusive"}
+    plain = matrix_lines(LAYOUT["matrix"], now, recorded)
+    painted = matrix_lines(LAYOUT["matrix"], now, recorded, coloured=True)
+    assert "\x1b[1;32m[+]\x1b[0m" in painted[2]
+    assert "\x1b[33m~\x1b[0m" in painted[3]
+    assert [re.sub("\x1b\\[[0-9;]*m", "", line) for line in painted] == plain
+    assert "\x1b" not in "".join(plain)
