@@ -4,6 +4,7 @@ Those in `gia.defenses.perturbation` change a finished answer and are called as 
 Those in `gia.defenses.training` take the place of the client's gradient in each step, since they need the private
 images. `gia.federated.Client(defenses=..., defense_generator=...)` takes both. They are values: frozen, with equality
 and a short `repr`. Their names are in lower case because they are used as functions, as `functools.partial` is.
+`Pipeline` is the paper's defense in three stages.
 
 >>> import torch, gia
 >>> seed = torch.Generator().manual_seed(0)
@@ -18,8 +19,23 @@ and a short `repr`. Their names are in lower case because they are used as funct
 from __future__ import annotations
 
 from gia.defenses.aggregation import secure_aggregation
+from gia.defenses.design import DesignFinding, design_findings
 from gia.defenses.parsing import DEFENSES, parse
 from gia.defenses.perturbation import clip, noise, prune, quantize
+from gia.defenses.pipeline import Pipeline
 from gia.defenses.training import dp_sgd, soteria
 
-__all__ = ["DEFENSES", "clip", "dp_sgd", "noise", "parse", "prune", "quantize", "secure_aggregation", "soteria"]
+__all__ = [
+    "DEFENSES",
+    "DesignFinding",
+    "Pipeline",
+    "clip",
+    "design_findings",
+    "dp_sgd",
+    "noise",
+    "parse",
+    "prune",
+    "quantize",
+    "secure_aggregation",
+    "soteria",
+]

@@ -66,7 +66,10 @@ PUBLIC = {
     gia.data: {"Images", "load", "sample"},
     gia.defenses: {
         "DEFENSES",
+        "DesignFinding",
+        "Pipeline",
         "clip",
+        "design_findings",
         "dp_sgd",
         "noise",
         "parse",
