@@ -2,23 +2,40 @@
 
 Those in `gia.defenses.perturbation` change a finished answer and are called as defense(observation, generator=...).
 Those in `gia.defenses.training` take the place of the client's gradient in each step, since they need the private
-images. `Client(defenses=...)` takes both, in the order in which they apply. They are values: frozen, with equality and
-a short `repr`. Their names are in lower case because they are used as functions, as `functools.partial` is.
+images. `gia.federated.Client(defenses=..., defense_generator=...)` takes both. They are values: frozen, with equality
+and a short `repr`. Their names are in lower case because they are used as functions, as `functools.partial` is.
+`Pipeline` is the paper's defense in three stages.
+
+>>> import torch, gia
+>>> seed = torch.Generator().manual_seed(0)
+>>> model = gia.models.build("mlp", num_classes=3, image_size=4, width=5, generator=seed)
+>>> defenses = [gia.defenses.dp_sgd(clip=1.0, noise=0.1), gia.defenses.prune(keep=0.1)]
+>>> images, labels = torch.rand(2, 3, 4, 4, generator=seed), torch.tensor([0, 2])
+>>> client = gia.federated.Client(images, labels, defenses=defenses, defense_generator=seed)
+>>> sum(int((g != 0).sum()) for g in client.answer(model).gradients.values())
+28
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
-
 from gia.defenses.aggregation import secure_aggregation
+from gia.defenses.design import DesignFinding, design_findings
+from gia.defenses.parsing import DEFENSES, parse
 from gia.defenses.perturbation import clip, noise, prune, quantize
+from gia.defenses.pipeline import Pipeline
 from gia.defenses.training import dp_sgd, soteria
 
-__all__ = ["DEFENSES", "clip", "dp_sgd", "noise", "prune", "quantize", "secure_aggregation", "soteria"]
-
-#: Name -> the defense; what a command line calls `name=value` is its first setting.
-DEFENSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {each.__name__: each for each in (clip, dp_sgd, noise, prune, quantize, soteria)}
-)
+__all__ = [
+    "DEFENSES",
+    "DesignFinding",
+    "Pipeline",
+    "clip",
+    "design_findings",
+    "dp_sgd",
+    "noise",
+    "parse",
+    "prune",
+    "quantize",
+    "secure_aggregation",
+    "soteria",
+]

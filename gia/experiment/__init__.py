@@ -3,8 +3,8 @@
 A `Protocol` says what is set, `Round` is what that comes to in one block, `Exchange` what the clients of some images
 share and what an attack makes of it, and `measure` the only path from a protocol and a block to a `Measurement`.
 
-The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `placebo`,
-`PLACEBOS`, `draw`, `draw_reach` and `METRICS`.
+The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `defended`,
+`placebo`, `PLACEBOS`, `draw`, `draw_reach` and `METRICS`.
 """
 
 from gia.experiment.drawing import draw, draw_reach
@@ -23,7 +23,7 @@ from gia.experiment.protocol import (
     Victim,
 )
 from gia.experiment.round import Round
-from gia.experiment.substitution import substitution
+from gia.experiment.substitution import defended, substitution
 from gia.metrics import METRICS
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Round",
     "Scoring",
     "Victim",
+    "defended",
     "draw",
     "draw_reach",
     "measure",

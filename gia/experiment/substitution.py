@@ -1,13 +1,16 @@
-"""Another attack in the place of a protocol's own: which protocols it can take, and why it cannot take the others."""
+"""A user's attack or defense in protocols: which of them it can take, and why it cannot take the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gia import attacks
+import torch
+
+from gia import attacks, defenses, federated
 from gia.experiment.controls import path_works, shares_gradients
 from gia.experiment.protocol import Protocol
+from gia.models import build
 
 #: Keys that are drawn for the protocol's own attack.
 _OWN = ("attacker.settings.", "attacker.equip")
@@ -50,6 +53,64 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Protocol
         )
 
     return substitute
+
+
+def defended(specs: Sequence[str]) -> Callable[[Protocol], Protocol | str]:
+    """A function that puts defenses into the clients of a protocol, or says in a sentence why they cannot take it.
+
+    They follow the protocol's own defenses, in order. The attack stays as it is: it does not know of them. Before a
+    protocol is accepted, a client with the defenses answers each network that its blocks may draw, on two images of
+    noise.
+
+    Args:
+        specs: each as `gia.defenses.parse` takes it.
+
+    Raises what `gia.defenses.parse` raises.
+
+    >>> from gia.experiment import Attacker, Batch, Protocol, Victim, defended
+    >>> protocol = Protocol(
+    ...     victim=Victim(name="lenet"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
+    ... )
+    >>> defended(["clip=1.0", "noise=0.1"])(protocol).client.defenses
+    (clip(norm=1.0), noise(std=0.1, kind='gaussian'))
+    """
+    given = tuple(defenses.parse(spec) for spec in specs)
+
+    def defend(protocol: Protocol) -> Protocol | str:
+        changed = protocol.with_({"client.defenses": (*protocol.client.defenses, *given)})
+        try:
+            for name in protocol.vary.get("victim.name", (protocol.victim.name,)):
+                _answer(changed.with_({"victim.name": name}))
+        except (TypeError, ValueError) as error:
+            return f"the defense does not take the clients of this row: {error}"
+        return changed
+
+    return defend
+
+
+def _answer(protocol: Protocol) -> None:
+    """Let a client of the protocol answer one of its networks, untrained, on noise."""
+    generator, batch, client = torch.Generator().manual_seed(0), protocol.batch, protocol.client
+    channels, size = batch.channels or 3, batch.image_size
+    model = build(
+        protocol.victim.name,
+        num_classes=10,
+        image_size=size,
+        channels=channels,
+        generator=generator,
+        **protocol.victim.options,
+    )
+    images = torch.rand(2, channels, size, size, generator=generator)
+    observation = federated.Client(
+        images,
+        torch.tensor([0, 1]),
+        local=client.local,
+        defenses=client.defenses,
+        defense_generator=generator,
+        training=client.training,
+    ).answer(model)
+    if not isinstance(observation, federated.Observation):
+        raise TypeError(f"expected an Observation, got {type(observation).__name__}")
 
 
 def _obstacle(protocol: Protocol, needs: frozenset[str]) -> str | None:

@@ -167,6 +167,20 @@ def substitution(attack: str, settings: Mapping[str, Any]) -> Callable[[Level], 
     return substitute
 
 
+def defended(specs: Sequence[str]) -> Callable[[Level], Level | str]:
+    """Each defense from outside is "dulled", which lowers the slope by 1; clients of float64 cannot take it."""
+    for spec in specs:
+        if spec != "dulled":
+            raise ValueError(f"defense: expected one of ['dulled'], got {spec!r}")
+
+    def defend(level: Level) -> Level | str:
+        if level.dtype == "float64":
+            return "the defense does not take the clients of this row"
+        return replace(level, slope=level.slope - len(specs))
+
+    return defend
+
+
 #: Names of what `placebo` takes.
 PLACEBOS = ("blind", "noise", "saboteur")
 

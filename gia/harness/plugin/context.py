@@ -27,7 +27,7 @@ class Context:
         confirm: which rows may be confirmed; None in another lane.
         store_because: why this run's verdicts go on record; None where they are compared with it.
         placebos: what takes the place of each attack; None where the attacks run.
-        substitute: level -> the level with the user's attack, or why that attack cannot take it; None without one.
+        substitute: level -> the level with the user's attack and defenses, or why they cannot take it; None without.
         announce: prints a line.
         progress: makes a reporter of blocks for a claim id.
         current: the running test's claim ids, its list of properties, and when it began.

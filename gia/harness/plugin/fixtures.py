@@ -6,6 +6,7 @@ import pytest
 
 from gia.harness.baseline.check import Baselines
 from gia.harness.plugin.claims import Claims
+from gia.harness.plugin.options import foreign
 from gia.harness.plugin.run import RUN, under_xdist
 from gia.harness.timing.goals import Timings
 
@@ -21,8 +22,8 @@ def claims(request: pytest.FixtureRequest) -> Claims:
 @pytest.fixture(scope="session")
 def baselines(request: pytest.FixtureRequest) -> Baselines:
     """The stored samples: `baselines.open("batch_size")` is the file baselines/batch_size.json."""
-    if request.config.option.gia_attack is not None:
-        pytest.skip("not tried: baselines are of the protocols' own attacks")
+    if foreign(request.config.option):
+        pytest.skip("not tried: baselines are of the protocols' own attacks and defenses")
     return request.config.stash[RUN].baselines
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gia.harness.baseline.file import Quantity
 from gia.harness.blocks.level import Measure
 
-#: Level -> the level with another attack, or a sentence that says why that attack cannot take it.
+#: Level -> the level with the user's attack or defenses, or a sentence that says why these cannot take it.
 Substitution = Callable[[Any], Any]
 
 
@@ -29,6 +29,9 @@ class Laboratory(Protocol):
 
     def substitution(self, attack: str, settings: Mapping[str, Any], /) -> Substitution:
         """What puts an attack in the place of a level's own. Raises ValueError or TypeError where there is none."""
+
+    def defended(self, specs: Sequence[str], /) -> Substitution:
+        """What puts the user's defenses into a level. Raises ValueError or TypeError where there are none."""
 
     @property
     def PLACEBOS(self) -> Sequence[str]:
@@ -54,7 +57,7 @@ class Laboratory(Protocol):
 def load(name: str) -> Laboratory:
     """The module of that name. Raises ValueError where it lacks one of these."""
     module = importlib.import_module(name)
-    for attribute in ("measure", "METRICS", "substitution", "PLACEBOS", "placebo", "draw", "draw_reach"):
+    for attribute in ("measure", "METRICS", "substitution", "defended", "PLACEBOS", "placebo", "draw", "draw_reach"):
         if not hasattr(module, attribute):
             raise ValueError(f"claims_experiment: expected a module with {attribute!r}, got {name}")
     return cast(Laboratory, module)

@@ -98,7 +98,7 @@ class Measuring:
         return levels
 
     def _substituted(self, levels: Mapping[Any, Level], measure: Measure) -> dict[Any, Level]:
-        """The levels with the user's attack. A row that the attack cannot take is skipped, with the reason."""
+        """The levels with the user's attack and defenses. A row that cannot take them is skipped, with the reason."""
         assert self._context.substitute is not None
         if measure is not self._context.laboratory.measure:
             self._skips.without_attack()

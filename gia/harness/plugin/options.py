@@ -21,6 +21,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "an attack (name, or package.module:name) in the place of the protocols' own",
     },
     "attack-settings": {"metavar": "JSON", "help": "settings of that attack, an object"},
+    "defense": {
+        "action": "append",
+        "metavar": "NAME=VALUE",
+        "help": "a defense (such as clip=1.0, or package.module:name) that the clients of every row put last",
+    },
     "rebaseline": {
         "action": "store_true",
         "default": False,
@@ -69,3 +74,8 @@ def given(config: pytest.Config) -> list[str]:
         for name, settings in OPTIONS.items()
         if config.getoption(destination(name)) != settings.get("default")
     ]
+
+
+def foreign(option: Any) -> list[str]:
+    """The user's attack and defenses, which take part in this run in every row."""
+    return [name for name in (option.gia_attack, *(option.gia_defense or ())) if name is not None]

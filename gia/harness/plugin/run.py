@@ -29,6 +29,7 @@ from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
 from gia.harness.plugin.folder import RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
+from gia.harness.plugin.options import foreign
 from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
@@ -67,9 +68,9 @@ def begin(config: pytest.Config, register: Path) -> None:
     _check_lane(option)
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
-    if option.gia_rebaseline and option.gia_attack is not None:
+    if option.gia_rebaseline and foreign(option):
         raise pytest.UsageError(
-            "--gia-rebaseline: expected without --gia-attack, since baselines are of the own attacks"
+            "--gia-rebaseline: expected without --gia-attack and --gia-defense, since baselines are of the own ones"
         )
     if option.gia_repeats < 1:
         raise pytest.UsageError(f"--gia-repeats: expected at least 1, got {option.gia_repeats}")
@@ -112,6 +113,8 @@ class ClaimRun:
         self.lane = Lane(option.gia_lane, option.gia_placebo, option.gia_open, option.gia_draws)
         if option.gia_attack is not None:
             self.environment["attack"] = option.gia_attack
+        if option.gia_defense:
+            self.environment["defense"] = "; ".join(option.gia_defense)
         if self.lane.suffix:
             self.environment["lane"] = self.lane.suffix[1:]
         self.notices: list[str] = []
@@ -120,12 +123,17 @@ class ClaimRun:
                 f"{option.gia_attack} takes the place of each protocol's attack; "
                 "no verdict is compared with the register"
             )
+        if option.gia_defense:
+            self.notices.append(
+                f"the clients of every row defend themselves with {'; '.join(option.gia_defense)}, which attacks do "
+                "not know of; no verdict is compared with the register"
+            )
         self.selection = Selection(config, register.parent)
         given = None if not option.gia_run_dir else Path(option.gia_run_dir).resolve()
         self._runs = config.rootpath / ".gia" / "runs"
         self._kind = f"{self.scale}-{self.commit}"
-        attack = "" if option.gia_attack is None else f"-{_plain(option.gia_attack)}"
-        self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{attack}", self.environment, given=given)
+        user = "".join(f"-{_plain(name)}" for name in foreign(option))
+        self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{user}", self.environment, given=given)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config, self._time_left)
         self._claims: Claims | None = None
@@ -211,7 +219,7 @@ class ClaimRun:
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
                     placebos=placebos,
-                    substitute=None if option.gia_attack is None else self._substitution(),
+                    substitute=self._substitution() if foreign(option) else None,
                     announce=self._announce,
                     progress=self._progress.reporter,
                     current=self._current,
@@ -401,6 +409,23 @@ class ClaimRun:
         return folder if os.access(folder, os.W_OK) else self.folder.path / "blocks"
 
     def _substitution(self) -> Substitution:
+        """What puts the user's attack in the place of a protocol's own, and the user's defenses into its clients."""
+        option = self.config.option
+        changes = [] if option.gia_attack is None else [self._attacked()]
+        if option.gia_defense:
+            try:
+                changes.append(self.laboratory.defended(option.gia_defense))
+            except (TypeError, ValueError) as error:
+                raise pytest.UsageError(f"--gia-defense: {error}") from error
+
+        def substitute(level: Any) -> Any:
+            for change in changes:
+                level = level if isinstance(level, str) else change(level)
+            return level
+
+        return substitute
+
+    def _attacked(self) -> Substitution:
         """What puts the user's attack in the place of a protocol's own."""
         option = self.config.option
         try:
@@ -476,11 +501,11 @@ def _check_lane(option: Any) -> None:
     wrong = {
         "--gia-record: expected --gia-reason": option.gia_record and not (option.gia_reason or "").strip(),
         "--gia-record: expected outside CI, where its owner sees the verdicts": option.gia_record and under_ci(),
-        f"--gia-record: expected in the lane {elsewhere}, on the protocols' own attacks": option.gia_record
-        and (lane != elsewhere or option.gia_placebo or option.gia_attack),
-        f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack": option.gia_placebo
-        and (lane != elsewhere or option.gia_attack),
-        "--gia-lane: expected confirm and reach without --gia-attack": option.gia_attack
+        f"--gia-record: expected in the lane {elsewhere}, on the protocols' own attacks and defenses": option.gia_record
+        and (lane != elsewhere or option.gia_placebo or foreign(option)),
+        f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack and --gia-defense": option.gia_placebo
+        and (lane != elsewhere or foreign(option)),
+        "--gia-lane: expected confirm and reach without --gia-attack and --gia-defense": foreign(option)
         and lane in ("confirm", "reach"),
         "--gia-open: expected in the lane confirm": option.gia_open and lane != "confirm",
         f"--gia-draws: expected at least {DRAWS}, in the lane reach": option.gia_draws != DRAWS

@@ -10,18 +10,18 @@ import pytest
 
 from gia.harness.decide.register import Register
 
-#: How a reason begins for which a selected test may be skipped -> the option, and its value, of runs where it holds;
-#: None in every run. Any other skip fails the test: nothing would be decided, and the run would be green.
-REASONS: Mapping[str, tuple[str, Any] | None] = {
+#: How a reason begins for which a selected test may be skipped -> options, and the value of one of them, of runs where
+#: it holds; None in every run. Any other skip fails the test: nothing would be decided, and the run would be green.
+REASONS: Mapping[str, tuple[tuple[str, ...], Any] | None] = {
     "no cell at this scale": None,
     "could not import": None,  # pytest.importorskip of an optional package
-    "not tried": ("gia_attack", None),
-    "not applicable": ("gia_placebo", None),
-    "no reach": ("gia_lane", "reach"),
-    "reach is on record": ("gia_lane", "reach"),
-    "only announced": ("gia_open", True),
-    "confirmed already": ("gia_lane", "confirm"),
-    "not confirmed yet: no run was announced": ("gia_lane", "confirm"),
+    "not tried": (("gia_attack", "gia_defense"), None),
+    "not applicable": (("gia_placebo",), None),
+    "no reach": (("gia_lane",), "reach"),
+    "reach is on record": (("gia_lane",), "reach"),
+    "only announced": (("gia_open",), True),
+    "confirmed already": (("gia_lane",), "confirm"),
+    "not confirmed yet: no run was announced": (("gia_lane",), "confirm"),
 }
 
 
@@ -131,9 +131,9 @@ class Selection:
             if reason.startswith(begin):
                 if holds is None:
                     return True
-                name, value = holds
-                given = getattr(self._config.option, name)
-                return bool(given) if value is None else given == value
+                names, value = holds
+                given = [getattr(self._config.option, name) for name in names]
+                return any(given) if value is None else value in given
         return False
 
     def whole(self, marker: str) -> bool:

@@ -233,3 +233,28 @@ def test_a_planted_laboratory_takes_an_attack_too(inner: Inner) -> None:
     assert inner.folder.name.endswith("-reduced-unversioned-flat")
     assert (inner.verdicts["toy.first"]["outcome"], inner.verdicts["toy.first"]["notice"]) == ("refuted", "")
     result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the attack is for float32"])
+
+
+def test_a_defense_is_put_into_the_clients_of_every_row(inner: Inner) -> None:
+    """What a user's defense stops would be unknown, or a verdict under it would count as one without it."""
+    double = trend("toy.other").replace("Level(slope=2.0)", "Level(dtype='float64')")
+    inner.write(row("toy.first"), row("toy.other"), tests=trend("toy.first") + double)
+    result = inner.run("--gia-defense=dulled", "--gia-defense=dulled")
+    result.assert_outcomes(passed=1, skipped=1)
+    assert result.ret == pytest.ExitCode.OK
+    assert inner.folder.name.endswith("-reduced-unversioned-dulled-dulled")
+    assert (inner.verdicts["toy.first"]["outcome"], inner.verdicts["toy.first"]["notice"]) == ("refuted", "")
+    result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the defense does not take the clients*"])
+    report = (inner.folder / "report.md").read_text(encoding="utf-8")
+    assert "the clients of every row defend themselves with dulled; dulled" in report
+
+
+def test_an_attack_and_a_defense_of_the_user_meet(inner: Inner) -> None:
+    """One of the two would be left out in silence, or the defense be asked about a row that has no attack."""
+    double = trend("toy.other").replace("Level(slope=2.0)", "Level(dtype='float64')")
+    inner.write(row("toy.first"), row("toy.other"), tests=trend("toy.first") + double)
+    result = inner.run("--gia-attack=flat", '--gia-attack-settings={"slope": 4}', "--gia-defense=dulled")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the attack is for float32"])
+    assert inner.folder.name.endswith("-reduced-unversioned-flat-dulled")
+    assert inner.verdicts["toy.first"]["effect"] == pytest.approx(3, abs=0.1)

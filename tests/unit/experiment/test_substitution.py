@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gia.experiment import Fishing, Protocol, measure, substitution
+from claims import reduced
+from gia.defenses import clip, dp_sgd, noise
+from gia.experiment import Fishing, Protocol, defended, measure, substitution
 from gia.experiment.controls import path_works, shares_gradients
 from tests.unit.experiment.toy import BLOCK, PROTOCOL, unchanged
 
@@ -132,3 +134,43 @@ def test_an_unknown_attack_is_refused_before_any_row_is_tried() -> None:
     """Every row would say that it cannot be taken, and the run would pass."""
     with pytest.raises(ValueError, match=r"attack: expected one of .* got 'idgl'; did you mean 'idlg'"):
         substitution("idgl", {})
+
+
+def wordless(observation: Any) -> None:
+    """A defense that forgets to return."""
+
+
+def test_defenses_follow_the_protocols_own_and_all_else_stays() -> None:
+    """A row's own defense would be lost, or the attack would be told of another one."""
+    own = PROTOCOL.with_({"client.defenses": (noise(std=1.0),)})
+    changed = defended(["clip=1.0", "dp_sgd=1.0,noise=0.5"])(own)
+    assert changed == own.with_({"client.defenses": (noise(std=1.0), clip(norm=1.0), dp_sgd(clip=1.0, noise=0.5))})
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "reason"),
+    [
+        ("dp_sgd=1.0,noise=0.0", {"victim.name": "resnet8", "client.training": True}, "model: expected batch normal"),
+        ("dp_sgd=1.0,noise=0.0", {"client.defenses": (dp_sgd(clip=1.0, noise=0.0),)}, "defenses: expected at most one"),
+        (f"{__name__}:wordless", {}, "expected an Observation, got NoneType"),
+        (
+            "dp_sgd=1.0,noise=0.0",
+            {"client.training": True, "vary": {"victim.name": ("mlp", "resnet8")}},
+            "model: expected batch normalization in eval mode",
+        ),
+    ],
+)
+def test_clients_that_cannot_take_a_defense_say_why(spec: str, changes: dict[str, Any], reason: str) -> None:
+    """A row would fail in its first block, or in the first that draws another network."""
+    refused = defended([spec])(PROTOCOL.with_(changes))
+    assert isinstance(refused, str)
+    assert refused.startswith(f"the defense does not take the clients of this row: {reason}")
+    trained = {**changes, "client.training": False, "client.defenses": ()}
+    assert isinstance(defended([spec])(PROTOCOL.with_(trained)), str if "wordless" in spec else Protocol)
+
+
+def test_every_row_of_the_reduced_scale_takes_a_defense_of_finished_answers() -> None:
+    """If it fails, a network is not built as its row builds it."""
+    put = defended(["clip=1.0"])
+    protocols = [cell.protocol for cells in reduced.CELLS.values() for cell in cells.values()]
+    assert not [changed for protocol in protocols if isinstance(changed := put(protocol), str)]
