@@ -8,17 +8,9 @@ a short `repr`. Their names are in lower case because they are used as functions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
-
 from gia.defenses.aggregation import secure_aggregation
+from gia.defenses.parsing import DEFENSES, parse
 from gia.defenses.perturbation import clip, noise, prune, quantize
 from gia.defenses.training import dp_sgd, soteria
 
-__all__ = ["DEFENSES", "clip", "dp_sgd", "noise", "prune", "quantize", "secure_aggregation", "soteria"]
-
-#: Name -> the defense; what a command line calls `name=value` is its first setting.
-DEFENSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {each.__name__: each for each in (clip, dp_sgd, noise, prune, quantize, soteria)}
-)
+__all__ = ["DEFENSES", "clip", "dp_sgd", "noise", "parse", "prune", "quantize", "secure_aggregation", "soteria"]

@@ -72,21 +72,22 @@ class dp_sgd:
         return found
 
     def epsilon(self, *, steps: int, sampling_rate: float, delta: float) -> float:
-        """The privacy loss epsilon after so many steps, by the Renyi accountant of opacus (extra `opacus`).
+        """The privacy loss epsilon after so many steps, by the Renyi accountant of the package opacus.
 
         Args:
             steps: steps of training, in all rounds.
             sampling_rate: the share of the client's images in each step, in (0, 1].
             delta: the probability with which epsilon may be exceeded, such as 1e-5.
 
-        Raises ImportError without opacus. Without noise the loss is infinite.
+        Raises ModuleNotFoundError without opacus. Without noise the loss is infinite.
         """
         if self.noise == 0:
             return math.inf
         try:
             from opacus.accountants import RDPAccountant
         except ImportError as error:
-            raise ImportError("epsilon needs opacus: pip install 'gia[opacus]'") from error
+            message = "opacus: expected to be installed for epsilon's accountant; python -m pip install opacus"
+            raise ModuleNotFoundError(message, name="opacus") from error
         accountant = RDPAccountant()
         accountant.history = [(self.noise, sampling_rate, steps)]
         return float(accountant.get_epsilon(delta=delta))

@@ -64,7 +64,17 @@ PUBLIC = {
         "trap_weights",
     },
     gia.data: {"Images", "load", "sample"},
-    gia.defenses: {"DEFENSES", "clip", "dp_sgd", "noise", "prune", "quantize", "secure_aggregation", "soteria"},
+    gia.defenses: {
+        "DEFENSES",
+        "clip",
+        "dp_sgd",
+        "noise",
+        "parse",
+        "prune",
+        "quantize",
+        "secure_aggregation",
+        "soteria",
+    },
     gia.federated: {
         "Client",
         "Finding",
