@@ -118,7 +118,7 @@ def test_an_unknown_command_is_refused_with_what_may_have_been_meant(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["atacks"])
     assert ended.value.code == 2
-    assert "COMMAND: expected one of ['attacks', 'cache', 'data'], got 'atacks'; did you mean 'attacks'?" in (
+    assert "COMMAND: expected one of ['attacks', 'audit', 'cache', 'data'], got 'atacks'; did you mean 'attacks'?" in (
         capsys.readouterr().err
     )
 
