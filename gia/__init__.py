@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gia import attacks, data, defenses, experiment, federated, metrics, models, numerics, pictures, theory
+    from gia import attacks, audit, data, defenses, experiment, federated, metrics, models, numerics, pictures, theory
     from gia.attacks import Reconstruction
     from gia.federated import LocalTraining, Observation, ValidationReport, share_gradient, share_update, validate_model
 
@@ -28,6 +28,7 @@ __all__ = [
     "Reconstruction",
     "ValidationReport",
     "attacks",
+    "audit",
     "data",
     "defenses",
     "experiment",

@@ -20,6 +20,7 @@ from gia.errors import expected_one_of
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "attacks": ("gia.attacks.listing", "list the attacks with their type, their needs and their publication"),
+        "audit": ("gia.audit.command", "attack your own model and local training, and report what leaks"),
         "cache": (
             "gia.harness.blocks.listing",
             "show what stored blocks, trained nets and reports take; delete old ones",

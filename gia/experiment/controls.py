@@ -61,9 +61,9 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
         controlled = round.controlled_on_public if outside else round.controlled
         exchange, of = Exchange(controlled, controlled.private), _learned
     elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
-        exchange, of = _singly(round), _exact
+        exchange, of = _singly(round), exact
     else:
-        exchange, of = _few(round), _searched
+        exchange, of = _few(round), searched
     checks, values = of(exchange)
     return _control(checks, values, {"": round, "control's ": exchange.round})
 
@@ -98,7 +98,8 @@ def _singly(round: Round) -> Exchange:
     return Exchange(alone.controlled, alone.control)
 
 
-def _searched(exchange: Exchange) -> tuple[Checks, Values]:
+def searched(exchange: Exchange) -> tuple[Checks, Values]:
+    """The control of a search, as in `path_works`: text of each check -> whether it holds, and what was measured."""
     if (norm := exchange.gradient_norm) == 0:
         return {"a shared gradient is zero": False}, {"gradient_norm": norm}
     checks, values = _sees(exchange)
@@ -176,8 +177,11 @@ def _learned(exchange: Exchange) -> tuple[Checks, Values]:
     return checks, {"psnr": psnr, "class_mean_psnr": mean, "gradient_norm": norm}
 
 
-def _exact(exchange: Exchange) -> tuple[Checks, Values]:
-    """One image after the other, since a malicious server's models and gradients are large."""
+def exact(exchange: Exchange) -> tuple[Checks, Values]:
+    """The control of an analytic attack, as in `path_works`.
+
+    One image after the other, since a malicious server's models and gradients are large.
+    """
     doubles: dict[int, nn.Module] = {}
     errors = []
     for answer in exchange.answers:
@@ -204,6 +208,7 @@ def _ideal(exchange: Exchange, answer: Answer) -> Answer:
         # A fished gradient is matched as that of one image, with running statistics and without local steps.
         local=None if fished else client.local,
         reveal={*client.reveal, "local"},
+        loss=exchange.loss,
         training=client.training and not fished,
     )
     return replace(answer, observation=asked.answer(answer.model))
@@ -219,7 +224,12 @@ def _is_alive(answer: Answer) -> bool:
 def _alone(exchange: Exchange, answer: Answer, model: nn.Module, one: slice) -> Answer:
     client, reference, labels = exchange.protocol.client, answer.reference[one].double(), answer.labels[one]
     asked = federated.Client(
-        reference, labels, local=client.local, reveal={*client.reveal, "local"}, training=client.training
+        reference,
+        labels,
+        local=client.local,
+        reveal={*client.reveal, "local"},
+        loss=exchange.loss,
+        training=client.training,
     )
     return replace(
         answer,

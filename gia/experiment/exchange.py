@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from gia import attacks, federated, metrics
 from gia.attacks.matching import Interrupted
@@ -21,6 +22,7 @@ from gia.experiment.placebos import Guess, Placebos
 from gia.experiment.protocol import CONTEXTUAL, LEAKS, Fishing
 from gia.experiment.round import Round
 from gia.federated import Observation, share_gradient
+from gia.federated.losses import Loss, LossName
 from gia.federated.server import classifier, fish_class
 
 #: How an attack fails on its own account: it scores as if it had returned nothing, which is a finding.
@@ -63,9 +65,12 @@ class Exchange:
     Attributes:
         placebo: what is returned in place of the attack's images, that of the protocol at first. What an exchange has
             made for one placebo serves the next one.
+        loss: the clients' training loss.
 
     Raises ValueError where the images do not make whole batches.
     """
+
+    loss: Loss | LossName = staticmethod(cross_entropy)
 
     def __init__(self, round: Round, chosen: Tensor) -> None:
         size, fish = round.protocol.batch.size, round.protocol.victim.fish
@@ -263,6 +268,7 @@ class Exchange:
             defenses=client.defenses,
             defense_generator=self.block.generator("defense", number, 0),
             generator=self.block.generator("order", number),
+            loss=self.loss,
             training=client.training,
         )
 
@@ -294,7 +300,7 @@ class Exchange:
         """Place in the batch of the image with the largest gradient before the classifier."""
         last, norms = classifier(sent), []
         for index in batch:
-            own = share_gradient(sent, self._images(index[None]), self.round.data.labels[index][None])
+            own = share_gradient(sent, self._images(index[None]), self.round.data.labels[index][None], loss=self.loss)
             norms.append(
                 sum(float(g.square().sum()) for key, g in own.gradients.items() if not key.startswith(f"{last}."))
             )

@@ -23,6 +23,7 @@ PUBLIC = {
         "Reconstruction",
         "ValidationReport",
         "attacks",
+        "audit",
         "data",
         "defenses",
         "federated",
@@ -65,6 +66,7 @@ PUBLIC = {
         "train_inverter",
         "trap_weights",
     },
+    gia.audit: {"KINDS", "AuditReport", "Leak", "audit"},
     gia.data: {"Images", "load", "sample"},
     gia.defenses: {
         "DEFENSES",
@@ -126,6 +128,12 @@ SIGNATURES = {
     "share_update": ("model images labels", "local reveal order loss training"),
     "federated.Client": ("images labels", "local reveal defenses validate loss training"),
     "federated.Client.answer": ("self model", ""),
+    "audit.audit": (
+        "model",
+        "data image_size channels classes batch_size epochs lr momentum local_batch_size defenses against budget steps "
+        "batches what_if validate training loss device gradient originals labels root seed parts progress",
+    ),
+    "audit.AuditReport.check": ("self max_leak", ""),
     "attacks.labels.restore": ("model observation", "rule"),
     "validate_model": ("received expected", "batch"),
     "federated.LastAccepted": ("agreed", "batch"),

@@ -1,0 +1,71 @@
+"""The attack types that an audit tries, and those that it cannot try, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from gia.errors import expected_one_of
+
+__all__ = ["KINDS", "UNTRIED", "Kind", "chosen_kinds"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One attack type and how the audit runs it.
+
+    Attributes:
+        title: what it is, for readers of the report.
+        attack: a name of `gia.attacks.ATTACKS`.
+        malicious: whether the server changes the model before it sends it.
+        searches: whether the attack has steps, which the budget limits.
+        cost: seconds of one step, as a multiple of one of "op".
+        settings: of the attack, beside steps and loss.
+    """
+
+    title: str
+    attack: str
+    malicious: bool
+    searches: bool
+    cost: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: Name -> attack type, in the order in which they are run: closed forms first, since they take no time.
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "ana_linear": Kind("closed form: a linear layer sees the image", "linear_layer", False, False),
+        "ana_arch": Kind("imprint block in front of the model", "robbing_the_fed", True, False),
+        "op": Kind("search over pixels", "inverting_gradients", False, True, 1.0, {"total_variation": 1e-3}),
+        "gen_w": Kind("search over the weights of a decoder", "ci_net", False, True, 1.3),
+        "ana_param": Kind("fishing for one class", "fishing", True, True, 0.7, {"total_variation": 1e-3}),
+    }
+)
+
+#: Name -> why the audit never tries it.
+UNTRIED: Mapping[str, str] = MappingProxyType(
+    {
+        "gen_z": "it needs a generator that was trained on images like yours; see gia.attacks.ggl",
+        "gen_inv": "it needs a network that learns from thousands of images like yours; see gia.attacks.train_inverter",
+    }
+)
+
+
+def chosen_kinds(against: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of attack types in "all", "op,gen_w" or a sequence, in the order of `KINDS`.
+
+    Raises ValueError for a name that is unknown, or that no audit tries.
+
+    >>> from gia.audit.kinds import chosen_kinds
+    >>> chosen_kinds("gen_w, op")
+    ('op', 'gen_w')
+    """
+    names = [name.strip() for name in against.split(",")] if isinstance(against, str) else list(against)
+    for name in names:
+        if name in UNTRIED:
+            raise ValueError(f"against: expected a type that an audit can try, got {name!r}: {UNTRIED[name]}")
+        if name not in (*KINDS, "all"):
+            raise ValueError(expected_one_of("against", name, [*KINDS, "all"]))
+    return tuple(name for name in KINDS if "all" in names or name in names)

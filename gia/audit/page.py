@@ -1,0 +1,228 @@
+"""The page of an audit: one HTML file with everything in it, light and dark, for small screens and for paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+from gia.audit.report import MARK, AuditReport, Leak, advice, cells, said, summary
+
+__all__ = ["page"]
+
+#: Pixels of the longer side of a tile; small images are enlarged by a whole factor.
+_SIDE = 96
+
+_TEMPLATE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{{ mark }}">
+<title>Audit: what this set-up leaks</title>
+<style>
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d0d7de; --shade: #f6f8fa;
+  --bar: #b35900; --warn: #fff3d6; --link: #0550ae; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9da7b1; --paper: #0d1117; --line: #3d444d;
+  --shade: #161b22; --bar: #e5903a; --warn: #3a2d12; --link: #79b8ff; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; padding: 1rem;
+  max-width: 60rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
+.private { background: var(--warn); border: 1px solid var(--line); border-radius: 6px; padding: .5rem .75rem; }
+.soft { color: var(--soft); } .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--link); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--soft); padding-bottom: .25rem; }
+th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+.bar { display: inline-block; height: .6rem; background: var(--bar); border-radius: 2px; vertical-align: middle; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; padding: 0; margin: 0; list-style: none; }
+figure { margin: 0; padding: .4rem; background: var(--shade); border: 1px solid var(--line); border-radius: 6px;
+  break-inside: avoid; }
+figure img { image-rendering: pixelated; display: inline-block; } figcaption { font-size: .85rem; }
+li { margin: .2rem 0; }
+@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
+@media print { :root { --ink: #000; --soft: #333; --paper: #fff; --line: #999; --shade: #fff; --bar: #555;
+  --warn: #fff; }
+  body { max-width: none; padding: 0; font-size: 11pt; } .scroll { overflow: visible; } h2, h3 { break-after: avoid; }
+  .bar { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+</style>
+</head>
+<body>
+<header>
+<h1>What this set-up leaks</h1>
+<p class="private"><strong>This page contains private images</strong>: originals and what attacks made of them. Share it
+as you would share the data.</p>
+{% for sentence in summary %}<p>{{ sentence }}</p>
+{% endfor %}</header>
+<main>
+<section aria-labelledby="leaks">
+<h2 id="leaks">Leaks</h2>
+{% if rows %}<div class="scroll" tabindex="0" role="region" aria-labelledby="leaks">
+<table>
+<caption>PSNR above that of the best placebo, which an attacker has without the gradient. 0 dB: the gradient adds
+nothing. The interval is one of 95 %.</caption>
+<thead><tr><th scope="col">attack type</th><th scope="col" class="number">leak (dB)</th><th scope="col">&nbsp;</th>
+<th scope="col" class="number">interval</th><th scope="col" class="number">exact</th>
+<th scope="col" class="number">PSNR (dB)</th><th scope="col" class="number">steps</th>
+<th scope="col">server</th></tr></thead>
+<tbody>
+{% for row in rows %}<tr><th scope="row">{{ row.name }}<br><span class="soft">{{ row.title }}</span></th>
+<td class="number">{{ row.cells[0] }}</td>
+<td>{% if row.width %}<span class="bar" style="width: {{ row.width }}px"></span>{% endif %}</td>
+<td class="number">{{ row.cells[1] }}</td><td class="number">{{ row.cells[2] }}</td>
+<td class="number">{{ row.cells[3] }}</td><td class="number">{{ row.cells[4] }}</td>
+<td>{{ "malicious" if row.malicious else "follows the protocol" }}</td></tr>
+{% endfor %}</tbody>
+</table>
+</div>
+{% for row in rows if row.silent %}<p><strong>{{ row.name }} says nothing</strong>, since the attack did not work:
+{{ row.silent }}</p>
+{% endfor %}{% else %}<p>No attack type could be run.</p>
+{% endif %}{% if worst %}<p>{{ worst }}</p>
+{% endif %}</section>
+<section aria-labelledby="images">
+<h2 id="images">Originals and reconstructions</h2>
+{% for row in rows if row.tiles %}<h3>{{ row.name }}: {{ row.title }}</h3>
+<ul class="tiles">
+{% for tile in row.tiles %}<li><figure>
+{% for picture in tile.pictures %}<img src="{{ picture.source }}" alt="{{ picture.alt }}" width="{{ picture.width }}"\
+ height="{{ picture.height }}">
+{% endfor %}<figcaption>{{ tile.caption }}</figcaption></figure></li>
+{% endfor %}</ul>
+{% endfor %}</section>
+{% if changes %}<section aria-labelledby="changes">
+<h2 id="changes">What if</h2>
+<p>{{ advice }}</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="changes">
+<table>
+<caption>Leak in dB before and after one change of the set-up. What a change costs in accuracy is not
+measured.</caption>
+<thead><tr><th scope="col">change</th><th scope="col">leaks</th></tr></thead>
+<tbody>
+{% for change in changes %}<tr><th scope="row">{{ change.words }}</th><td>
+{% for line in change.lines %}{{ line }}<br>{% endfor %}</td></tr>
+{% endfor %}</tbody>
+</table>
+</div>
+</section>
+{% endif %}{% if servers %}<section aria-labelledby="validation">
+<h2 id="validation">If the server were malicious</h2>
+<p>What a client says that knows the model and checks what it receives (<code>gia.validate_model</code>):</p>
+<dl>
+{% for server, words in servers %}<dt>{{ server }}</dt><dd>{{ words }}</dd>
+{% endfor %}</dl>
+</section>
+{% endif %}{% if not_tried %}<section aria-labelledby="untried">
+<h2 id="untried">Not tried</h2>
+<dl>
+{% for name, why in not_tried %}<dt>{{ name }}</dt><dd>{{ why }}</dd>
+{% endfor %}</dl>
+</section>
+{% endif %}<section aria-labelledby="limits">
+<h2 id="limits">What this audit cannot say</h2>
+<ul>
+{% for limit in limits %}<li>{{ limit }}</li>
+{% endfor %}</ul>
+</section>
+<section aria-labelledby="setup">
+<h2 id="setup">The set-up</h2>
+<dl>
+{% for name, value in setup %}<dt>{{ name }}</dt><dd>{{ value }}</dd>
+{% endfor %}</dl>
+</section>
+</main>
+<footer class="soft"><p>Made by gia in {{ seconds }} s.</p></footer>
+</body>
+</html>
+"""
+
+
+def page(report: AuditReport) -> str:
+    """A report as one HTML page that loads nothing from elsewhere.
+
+    >>> from gia.audit import AuditReport
+    >>> from gia.audit.page import page
+    >>> "No attack type could be run" in page(AuditReport(setup={}, results={}))
+    True
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    most = max((each.leak or 0.0 for each in report.results.values()), default=0.0)
+    return environment.from_string(_TEMPLATE).render(
+        mark=MARK,
+        seconds=f"{report.seconds:.0f}",
+        summary=summary(report),
+        rows=[_row(each, most) for each in report.results.values()],
+        worst=_worst(report),
+        advice=advice(report),
+        changes=[
+            {
+                "words": each.change,
+                "lines": [f"{name}: {before:.1f} to {after:.1f}" for name, (before, after) in each.leaks.items()]
+                + ([each.reason] if each.reason else []),
+            }
+            for each in report.what_if
+        ],
+        servers=[(each.server, said(each)) for each in report.validation],
+        not_tried=list(report.not_tried.items()),
+        limits=report.limits,
+        setup=list(report.setup.items()),
+    )
+
+
+def _row(each: Leak, most: float) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "title": each.title,
+        "malicious": each.malicious,
+        "cells": cells(each),
+        "width": round(80 * (each.leak or 0.0) / most) if most else 0,
+        "silent": None if each.known else each.facts["path"]["seen"],
+        "tiles": list(_tiles(each)),
+    }
+
+
+def _tiles(each: Leak) -> Iterator[dict[str, Any]]:
+    originals, found = each.arrays.get("originals"), each.arrays.get("reconstructions")
+    for place in range(0 if found is None else len(found)):
+        assert found is not None
+        number = f"image {place + 1}"
+        pictures = [_picture(found[place], f"what {each.name} made of {number}")]
+        caption = f"{number}, original not known"
+        if originals is not None:
+            pictures.insert(0, _picture(originals[place], f"the original {number}"))
+            leak, psnr = (each.facts["per_image"][name][place] for name in ("leak", "psnr"))
+            caption = f"{leak:+.1f} dB (PSNR {psnr:.1f})"
+        yield {"pictures": pictures, "caption": caption}
+
+
+def _worst(report: AuditReport) -> str | None:
+    if report.worst is None:
+        return None
+    name, worst = report.worst
+    where = f"image {worst['image'] + 1} under {name}"
+    return f"Worst image: {where}, {worst['leak']:.1f} dB above its placebo (PSNR {worst['psnr']:.1f} dB)."
+
+
+def _picture(image: np.ndarray, alt: str) -> dict[str, Any]:
+    """An image (C, H, W) in bytes as a data URI, with its size on the page."""
+    _, height, width = image.shape
+    colour = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    written = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colour)).save(written, format="PNG")
+    factor = max(1, _SIDE // max(height, width)) if max(height, width) <= _SIDE else _SIDE / max(height, width)
+    return {
+        "source": "data:image/png;base64," + base64.b64encode(written.getvalue()).decode(),
+        "alt": alt,
+        "width": round(width * factor),
+        "height": round(height * factor),
+    }

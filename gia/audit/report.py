@@ -1,0 +1,308 @@
+"""What an audit found, as values, as JSON, and as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gia.audit.kinds import KINDS
+from gia.errors import expected_one_of
+
+__all__ = ["MARK", "AuditReport", "Leak", "TooMuchLeaks", "Validated", "WhatIf"]
+
+#: By this the audit knows its own files again.
+MARK = "gia audit"
+
+
+class TooMuchLeaks(AssertionError):
+    """A set-up leaks more than its owner allows, or it is not known whether it does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Leak:
+    """What one attack type made of the private images.
+
+    Attributes:
+        name: of the type in `gia.audit.KINDS`.
+        leak: PSNR above that of the best placebo in dB, averaged over images and then not below 0; None where the
+            originals of a captured gradient are not known.
+        interval: of 95 %, over batches where there are at least four, else over images; None for a single one.
+        facts: everything else, as `audit.json` has it.
+        arrays: "originals" and "reconstructions" of the first images, uint8 (n, C, H, W).
+
+    >>> from gia.audit import Leak
+    >>> Leak("op", leak=3.14159, interval=None, facts={}).title
+    'search over pixels'
+    """
+
+    name: str
+    leak: float | None
+    interval: tuple[float, float] | None
+    facts: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def title(self) -> str:
+        """What the type is, in words."""
+        return KINDS[self.name].title
+
+    @property
+    def malicious(self) -> bool:
+        """Whether its server changes the model before it sends it."""
+        return KINDS[self.name].malicious
+
+    @property
+    def known(self) -> bool:
+        """Whether the number says something: an attack that leaks shows it, one that does not has passed a control."""
+        path = self.facts.get("path")
+        return path is None or bool(path["works"])
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """One change of the set-up, and what the attack types that leaked make of it.
+
+    Attributes:
+        change: in words.
+        leaks: attack type -> (leak before, leak after) in dB, on the same number of steps.
+        reason: why a type was not run again, if so.
+    """
+
+    change: str
+    leaks: Mapping[str, tuple[float, float]]
+    reason: str | None = None
+
+    @property
+    def largest(self) -> float:
+        """The largest leak after the change; infinite where nothing was run."""
+        return max((after for _, after in self.leaks.values()), default=float("inf"))
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What `gia.validate_model` says to one model.
+
+    Attributes:
+        server: what the server does, in words; "honest" for the model as it is.
+        findings: sentences, none where the model is accepted.
+        error: why the model could not be made or checked, if so.
+    """
+
+    server: str
+    findings: tuple[str, ...]
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AuditReport:
+    """The result of `gia.audit.audit`.
+
+    Attributes:
+        setup: the facts of the set-up.
+        results: attack type -> what it made of the images.
+        not_tried: attack type -> why not, in one line.
+        what_if: one entry for each change.
+        validation: one entry for each malicious server, and the honest one first.
+        limits: sentences about what this audit cannot say.
+        seconds: that it took.
+
+    >>> from gia.audit import AuditReport, Leak
+    >>> report = AuditReport(setup={}, results={"op": Leak("op", leak=3.0, interval=(1.0, 5.0), facts={})})
+    >>> report.leak
+    {'op': 3.0}
+    >>> report.check(max_leak={"op": 1.0})
+    Traceback (most recent call last):
+    gia.audit.report.TooMuchLeaks: max_leak: expected at most 1 dB of op (search over pixels), got 3 dB
+    """
+
+    setup: Mapping[str, Any]
+    results: Mapping[str, Leak]
+    not_tried: Mapping[str, str] = field(default_factory=dict)
+    what_if: tuple[WhatIf, ...] = ()
+    validation: tuple[Validated, ...] = ()
+    limits: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def leak(self) -> dict[str, float]:
+        """Attack type -> dB above the placebo."""
+        return {name: each.leak for name, each in self.results.items() if each.leak is not None}
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Attack type -> the interval of its leak, where there is one."""
+        return {name: each.interval for name, each in self.results.items() if each.interval is not None}
+
+    @property
+    def exact(self) -> dict[str, float]:
+        """Attack type -> share of images that came back exactly (to 1e-3)."""
+        return {name: each.facts["exact_share"] for name, each in self.results.items() if each.leak is not None}
+
+    @property
+    def worst(self) -> tuple[str, Mapping[str, Any]] | None:
+        """The attack type and the image that leaks most, with "image", "leak" and "psnr"; None without a leak."""
+        known = {name: each.facts["worst"] for name, each in self.results.items() if each.leak is not None}
+        return max(known.items(), key=lambda pair: float(pair[1]["leak"])) if known else None
+
+    @property
+    def best_change(self) -> WhatIf | None:
+        """The change after which least leaks, if it lowers the largest leak by more than .5 dB."""
+        run = [each for each in self.what_if if each.leaks]
+        best = min(run, key=lambda each: each.largest, default=None)
+        if best is None or max(before for before, _ in best.leaks.values()) - best.largest <= 0.5:
+            return None
+        return best
+
+    def check(self, max_leak: float | Mapping[str, float]) -> None:
+        """Raise `TooMuchLeaks` where a type leaks more than allowed, was not tried, or its attack did not work.
+
+        Args:
+            max_leak: dB for all types that were tried, or for each of some.
+
+        Raises ValueError for a name that is no attack type.
+        """
+        asked = dict.fromkeys(self.results, max_leak) if isinstance(max_leak, int | float) else dict(max_leak)
+        problems = []
+        if not asked:
+            problems.append(f"max_leak: expected an attack type that was tried, got none: {dict(self.not_tried)}")
+        for name, limit in asked.items():
+            if name not in KINDS:
+                raise ValueError(expected_one_of("max_leak", name, list(KINDS)))
+            if (result := self.results.get(name)) is None or result.leak is None:
+                why = self.not_tried.get(name, "it was not asked for, or has no originals")
+                problems.append(f"max_leak: expected {name} to be tried, got none: {why}")
+            elif result.leak > limit:
+                got = f"got {result.leak:.3g} dB"
+                problems.append(f"max_leak: expected at most {limit:g} dB of {name} ({result.title}), {got}")
+            elif not result.known:
+                seen = result.facts["path"]["seen"]
+                problems.append(f"max_leak: expected an attack {name} that works, got one that does not: {seen}")
+        if problems:
+            raise TooMuchLeaks("\n".join(problems))
+
+    def to_json(self) -> str:
+        """The report as JSON, without images."""
+        return json.dumps(
+            {
+                "generator": MARK,
+                "setup": dict(self.setup),
+                "results": {
+                    name: {"title": each.title, "leak": each.leak, "interval": each.interval, "known": each.known}
+                    | dict(each.facts)
+                    for name, each in self.results.items()
+                },
+                "not_tried": dict(self.not_tried),
+                "what_if": [
+                    {
+                        "change": each.change,
+                        "leaks": {name: {"before": a, "after": b} for name, (a, b) in each.leaks.items()},
+                        "reason": each.reason,
+                    }
+                    for each in self.what_if
+                ],
+                "best_change": None if self.best_change is None else self.best_change.change,
+                "validation": [
+                    {"server": each.server, "findings": list(each.findings), "error": each.error}
+                    for each in self.validation
+                ],
+                "limits": list(self.limits),
+                "seconds": round(self.seconds, 1),
+            },
+            indent=1,
+            allow_nan=False,
+        )
+
+    def to_html(self) -> str:
+        """The report as one page without other files. It holds the private images."""
+        from gia.audit.page import page
+
+        return page(self)
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        lines = [f"{name}: {value}" for name, value in self.setup.items()]
+        lines += [
+            "",
+            *summary(self),
+            "",
+            "leak in dB above what an attacker has without the gradient",
+            _COLUMNS.format(*_HEADS).rstrip(),
+        ]
+        for name, each in self.results.items():
+            lines.append(_COLUMNS.format(name, *cells(each), each.title).rstrip())
+            if not each.known:
+                lines.append(f"  says nothing, since the attack did not work: {each.facts['path']['seen']}")
+        lines += [f"{name:<11} not tried: {why}" for name, why in self.not_tried.items()]
+        if self.worst is not None:
+            name, worst = self.worst
+            lines.append(
+                f"worst image: number {worst['image'] + 1} under {name}, {worst['leak']:.1f} dB above its placebo "
+                f"(PSNR {worst['psnr']:.1f} dB)"
+            )
+        if self.what_if:
+            lines += ["", "what if (leak before -> after)"]
+            for each in self.what_if:
+                shown = ", ".join(f"{name} {a:.1f} -> {b:.1f}" for name, (a, b) in each.leaks.items())
+                lines.append(f"  {each.change}: {'; '.join(filter(None, (shown, each.reason)))}")
+            lines.append(f"  {advice(self)}")
+        if self.validation:
+            lines += ["", "what a client that validates models says (gia.validate_model)"]
+            lines += [f"  {each.server}: {said(each)}" for each in self.validation]
+        lines += ["", *(f"note: {limit}" for limit in self.limits), f"took {self.seconds:.0f} s"]
+        return "\n".join(lines)
+
+
+_COLUMNS = "{:<11} {:>6} {:>14} {:>6} {:>6} {:>6}  {}"
+_HEADS = ("type", "leak", "95 %", "exact", "PSNR", "steps", "what it is")
+
+
+def cells(each: Leak) -> tuple[str, str, str, str, str]:
+    """Leak, interval, exact share, PSNR and steps of a row, as text."""
+    steps = str(each.facts.get("steps") or "-")
+    if each.leak is None:
+        return "?", "-", "-", "-", steps
+    interval = "-" if each.interval is None else f"{each.interval[0]:.1f} to {each.interval[1]:.1f}"
+    return f"{each.leak:.1f}", interval, f"{each.facts['exact_share']:.0%}", f"{each.facts['psnr']:.1f}", steps
+
+
+def summary(report: AuditReport) -> list[str]:
+    """One sentence about a server that follows the protocol, and one about a malicious one, where they were tried."""
+    sentences = []
+    for server, malicious in (("A server that follows the protocol", False), ("A malicious server", True)):
+        tried = [each for each in report.results.values() if each.malicious is malicious]
+        scored = [each for each in tried if each.leak is not None]
+        if scored:
+            worst = max(scored, key=lambda each: each.leak or 0.0)
+            exact = f", {worst.facts['exact_share']:.0%} of them exactly" if worst.facts["exact_share"] else ""
+            sentences.append(
+                f"{server} gets {worst.leak:.1f} dB closer to the private images than one without the gradient{exact} "
+                f"({worst.name}: {worst.title})."
+                if worst.leak
+                else f"{server} gets nothing from the attacks that were tried."
+            )
+        if silent := [each.name for each in tried if not each.known]:
+            sentences.append(f"What {', '.join(silent)} would get is not known, since the attack did not work here.")
+    return sentences
+
+
+def advice(report: AuditReport) -> str:
+    """Which change helps most, in a sentence."""
+    if not any(each.leaks for each in report.what_if):
+        return "Nothing that was tried leaks, so no change can show what it helps."
+    if (best := report.best_change) is None:
+        return "No change that was tried lowers the largest leak by more than 0.5 dB."
+    return f"Of these, one change helps most: {best.change} (at most {best.largest:.1f} dB left)."
+
+
+def said(each: Validated) -> str:
+    """What validation found, in words."""
+    if each.error is not None:
+        return f"not checked: {each.error}"
+    if not each.findings:
+        return "accepted, no findings"
+    more = len(each.findings) - 1
+    return f"refused: {each.findings[0]}" + (f" ({more} more finding{'s' if more > 1 else ''})" if more else "")
