@@ -366,6 +366,11 @@ def _checked_step(found: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> 
 
 
 def _gradients(value: Tensor, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not value.requires_grad:
+        raise ValueError(
+            f"model: expected a loss that depends on a parameter with requires_grad, got one that depends on none of "
+            f"{list(shared)[:4]}: the forward pass does not use them"
+        )
     gradients = torch.autograd.grad(value, list(shared.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(shared, gradients, strict=True))
 

@@ -13,6 +13,7 @@ from gia.errors import expected_one_of
 from gia.models.activations import ACTIVATIONS
 from gia.models.initialization import INITIALIZATIONS, initialize
 from gia.models.small import MLP, ConvNet
+from gia.models.transformers import VITS
 
 __all__ = ["NAMES", "build"]
 
@@ -24,7 +25,7 @@ def build(
     image_size: int | tuple[int, int],
     channels: int = 3,
     width: int | None = None,
-    activation: str = "relu",
+    activation: str | None = None,
     init: str = "default",
     generator: torch.Generator,
     dtype: torch.dtype = torch.float32,
@@ -42,10 +43,12 @@ def build(
     | alexnet | first channels (64) | torch | stem="11x11", "3x3" |
     | vgg16 | first channels (64) | vgg | |
     | googlenet | first channels (64) | googlenet | stem="7x7", "3x3" |
+    | vit_tiny, small, base, large | features (192, 384, 768, 1024) | vit | patch=16, depth=12 (24), heads, fused=True |
 
-    DLG's victim is `build("lenet", activation="sigmoid", init="dlg", ...)`. All layers scale with the width. Networks
-    have no dropout, and no activation is random, so a forward pass draws no random numbers. No activation works in
-    place.
+    DLG's victim is `build("lenet", activation="sigmoid", init="dlg", ...)`. A Vision Transformer is timm's and needs
+    that package. It has width/64 heads by default, and with fused=False one linear layer each for queries, keys and
+    values. All layers scale with the width. Networks have no dropout, and no activation is random, so a forward pass
+    draws no random numbers. No activation works in place.
 
     Args:
         name: as in the table; resnet18 with stem="7x7" has torchvision's parameter names.
@@ -55,9 +58,10 @@ def build(
         width: as in the table; None takes the default.
         activation: every activation of the network: sigmoid, relu, tanh, leaky_relu, rrelu (mean slope), gelu or silu.
             Variants of the Sigmoid are sigmoid(4x), sigmoid(2x), sigmoid(x/2), sigmoid/4, 4*sigmoid and sigmoid-1/2;
-            "linear" is the identity.
+            "linear" is the identity. None takes gelu for a Vision Transformer and relu for the others.
         init: "default" (the network's own, as in the table), "torch" (each layer's default), "dlg" (all from
-            U(-0.5, 0.5)), "kaiming", "vgg" or "googlenet" (as torchvision initializes ResNets, VGG and GoogLeNet).
+            U(-0.5, 0.5)), "kaiming", "vgg" or "googlenet" (as torchvision initializes ResNets, VGG and GoogLeNet), or
+            "vit" (as timm initializes Vision Transformers).
         generator: source of the weights, on the CPU. Weights are drawn in float32 and then converted, so that both
             dtypes hold the same network.
         dtype: float32 or float64.
@@ -69,6 +73,7 @@ def build(
     Raises:
         ValueError: an unknown name, a size out of range, or images too small for the network.
         TypeError: an option that this network does not have.
+        ModuleNotFoundError: a Vision Transformer without timm.
 
     >>> import torch, gia
     >>> g = torch.Generator().manual_seed(0)
@@ -77,15 +82,17 @@ def build(
     torch.Size([2, 10])
     """
     sizes = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    if name not in _ARCHITECTURES:
+        raise ValueError(expected_one_of("name", name, sorted(_ARCHITECTURES)))
+    architecture = _ARCHITECTURES[name]
+    activation = architecture.activation if activation is None else activation
     for label, choice, known in (
-        ("name", name, sorted(_ARCHITECTURES)),
         ("activation", activation, sorted(ACTIVATIONS)),
         ("init", init, ["default", *sorted(INITIALIZATIONS)]),
         ("dtype", dtype, [torch.float32, torch.float64]),
     ):
         if choice not in known:
             raise ValueError(expected_one_of(label, choice, [str(one) for one in known]))
-    architecture = _ARCHITECTURES[name]
     width = architecture.width if width is None else width
     counts = (("num_classes", num_classes), ("channels", channels), ("width", width))
     for label, value in (*counts, *(("image_size", size) for size in sizes)):
@@ -136,11 +143,21 @@ def _large(name: str) -> Callable[..., nn.Module]:
     return make
 
 
+def _vit(name: str) -> Callable[..., nn.Module]:
+    def make(**settings: Any) -> nn.Module:
+        from gia.models import transformers
+
+        return transformers.make(name, **settings)
+
+    return make
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Architecture:
     make: Callable[..., nn.Module]
     width: int
     init: str
+    activation: str = "relu"
     options: Mapping[str, object] = field(default_factory=dict)  # option -> default
     stems: tuple[str, ...] = ()
     least: Mapping[object, int] = field(default_factory=dict)  # stem -> smallest image_size
@@ -179,6 +196,16 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
         stems=("7x7", "3x3"),
         least={"7x7": 15, "3x3": 4},
     ),
+    **{
+        name: _Architecture(
+            make=_vit(name),
+            width=width,
+            init="vit",
+            activation="gelu",
+            options={"patch": 16, "depth": None, "heads": None, "fused": True},
+        )
+        for name, (width, _) in VITS.items()
+    },
 }
 
 NAMES: tuple[str, ...] = tuple(_ARCHITECTURES)

@@ -41,6 +41,11 @@ def _truncated(weight: Tensor, bias: Tensor | None, generator: torch.Generator) 
     _torch_bias(weight, bias, generator)
 
 
+def _narrow_normal(weight: Tensor, bias: Tensor | None, generator: torch.Generator) -> None:
+    init.trunc_normal_(weight, 0.0, 0.02, -2.0, 2.0, generator=generator)
+    _zero(bias)
+
+
 def _dlg(weight: Tensor, bias: Tensor | None, generator: torch.Generator) -> None:
     for tensor in (weight, bias):
         if tensor is not None:
@@ -59,7 +64,11 @@ INITIALIZATIONS: Mapping[str, tuple[_Rule, _Rule]] = {
     "kaiming": (_kaiming, _torch),  # torchvision's ResNets
     "vgg": (_kaiming, _small_normal),  # torchvision's VGG
     "googlenet": (_truncated, _truncated),  # torchvision's GoogLeNet
+    "vit": (_torch, _narrow_normal),  # timm's Vision Transformers
 }
+
+#: Parameters of a Vision Transformer that belong to no layer; their standard deviations in timm.
+_TOKENS = {"cls_token": 1e-6, "pos_embed": 0.02}
 
 
 @torch.no_grad()
@@ -67,10 +76,12 @@ def initialize(net: nn.Module, name: str, generator: torch.Generator) -> None:
     """Fill every parameter and buffer of `net` in place, in the order of `net.modules()`, weight before bias.
 
     Batch normalization starts as the identity with mean 0 and variance 1. Only "dlg" draws its weights and biases too,
-    as the released code of DLG (Zhu et al., 2019) does.
+    as the released code of DLG (Zhu et al., 2019) does. Layer normalization starts as the identity, and class tokens
+    and position embeddings are drawn as in timm, whatever the rule.
 
     Args:
-        net: has only convolutions, linear layers, 2D batch normalizations, and modules without parameters or buffers.
+        net: has only convolutions, linear layers, 2D batch normalizations, layer normalizations, timm's Vision
+            Transformer, and modules without parameters or buffers.
         name: a key of `INITIALIZATIONS`.
         generator: source of the weights, on the device of `net`.
 
@@ -94,5 +105,10 @@ def initialize(net: nn.Module, name: str, generator: torch.Generator) -> None:
             module.reset_parameters()
             if name == "dlg":
                 _dlg(module.weight, module.bias, generator)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif tokens := {key: own for key, own in module.named_parameters(recurse=False) if key in _TOKENS}:
+            for key, own in tokens.items():
+                init.trunc_normal_(own, 0.0, _TOKENS[key], -2.0, 2.0, generator=generator)
         elif any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
             raise TypeError(f"net: expected Conv2d, Linear and BatchNorm2d as layers, got {type(module).__name__}")

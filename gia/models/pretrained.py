@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from gia.data import assets
 from gia.errors import expected_one_of, not_installed
 from gia.models.standardization import standardize
 
-__all__ = ["PRETRAINED", "pretrained"]
+__all__ = ["PRETRAINED", "add_classifier", "pretrained"]
 
 
 def pretrained(name: str) -> nn.Module:
@@ -22,6 +24,7 @@ def pretrained(name: str) -> nn.Module:
     |---|---|---|---|
     | cifar10-cnn | CIFAR-10 classifier, BatchNorm after ReLU | (N, 3, 32, 32) in [0, 1] | (N, 10) |
     | efficientnet-lite0 | ImageNet classifier with BatchNorm | (N, 3, H, W) in [0, 1], trained at 224 | (N, 1000) |
+    | dinov2-small | DINOv2 ViT-S/14 of timm, without a classifier | (N, 3, 224, 224) in [0, 1] | features (N, 384) |
     | face-decoder | DCGAN of faces | z (N, *latent_shape) from N(0, 1) | images (N, 3, 64, 64) in [0, 1] |
 
     Args:
@@ -31,7 +34,7 @@ def pretrained(name: str) -> nn.Module:
         ValueError: an unknown name.
         FileNotFoundError: the weight file is missing; the message has the command that installs it.
         gia.data.assets.AssetError: the weight file differs from the one that gia was written for.
-        ModuleNotFoundError: cifar10-cnn without h5py.
+        ModuleNotFoundError: cifar10-cnn without h5py, dinov2-small without timm or onnx.
 
     >>> import gia
     >>> samples = gia.data.load("cifar10-samples")
@@ -46,6 +49,39 @@ def pretrained(name: str) -> nn.Module:
         net = make()
     net.load_state_dict(read(net), assign=True)
     return (standardize(net, mean=statistics[0], std=statistics[1]) if statistics else net).eval()
+
+
+def add_classifier(trunk: nn.Module, *, num_classes: int, generator: torch.Generator) -> nn.Module:
+    """A copy of a Vision Transformer of timm that ends in features, such as dinov2-small, with a classifier on top.
+
+    Args:
+        trunk: has the attributes `head` and `num_features`; it is not changed.
+        num_classes: number of logits.
+        generator: source of the classifier's weights, N(0, 0.02) cut off at 2, on the CPU. Its bias is zero.
+
+    Raises:
+        ValueError: fewer than one class, or a network without these attributes.
+
+    >>> import torch, gia
+    >>> g = torch.Generator().manual_seed(0)
+    >>> net = gia.models.build("vit_tiny", num_classes=7, image_size=8, patch=4, width=16, depth=1, generator=g)
+    >>> gia.models.add_classifier(net, num_classes=3, generator=g)(torch.zeros(1, 3, 8, 8)).shape
+    torch.Size([1, 3])
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    if not (hasattr(trunk, "head") and hasattr(trunk, "num_features")):
+        raise ValueError(f"trunk: expected a Vision Transformer of timm, got {type(trunk).__name__}")
+    net = copy.deepcopy(trunk)
+    like = next(net.parameters())
+    with torch.device("meta"):
+        head = nn.Linear(int(cast(int, net.num_features)), num_classes)
+    head.float().to_empty(device="cpu")
+    with torch.no_grad():
+        nn.init.trunc_normal_(head.weight, 0.0, 0.02, -2.0, 2.0, generator=generator)
+        nn.init.zeros_(head.bias)
+    net.head = head.to(like).train(net.training)
+    return net
 
 
 class CifarCNN(nn.Sequential):
@@ -222,12 +258,106 @@ def _read_face_decoder(net: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def _dinov2() -> nn.Module:
+    """Oquab et al., 2024, DINOv2: a Vision Transformer with layer scale, in timm's form."""
+    try:
+        from timm.models.vision_transformer import VisionTransformer
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "timm: expected to be installed for the network dinov2-small; python -m pip install 'timm>=1.0'",
+            name="timm",
+        ) from error
+    sizes = {"img_size": 224, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
+    net: nn.Module = VisionTransformer(**sizes, num_classes=0, weight_init="skip")
+    return net
+
+
+#: timm's name of a layer in a block -> its name in the ONNX file.
+_DINOV2_LAYERS = {
+    "norm1": "norm1",
+    "attn.proj": "attention.output.dense",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+def _read_dinov2(net: nn.Module) -> dict[str, Tensor]:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "onnx: expected to be installed for the weights of dinov2-small; python -m pip install 'onnx>=1.16'",
+            name="onnx",
+        ) from error
+    graph = onnx.load(str(assets.files("dinov2-small")[0])).graph
+    stored = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}
+    # The file names a matrix by a number; the product that reads it is named after its layer.
+    products = {node.output[0].removesuffix("/MatMul_output_0"): node.input for node in graph.node}
+
+    def matrix(layer: str) -> Tensor:
+        found = stored[
+            next(name for name in products["/backbone/" + layer.replace("layer/", "layer.")] if name in stored)
+        ]
+        return found.T.contiguous()
+
+    weights = {
+        "cls_token": stored["backbone.embeddings.cls_token"],
+        "patch_embed.proj.weight": stored["backbone.embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": stored["backbone.embeddings.patch_embeddings.projection.bias"],
+        "norm.weight": stored["backbone.layernorm.weight"],
+        "norm.bias": stored["backbone.layernorm.bias"],
+        "pos_embed": _dinov2_positions(
+            stored, int(net.get_submodule("patch_embed").get_parameter("proj.bias").numel())
+        ),
+    }
+    for block in range(12):
+        theirs = f"backbone.encoder.layer.{block}"
+        for ours, layer in _DINOV2_LAYERS.items():
+            weights[f"blocks.{block}.{ours}.bias"] = stored[f"{theirs}.{layer}.bias"]
+            weights[f"blocks.{block}.{ours}.weight"] = (
+                stored[f"{theirs}.{layer}.weight"]
+                if ours.startswith("norm")
+                else matrix(f"encoder/layer/{block}/{layer.replace('.', '/')}")
+            )
+        parts = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+        weights[f"blocks.{block}.attn.qkv.bias"] = torch.cat([stored[f"{theirs}.{part}.bias"] for part in parts])
+        weights[f"blocks.{block}.attn.qkv.weight"] = torch.cat(
+            [matrix(f"encoder/layer/{block}/{part.replace('.', '/')}") for part in parts]
+        )
+        for number in (1, 2):
+            weights[f"blocks.{block}.ls{number}.gamma"] = stored[f"{theirs}.layer_scale{number}.lambda1"]
+    return weights
+
+
+def _dinov2_positions(stored: Mapping[str, Tensor], width: int) -> Tensor:
+    """Position embeddings of the class token and of 16x16 patches, from the stored ones of 37x37 patches.
+
+    The file resizes them in its graph, bicubically and without antialiasing; timm's own resizing has antialiasing.
+    """
+    (of_class,) = (
+        value
+        for value in stored.values()
+        if value.shape == (1, 1, width) and not value.equal(stored["backbone.embeddings.cls_token"])
+    )
+    (of_patches,) = (value for value in stored.values() if value.shape == (1, 37 * 37, width))
+    grid = of_patches.view(1, 37, 37, width).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, size=(16, 16), mode="bicubic", align_corners=False)
+    return torch.cat([of_class, resized.flatten(2).mT], 1)
+
+
 # name -> (network, reader of its weights, mean and std of its input)
 _LOADERS: Mapping[
-    str, tuple[Callable[[], nn.Module], Callable[[nn.Module], dict[str, Tensor]], tuple[float, float] | None]
+    str,
+    tuple[
+        Callable[[], nn.Module],
+        Callable[[nn.Module], dict[str, Tensor]],
+        tuple[float | Sequence[float], float | Sequence[float]] | None,
+    ],
 ] = {
     "cifar10-cnn": (CifarCNN, _read_cifar10_cnn, (0.0, 1 / 255)),
     "efficientnet-lite0": (EfficientNetLite0, _read_efficientnet_lite0, (127 / 255, 128 / 255)),
+    "dinov2-small": (_dinov2, _read_dinov2, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
     "face-decoder": (FaceDecoder, _read_face_decoder, None),
 }
 

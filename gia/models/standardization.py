@@ -43,7 +43,7 @@ def standardize(net: nn.Module, *, mean: float | Sequence[float], std: float | S
         raise ValueError(f"mean: expected finite numbers, got {means}")
     if not all(math.isfinite(s) and s > 0 for s in stds):
         raise ValueError(f"std: expected positive finite numbers, got {stds}")
-    if hasattr(net, _MEAN):
+    if any(_MEAN in module._buffers for module in net.modules()):
         raise ValueError("net: expected one that does not standardize its input yet, got a standardized one")
     like = next(net.parameters())
     copied = copy.deepcopy(net)
@@ -56,12 +56,15 @@ def standardize(net: nn.Module, *, mean: float | Sequence[float], std: float | S
 def standardization(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Copies of the mean and std, each (C,) or (1,), of a model that `standardize` made; 0 and 1 of any other model.
 
+    A model that holds a standardized one, such as its adapted form, counts as standardized.
+
     >>> import gia
     >>> [value.tolist() for value in gia.models.standardization(gia.models.pretrained("face-decoder"))]
     [[0.0], [1.0]]
     """
-    if hasattr(model, _MEAN):
-        return model.get_buffer(_MEAN).clone(), model.get_buffer(_STD).clone()
+    for module in model.modules():  # adapters wrap the network that standardizes
+        if _MEAN in module._buffers:
+            return module.get_buffer(_MEAN).clone(), module.get_buffer(_STD).clone()
     like = next(model.parameters())
     return like.new_zeros(1), like.new_ones(1)
 

@@ -111,7 +111,15 @@ PUBLIC = {
         "rdlv",
         "ssim",
     },
-    gia.models: {"OverParameterized", "build", "pretrained", "standardization", "standardize"},
+    gia.models: {
+        "OverParameterized",
+        "add_classifier",
+        "build",
+        "lora",
+        "pretrained",
+        "standardization",
+        "standardize",
+    },
     gia.theory: {"corrected_bound", "expected_exact_recoveries", "theorem1_bound"},
 }
 
@@ -157,6 +165,8 @@ SIGNATURES = {
     "attacks.registered": ("", ""),
     "models.OverParameterized": ("", "image_shape batch_size generator"),
     "models.build": ("name", "num_classes image_size channels width activation init generator dtype"),
+    "models.lora": ("model", "rank alpha targets head generator"),
+    "models.add_classifier": ("trunk", "num_classes generator"),
     "models.standardize": ("net", "mean std"),
     "models.pretrained": ("name", ""),
     "data.load": ("name", "image_size root"),

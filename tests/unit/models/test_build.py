@@ -12,9 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from gia import models
 from gia.models import building, large
 from gia.models.activations import ACTIVATIONS
+from gia.models.transformers import VITS
 
 # One of each kind: the deeper ResNets are the same code with longer lists of blocks.
-KINDS = [name for name in models.NAMES if name not in ("resnet18", "resnet34", "resnet101")]
+# Vision Transformers have tests of their own, in test_transformers.py.
+KINDS = [name for name in models.NAMES if name not in ("resnet18", "resnet34", "resnet101", *VITS)]
 SMALL = {"num_classes": 10, "image_size": 32, "width": 8}
 
 
@@ -79,7 +81,7 @@ def test_average_pooling_is_torchs_adaptive_one(size):
     assert (ours - nn.functional.adaptive_avg_pool2d(inputs, 7)).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", [name for name in models.NAMES if name not in VITS])
 def test_every_network_maps_small_images_to_logits_and_gradients(name):
     """If this fails, a name of the table cannot be attacked at 32 px: it must have gradients of gradients."""
     net = made(name, channels=1, activation="sigmoid", dtype=torch.float64)
@@ -241,7 +243,7 @@ def test_the_least_image_size_is_the_least_that_the_network_takes(name, options,
         models.build(name, num_classes=10, image_size=least - 1, width=8, generator=generator(), **options)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", [name for name in models.NAMES if name not in VITS])
 def test_the_default_dtype_does_not_change_the_weights(name):
     """If it fails, `torch.set_default_dtype` in a user's code changes which network a seed gives."""
 
