@@ -66,8 +66,7 @@ DECAYS = (0.0, 1e-4, 1e-2, 0.1)
 LENGTHS = ("short", "long")
 DATA = ("faces", "cifar10-samples", "digits", "photos")
 BATCHES = (2, 4, 8, 16, 32, 64)
-#: The first seed. Those below were pilots: what they showed changed how drift is measured, and that a training which
-#: diverges is started again (docs/pilots.md#detect).
+#: The first seed; lower ones served to choose the checks (docs/pilots.md#detect).
 FIRST = 200
 #: Trainings of each family by federated averaging; only these set a limit of drift.
 FEDERATED = 4

@@ -159,7 +159,7 @@ class Copies:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End what is left of a test: itself if it hangs, and the processes that it started."""
+    """End a test that hangs, and the processes that a test started."""
     try:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)

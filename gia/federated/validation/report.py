@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 #: The note on D-SNR; the numbers are those of docs/pilots.md#detect.
 _NOTE = (
-    "D-SNR {value:.3g} (advisory): so many times as much as all others together weighs one image of the batch in a "
-    "layer's gradient. Class fishing reaches 79, accurate honest models do in a quarter of all batches of 8."
+    "D-SNR {value:.3g} (advisory): in a layer's gradient one image of the batch weighs this many times as much as all "
+    "others together. Class fishing reaches 79; accurate honest models reach that in a quarter of all batches of 8."
 )
 #: check -> the sentence about a finding; `{layer}`, `{value}` and `{limit}` are filled in.
 SENTENCES: Mapping[str, str] = {
@@ -73,7 +73,7 @@ class ValidationReport:
     >>> ValidationReport(findings=(drift,), skipped={"dsnr": "no batch was given"}, values={"drift": 2.0})
     ValidationReport(not ok, eval mode, findings: drift; values: drift 2; skipped: dsnr)
     >>> print(ValidationReport(findings=(), values={"dsnr": 2.0}))
-    no findings. D-SNR 2 (advisory): so many times as much as all others together weighs one image ...
+    no findings. D-SNR 2 (advisory): in a layer's gradient one image of the batch weighs this many times ...
     """
 
     findings: tuple[Finding, ...]

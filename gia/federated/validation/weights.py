@@ -14,7 +14,7 @@ from gia.federated.validation.report import Results
 
 #: Random directions in which long rows are compared.
 _DIRECTIONS = 64
-#: Up to so many rows are all compared with each other; more are split, three times, into parts of at most as many.
+#: The most rows of which all pairs are compared; more are split, three times, into parts of at most this size.
 _ALL_PAIRS, _SPLITS = 4096, 3
 
 
