@@ -45,7 +45,7 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
       known, and it has no defenses) the data term is zero at the truth, and larger at the truth plus noise and at every
       placebo; (b) what the attack finds has a lower data term, as the attacker sees it, than the best placebo and the
       best of `STARTS` random starts. (c) The values "found" and "truth" are data terms as the attacker sees them.
-    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of the class means of its training images.
+    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its training images' class means.
       Where these are of another domain (`Attacker.public`), the control's images are held out of them.
     - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
 
