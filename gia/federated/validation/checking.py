@@ -120,7 +120,7 @@ def validate_model(
             images, labels = differentiable(images).to(like), differentiable(labels).to(like.device)
             record, norms = per_example.norms(received, images, labels, loss=loss, training=training)
             layers = applied_layers(layers, record.uses)
-            _check_gradients(results, layers, record, norms, images, training=training)
+            _check_gradients(results, layers, record, norms, images)
         else:
             results.skipped |= dict.fromkeys(("dsnr", "transmit_snr", "operators"), "no batch was given")
     if expected is not None:
@@ -138,8 +138,6 @@ def _check_gradients(
     record: per_example.Recorder,
     norms: list[Tensor],
     images: Tensor,
-    *,
-    training: bool,
 ) -> None:
     """The checks of one forward and backward pass."""
     uses = record.uses
@@ -187,7 +185,7 @@ class LastAccepted:
         *,
         batch: tuple[Tensor, Tensor] | None = None,
         training: bool = False,
-        loss: Loss = cross_entropy,
+        loss: Loss | LossName = cross_entropy,
         limits: Limits | None = None,
     ) -> None:
         self.accepted = copy.deepcopy(agreed)

@@ -63,7 +63,15 @@ def default_limits() -> Mapping[str, float]:
 
 
 def complete_limits(given: Limits | None) -> dict[str, float]:
-    """The default limits, with those of the caller in their places."""
+    """The default limits, with those of the caller in their places.
+
+    Raises ValueError for a limit of an unknown check, or one that is not a number of at least 0.
+
+    >>> from gia.federated.validation import complete_limits
+    >>> limits = complete_limits({"drift": 1.0})
+    >>> limits["drift"], limits["statistics"]
+    (1.0, 0.8)
+    """
     own = {} if given is None else dict(given) if isinstance(given, Mapping) else _read(given)
     if unknown := sorted(set(own) - set(default_limits())):
         raise ValueError(expected_one_of("limits", unknown[0], sorted(default_limits())))
