@@ -16,6 +16,6 @@ def scale(claims: Claims) -> Scale:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make warnings errors while a test runs, as tests/conftest.py does for a run of its own."""
+    """Make warnings errors while a test runs, as tests/conftest.py does where claims are not collected."""
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("error"), append=False)

@@ -1,4 +1,4 @@
-"""Honest models, and the limits that they set: `python -m claims.honest` writes gia/federated/limits.toml.
+"""Honest models, and the limits of `gia.federated.validation` that they set: `python -m claims.honest` writes them.
 
 A trial is a training of one network, drawn from `FAMILIES` and the settings below. A client checks what such a training
 sends it, on its own batch. False alarms are counted family by family, by limits that the other families set; the limits
@@ -66,8 +66,7 @@ DECAYS = (0.0, 1e-4, 1e-2, 0.1)
 LENGTHS = ("short", "long")
 DATA = ("faces", "cifar10-samples", "digits", "photos")
 BATCHES = (2, 4, 8, 16, 32, 64)
-#: The first seed. Those below were pilots: what they showed changed how drift is measured, and that a training which
-#: diverges is started again (docs/pilots.md#detect).
+#: The first seed; lower ones served to choose the checks (docs/pilots.md#detect).
 FIRST = 200
 #: Trainings of each family by federated averaging; only these set a limit of drift.
 FEDERATED = 4
@@ -342,7 +341,7 @@ def main() -> None:
     fitted = [trial for trial in trials() if trial.fitted]
     with reproducible():
         limits = BY_DESIGN | fit_limits(report for trial in fitted for report in reports(trial))
-    path = Path(gia.__file__).parent / "federated" / "limits.toml"
+    path = Path(gia.__file__).parent / "federated" / "validation" / "limits.toml"
     nets = sorted({net for family in FAMILIES.values() for net, *_ in family.nets})
     lines = [
         "# Written by `python -m claims.honest`: twice the value that one honest model in 300 exceeds, half as far",

@@ -180,7 +180,7 @@ def _test(test: str, tree: Path, report: Path, printed: Path) -> None:
 
 
 def _end(process: BaseProcess) -> None:
-    """End what is left of a test: itself if it hangs, and the processes that it started."""
+    """End a test that hangs, and the processes that a test started."""
     if process.pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """The space of each attack type at the reduced scale: everything that a fair reader accepts as this attack.
 
 All rows of a type draw their blocks from its space, so "supported" means: in the median setting of this space. A row
-leaves out what it compares (`narrowed`), and narrows the rest only by words of its own statement. The spaces were
+leaves out what it compares (`narrowed`), and narrows the rest only by what its statement says. The spaces were
 declared before any row ran on them; a change is an entry of the ledger.
 """
 

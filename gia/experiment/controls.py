@@ -23,7 +23,7 @@ from gia.experiment.protocol import Protocol
 from gia.experiment.round import Block, Round
 from gia.federated.server import classifier
 
-#: A search is controlled on whole batches of at least so many images; larger levels need the other control images.
+#: The smallest batch on which a search is controlled; larger levels need the other control images.
 FEW = 2
 #: A data term is zero at the truth where it is at most this share of the largest one at the noisy truth and the
 #: placebos, or `ROUNDING` units of the dtype, to which 1 - cos is rounded. Updates, which are differences of weights,
@@ -39,14 +39,14 @@ LEARNED = 1.0
 
 
 def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Control:
-    """The control of every attack, on control images and a victim of its own, drawn from the same setting.
+    """The control of every attack, on control images and another victim, drawn from the same setting.
 
     - A search: (a) under the simulation that suits the attack (the client's order of images and its local training are
       known, and it has no defenses) the data term is zero at the truth, and larger at the truth plus noise and at every
       placebo; (b) what the attack finds has a lower data term, as the attacker sees it, than the best placebo and the
       best of `STARTS` random starts. (c) The values "found" and "truth" are data terms as the attacker sees them.
-    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its own images' class means. Where
-      the attacker's images are of another domain (`Attacker.public`), the control's images are held out of them.
+    - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its training images' class means.
+      Where these are of another domain (`Attacker.public`), the control's images are held out of them.
     - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
@@ -91,7 +91,7 @@ def _few(round: Round) -> Exchange:
 
 
 def _singly(round: Round) -> Exchange:
-    """The control images of an analytic attack in batches of one, since each is behind a gradient of its own."""
+    """The control images of an analytic attack in batches of one, since each has its own gradient."""
     batch = round.protocol.batch
     changes = {"batch.size": 1, "batch.pattern_batch": batch.pattern_batch or batch.size}
     alone = Round(round.protocol.with_(changes), round.block, cache=round.cache)
@@ -160,7 +160,7 @@ def _starts(exchange: Exchange, answer: Answer, number: int) -> list[Tensor]:
     card = attacks.card_of(exchange.protocol.attacker.attack)
     own, block = exchange.block.generator("control start", number), exchange.block
     random = [block.generator("random start", start, number) for start in range(STARTS)]
-    if not exchange.searches:  # without steps there is no start to be had
+    if not exchange.searches:  # without steps there is no start
         return [torch.rand(answer.reference.shape, generator=generator) for generator in random]
     if card is not None and card.leaf == "GEN-z":  # its search may begin at one fixed latent
         return exchange.unmoved(answer, [own]) + [exchange.placebos.samples(*answer.truth, each) for each in random]
@@ -254,7 +254,7 @@ def _terms(
         settings.pop("mirror", None)
     if answer.target is not None:
         settings["target"] = answer.target
-    if not exchange.searches:  # it has no data term of its own
+    if not exchange.searches:  # it has no data term
         attack, settings = "inverting_gradients", {}
     return attacks.data_terms(attack, answer.model, answer.observation, images, labels, **settings)
 

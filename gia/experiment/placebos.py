@@ -116,7 +116,7 @@ class Placebos:
         return means.to(reference)
 
     def _labels_given(self, target: int | None) -> bool:
-        """A learned inverter holds the labels of its own images, and its control is beating them."""
+        """A learned inverter holds the labels of its images, and its control is to beat their class means."""
         return target is not None or self._leaf == "GEN-inverter" or "labels" in self._round.protocol.client.reveal
 
     @cached_property

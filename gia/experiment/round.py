@@ -33,7 +33,7 @@ class Block(Structure):
 
 @dataclass(frozen=True)
 class Controlling:
-    """The block of a control: the setting of another block, and generators of its own."""
+    """The block of a control: the setting of another block, with other generators."""
 
     of: Block
 

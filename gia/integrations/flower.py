@@ -35,8 +35,8 @@ Arrays = Mapping[str, Any] | Sequence[Tensor | np.ndarray]
 
 __all__ = ["observation", "validation_mod"]
 
-#: Where a client keeps the last accepted weights: Flower stores a client's context between messages, and a client that
-#: runs as a process of its own starts again for each message.
+#: Where a client keeps the last accepted weights. Flower stores a client's context between messages; the process of a
+#: deployed client may be started again for each message.
 _ACCEPTED = "gia.accepted"
 
 

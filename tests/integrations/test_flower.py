@@ -17,6 +17,7 @@ from torch import Tensor, nn
 pytest.importorskip("flwr")
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 from flwr.common.constant import ErrorCode
@@ -253,6 +254,26 @@ def test_models_are_read_under_their_names_and_as_lists(form: Callable[[nn.Modul
     assert node(form(mlp())) == ""
     assert "The largest row of layers.2" in node(form(fished(mlp())))
     assert node.calls == 1
+
+
+def test_a_numpy_client_is_guarded_and_its_update_observed() -> None:
+    """The older interface of Flower. If it fails, most clients that exist cannot take the mod."""
+
+    class Echo(NumPyClient):
+        def fit(
+            self, parameters: list[np.ndarray], config: dict[str, Any]
+        ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
+            return [value - 1 for value in parameters], IMAGES, {}
+
+    federation = Federation(ClientApp(lambda _: Echo().to_client(), mods=[validation_mod(mlp())]), clients=1)
+    replies = []
+    for model in (mlp(), fished(mlp())):
+        content = RecordDict({"fitins.parameters": listed(model), "fitins.config": ConfigRecord()})
+        replies += federation.send_and_receive([Message(content, *federation.contexts, "train")])
+    update = replies[0].content.array_records["fitres.parameters"]
+    for gradient in observation(mlp(), update, **FACTS).gradients.values():
+        torch.testing.assert_close(gradient, torch.ones_like(gradient))
+    assert replies[1].error.code == ErrorCode.MOD_FAILED_PRECONDITION
 
 
 def test_a_later_model_is_compared_with_the_last_accepted_one_of_the_stored_context() -> None:

@@ -42,7 +42,7 @@ LEAVES = {
 }
 TYPES = {protocol.attacker.attack: name for name, protocol in reduced.PROTOCOLS.items()}
 
-#: Factor -> what its levels change where a cell has no change of its own.
+#: Factor -> what its levels change where a cell does not say it.
 CHANGES: dict[str, Callable[[Protocol, Any], Protocol]] = {
     "batch_size": batches_of,
     "resolution": resized,
@@ -204,7 +204,7 @@ def test_levels_without_a_control_come_after_those_that_are_judged(id: str) -> N
 
 @pytest.mark.parametrize("id", ROWS)
 def test_a_row_draws_from_the_space_of_its_attack_type(id: str) -> None:
-    """If this fails, a row was given settings of its own, which may have been chosen for its result.
+    """If this fails, a row was given its own settings, which may have been chosen for its result.
 
     It may set a factor or draw fewer of its values. New factors are those of the training and of the local training,
     which its type's space does not have.

@@ -64,7 +64,7 @@ def _terms(
     loss: Loss | LossName,
     **_: object,
 ) -> list[float]:
-    """Of the isolated image. Labels are not read, since the isolated gradient has one of its own."""
+    """Of the isolated image. Labels are not read, since the isolated gradient gives its own label."""
     attacked, _label, layers, (isolated,) = _isolated(model, [observation], target)
     return matching_terms(Cosine(layers=layers))(attacked, isolated, images, None, objective=None, loss=loss)
 

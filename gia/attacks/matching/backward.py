@@ -26,7 +26,7 @@ class UncheckedBackward(UserWarning):
 def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: Tensor, *, loss: Loss) -> None:
     """Raise ValueError if the victim has a backward pass that autograd does not differentiate correctly.
 
-    Torch differentiates its own operations twice. An operation with a backward pass of its own, such as a fused
+    Torch differentiates its own operations twice. An operation that defines its own backward pass, such as a fused
     kernel, may yield a constant there, and the search then follows a wrong direction. Only victims with such an
     operation are checked: in float64, the derivative of the squared norm of the simulated gradient along a random
     direction is compared with central finite differences.

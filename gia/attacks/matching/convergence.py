@@ -14,7 +14,7 @@ _CHECK_EVERY = 5
 
 
 class Trials:
-    """The trials of a search under `minimize(converged=...)`, each with a schedule of its own.
+    """The trials of a search under `minimize(converged=...)`, each with its own schedule.
 
     The update rule is made once per trial, so the step sizes and bits of a trial do not depend on the others. All
     trials that still run are evaluated together.

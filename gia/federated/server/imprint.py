@@ -151,7 +151,7 @@ def imprint(
         quantiles: of the measurement over images: `Gaussian`, `Laplace`, `Empirical`, or any function of probabilities.
             The default describes the mean brightness of natural images.
         sparse: whether rows are cut off at both ends: z_i = (h - c_i) / (c_{i+1} - c_i), clamped to [0, 1], where the
-            last edge lies above every image. Only the images of its own bin then move a row, also over several local
+            last edge lies above every image. Only the images of a row's bin then move it, also over several local
             steps, as long as these move the row by much less than a bin. The biases, about (mean of h) / (width of a
             bin), are large compared with such an update: float32 rounds it away, float64 leaves about eight digits.
         strength: brightness of the input of `model` for an image in the middle of the highest bin, the largest one.

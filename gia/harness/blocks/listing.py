@@ -87,8 +87,8 @@ def listing(folder: Path, *, now: float, days: int, kept: int) -> list[str]:
     Args:
         folder: the folder .gia of a project.
         now: the time, in seconds since 1970.
-        days: entries of the cache that were used in the last so many days are kept.
-        kept: so many of the newest runs are kept.
+        days: entries of the cache that were used within this number of days are kept.
+        kept: how many of the newest runs are kept.
 
     >>> from pathlib import Path
     >>> from gia.harness.blocks.listing import listing

@@ -26,7 +26,7 @@ def look(
     void when the looks end, and they end as soon as that is certain, so that at most `MOST_DRAWN` blocks are drawn.
 
     Args:
-        measured: how many blocks -> the first so many, as what is decided on, such as their table.
+        measured: a number n -> what is decided on, such as the table of the first n blocks.
         decide: (that, look) -> verdict, whose `blocks` and `void` count the valid and the void blocks.
         looks: how many looks are allowed, 1 to 3.
 

@@ -38,7 +38,7 @@ class Rule(TypedDict, total=False):
     Attributes:
         value: what decides; the claim's own metric by default.
         x: places the levels of a trend, in the register's unit (`math.log2` for "per doubling").
-        shown: the last so many levels of an equivalence are not judged.
+        shown: how many of the last levels of an equivalence are shown and not judged.
         claimed: of a count, one number for all levels or one for each; the register's number by default.
         reported: the paper's numbers, drawn next to ours.
     """

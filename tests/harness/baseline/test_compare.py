@@ -95,7 +95,7 @@ def test_on_another_machine_other_metrics_are_shown_and_counts_still_agree(file:
 
 
 def test_a_metric_whose_loss_nobody_named_keeps_its_tolerance_on_another_machine(file: Path) -> None:
-    """Half a decibel says nothing about a distance, and a limit of its own has to be measured first."""
+    """Half a decibel says nothing about a distance, whose own limit has to be measured first."""
     with pytest.raises(BaselineStale):
         check(baseline_of(file, machine=ELSEWHERE), deciding="lpips")  # the entry was stored for another one
     store(file, entry="op/b2", deciding="lpips")

@@ -34,7 +34,7 @@ from tests.harness.planted import Result
 
 def measure(level, block, *, cache):
     if block.index == 1:
-        with Path(__file__).with_name("gia_edited_part.py").open("a") as source:
+        with Path(__file__).with_name("gia_edited_part.py").open("a", encoding="utf-8") as source:
             source.write("# edited\\n")
     return Result(values={"psnr": number()})
 

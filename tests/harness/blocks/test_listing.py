@@ -17,7 +17,7 @@ DAY = 86400
 
 
 def old_file(path: Path, days: float, size: int = 1000) -> Path:
-    """A file that was used so many days ago."""
+    """A file that was last used this number of days ago."""
     path.write_bytes(b"x" * size)
     when = time.time() - days * DAY
     os.utime(path, (when, when))

@@ -60,7 +60,7 @@ INSIDE = {
     "experiment/__init__.py": "the package that names the measure",
     "data/bundled.py": "what reads the images",
     "models/large.py": "what is imported inside a function",
-    "federated/limits.toml": "a table that a module reads",
+    "federated/validation/limits.toml": "a table that a module reads",
     "harness/blocks/executor.py": "what runs a block",
     "numerics/digests.py": "what draws its random numbers",
 }

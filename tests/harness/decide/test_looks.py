@@ -11,7 +11,7 @@ from gia.harness.decide.verdicts import Look, Verdict
 
 
 def verdict(outcome: str, look: Look, blocks: int, void: int = 0) -> Verdict:
-    """A verdict with this outcome over so many blocks."""
+    """A verdict with this outcome over this number of blocks."""
     detail = {"reason": "planted"}
     return Verdict("toy", outcome, 1.0, "dB", None, blocks, void, look, None, "", "", detail)
 

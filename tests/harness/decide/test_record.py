@@ -68,7 +68,7 @@ def test_on_other_blocks_only_supported_against_refuted_fails(recorded: str, now
 
 
 def test_what_follows_the_colon_of_a_lane_does_not_count() -> None:
-    """Each frozen commit has a salt of its own, and none would be compared with its own record."""
+    """Each frozen commit has its own salt, and none would be compared with its record."""
     record = record_of(verdict("supported"), digest=SAME, commit="0f3adc1")
     lanes = {"lane_of_record": "confirm", "lane": "confirm:5a17"}
     assert disagreement(record, verdict("inconclusive"), digest=SAME, **lanes) is not None

@@ -18,7 +18,7 @@ from gia.numerics import REPEATABLE, reproducible
 from tests.harness import planted
 
 with reproducible():
-    pass  # pytester forgets the modules that an inner run imports first, and torch cannot import all of its own twice
+    pass  # pytester forgets modules that an inner run imports first; some of torch cannot be imported twice
 
 #: The root of this repository, where an inner run in another process finds gia.
 REPOSITORY = Path(__file__).parents[3]
@@ -96,7 +96,7 @@ class Inner:
         (self.path / "claims" / f"{module}.py").write_text(HEAD + tests, encoding="utf-8")
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run the claims in this process, without worker processes; sources are read anew, as in another process."""
+        """Run the claims in this process, without worker processes; sources are read again, as in another process."""
         for function in vars(sources).values():
             if hasattr(function, "cache_clear"):
                 function.cache_clear()

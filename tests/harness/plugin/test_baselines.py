@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def measured(run):
-    return json.loads(Path("values.json").read_text())[run]
+    return json.loads(Path("values.json").read_text(encoding="utf-8"))[run]
 
 
 @pytest.mark.baseline

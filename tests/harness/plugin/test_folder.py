@@ -77,7 +77,7 @@ def test_a_folder_of_the_user_is_held_by_one_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_the_user_is_reset_and_keeps_what_is_not_a_report(inner: Inner) -> None:
-    """A report would stand beside the pictures of another run; or a user would lose files."""
+    """If it fails, a report lies in a folder with the pictures of another run, or a user loses files."""
     inner.write(row("toy.first"), row("toy.second"), tests=TWO)
     inner.run("--gia-run-dir=mine", "--gia-junit", "-o", "junit_family=xunit1")
     mine = inner.path / "mine"

@@ -149,10 +149,10 @@ def test_leak(claims):
 
 
 def test_the_control_of_a_saboteur_begins_at_the_levels_that_it_spoils(inner: Inner) -> None:
-    """The truth passes every control, so it would be controlled in vain in each block, which costs most."""
+    """The truth passes every control, and a control costs most. If it fails, each block runs one without need."""
     tests = """
 def noting(level, block, *, cache=None):
-    with open("controlled.txt", "a") as log:
+    with open("controlled.txt", "a", encoding="utf-8") as log:
         log.write(f"{level.attack}\\n")
     return Control(level.attack == "truth", "planted")
 
@@ -169,7 +169,7 @@ def test_all_placebos_share_one_pass_and_each_gets_its_own_verdict(inner: Inner)
     """The whole register would cost as many runs as there are placebos, or one would be taken for another."""
     tests = """
 def counted(level, block, *, cache=None):
-    with open("computed.txt", "a") as log:
+    with open("computed.txt", "a", encoding="utf-8") as log:
         log.write(f"{block.index} {level.size} {level.attack}\\n")
     return leaking(level, block)
 """ + trend("toy.leak", 0.2, measure="counted")

@@ -30,9 +30,9 @@ from gia.attacks import Reconstruction
 def gray(model, observation, *, generator, level):
     if not 0 <= level <= 1:
         raise ValueError(f"level: expected a number from 0 to 1, got {level}")
-    with open("calls.txt", "a") as log:
+    with open("calls.txt", "a", encoding="utf-8") as log:
         log.write("called\\n")
-    if len(Path("calls.txt").read_text().splitlines()) > 40 and not Path("go").exists():
+    if len(Path("calls.txt").read_text(encoding="utf-8").splitlines()) > 40 and not Path("go").exists():
         Path("reached").touch()
         time.sleep(600)
     images = torch.full((observation.batch_size, *observation.image_shape), float(level))

@@ -200,7 +200,7 @@ def test_an_edit_during_a_run_fails_the_row_and_names_the_file(inner: Inner) -> 
     source.write_text(
         source.read_text(encoding="utf-8")
         + "\n\ndef editing(level, block, *, cache):\n"
-        + "    with Path(__file__).open('a') as file:\n        file.write('# edited\\n')\n"
+        + "    with Path(__file__).open('a', encoding='utf-8') as file:\n        file.write('# edited\\n')\n"
         + "    return measure(level, block)\n",
         encoding="utf-8",
     )
@@ -225,7 +225,7 @@ def test_a_log_gets_one_line_per_verdict_and_no_live_lines(inner: Inner, monkeyp
 def test_the_step_summary_of_github_is_appended_to(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verdicts would be buried in a log, or another step's summary overwritten."""
     summary = inner.path / "summary.md"
-    summary.write_text("before\n")
+    summary.write_text("before\n", encoding="utf-8")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     inner.write(row("toy.first"), tests=trend("toy.first"))
     inner.run()

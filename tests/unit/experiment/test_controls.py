@@ -1,4 +1,4 @@
-"""One control for every attack: whether the path from image to attack works, on a victim and images of its own."""
+"""One control for every attack: whether the path from image to attack works, on another victim and other images."""
 
 from __future__ import annotations
 

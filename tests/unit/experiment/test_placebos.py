@@ -293,7 +293,7 @@ def test_only_the_placebos_of_one_level_and_block_share_an_exchange(monkeypatch:
         assert len(built) == expected
     for _ in range(2):
         measure(LEAVES["GEN-W"], BLOCK)
-    assert len(built) == 6, "an attack has an exchange of its own"
+    assert len(built) == 6, "each attack has its own exchange"
 
 
 def test_placebo_attackers_return_what_their_names_say() -> None:

@@ -45,7 +45,9 @@ from gia.federated import (
     share_gradient,
 )
 from gia.federated.server import fish_class, fish_feature, imprint
-from gia.federated.validation import SENTENCES, _away, _similar, default_limits
+from gia.federated.validation import SENTENCES, default_limits
+from gia.federated.validation.statistics import _away
+from gia.federated.validation.weights import _similar
 from gia.harness.timing.ratio import ratio
 from gia.models import build, pretrained
 from tests.contracts.cases import CLASSES, SIZE, private
@@ -312,9 +314,8 @@ def test_d_snr_costs_a_training_step_and_a_half(benchmark, name):
 def test_the_stored_limits_are_those_of_the_declared_trials():
     """Few of the values of a few trials are above half of them. If it fails, limits are older than the checks."""
     fitted = [trial for trial in trials() if trial.fitted]
-    provenance = tomllib.loads((Path(gia.__file__).parent / "federated" / "limits.toml").read_text(encoding="utf-8"))[
-        "provenance"
-    ]
+    path = Path(gia.__file__).parent / "federated" / "validation" / "limits.toml"
+    provenance = tomllib.loads(path.read_text(encoding="utf-8"))["provenance"]
     assert provenance["trials"] == len(fitted)
     assert provenance["families"] == list(FAMILIES)
     for trial in (Trial("mlp", FIRST), Trial("resnet", FIRST + 2), Trial("convnet", FIRST, federated=True)):

@@ -19,7 +19,7 @@ IMAGES, LABELS = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_see
 
 
 class Attention(nn.Module):
-    """Self-attention with dropout of its own."""
+    """Self-attention that applies dropout itself."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A GRU with dropout of its own."""
+    """A GRU that applies dropout itself."""
 
     def __init__(self):
         super().__init__()

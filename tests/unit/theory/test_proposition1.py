@@ -13,7 +13,7 @@ from gia.theory import as_rows, cosines, neighbours, sample_gradients
 @settings(settings.get_profile("unit"), max_examples=10)
 @given(st.integers(1, 5), st.sampled_from(["convnet", "mlp"]), st.integers(0, 2**32 - 1))
 def test_the_batch_shares_the_mean_of_its_samples_gradients(count, name, seed):
-    """If this fails, a row is not the gradient of its own sample, and the cosines of Table II mean something else."""
+    """If this fails, a row is not the gradient of its sample, and the cosines of Table II mean something else."""
     g = torch.Generator().manual_seed(seed)
     model = build(name, num_classes=4, image_size=8, width=4, generator=g, dtype=torch.float64)
     images, labels = torch.rand(count, 3, 8, 8, generator=g), torch.randint(4, (count,), generator=g)

@@ -30,7 +30,7 @@ def build(seed=0, dtype=torch.float64):
 
 
 def isolated(sent, images, labels, observation):
-    """For each image the cosine of its own gradient before the classifier with the observed one, and norm ratios."""
+    """For each image the cosine of its gradient before the classifier with the observed one, and norm ratios."""
 
     def vector(observation):
         kept = [g.flatten() for key, g in observation.gradients.items() if not key.startswith(classifier(sent))]

@@ -91,7 +91,7 @@ def test_recovered_are_the_images_that_are_alone_in_their_bin(activation, dtype,
     averages pass for images."""
     try:
         model, images, labels = scene(victim={"activation": activation}, dtype=dtype, sparse=sparse, **drawn)
-    except ValueError as error:  # images of equal brightness leave no room for so many cut-offs
+    except ValueError as error:  # images of equal brightness leave no room for this number of cut-offs
         assume("quantiles: expected" not in str(error))
         raise
     found = attacked(model, images, labels)

@@ -52,7 +52,7 @@ def starts(trials=2):
 
 
 def test_the_best_point_of_each_trial_is_returned_and_not_the_last():
-    """If it fails, the image returned is not the one with the least objective of its own, or it is another trial's."""
+    """If it fails, the image returned is not the one with its trial's least objective, or it is another trial's."""
     found = minimize(scripted([5, 5], [3, 6], [4, 1], [9, 2]), starts(), steps=3, update=downhill())
     assert found.values.tolist() == [3, 1]
     assert found.variables[0].tolist() == [[-1, -1], [-2, -2]]

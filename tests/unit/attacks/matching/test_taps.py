@@ -340,7 +340,7 @@ def assert_as_double_backward(body: nn.Module) -> None:
 @pytest.mark.parametrize("stride", [1, (2, 1)], ids=str)
 @pytest.mark.parametrize(("size", "padding"), [((2, 3), (0, 2)), ((2, 3), (1, 0)), (3, 2)], ids=str)
 def test_grouped_and_oddly_padded_convolutions_have_the_gradients_of_double_backward(groups, stride, size, padding):
-    """Random nets seldom combine groups, uneven padding and strides, and each has a rule of its own."""
+    """Random nets seldom combine groups, uneven padding and strides, and each needs its own rule."""
     convolution = nn.Conv2d(4, 8, size, stride, padding, groups=groups)
     assert_as_double_backward(nn.Sequential(nn.Conv2d(3, 4, 3, padding=(2, 0)), nn.Tanh(), convolution))
 
