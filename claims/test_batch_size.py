@@ -28,8 +28,8 @@ def test_batch_size(claims: Claims, scale: Scale, attack_type: str) -> None:
 @pytest.mark.parametrize("batch_size", reduced.CELLS["batch_size"]["op"].levels)
 @pytest.mark.parametrize("attack_type", ["op"])
 def test_ten_steps(benchmark: Any, attack_type: str, batch_size: int) -> None:
-    """pytest-benchmark's row for ten steps of the attack on all eight images of a block, set-up outside."""
-    protocol = batches_of(reduced.PROTOCOLS[attack_type], batch_size)
+    """pytest-benchmark's row for ten steps of the attack on all images of a block, set-up outside."""
+    protocol = batches_of(reduced.CELLS["batch_size"][attack_type].protocol, batch_size)
     model, observations = prepared(protocol, Block("timing", 0, {}))
     settings = {**protocol.attacker.settings, "steps": 10}
 

@@ -246,6 +246,18 @@ def test_the_readme_fits_on_a_few_screens() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+def test_the_verdict_that_the_readme_explains_is_the_one_on_record() -> None:
+    """If it fails, the front page explains a verdict that was replaced."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row, verdict) = re.findall(r"^> `([^`]+)` (.+)$", readme, re.MULTILINE)[0]
+    (line,) = [
+        line
+        for line in (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{row}`")
+    ]
+    assert f"| {verdict} |" in line
+
+
 def test_table_one_in_the_readme_is_what_the_records_give() -> None:
     """If it fails, the front page shows old verdicts: `python -m claims.table1` writes them again."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

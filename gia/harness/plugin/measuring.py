@@ -65,7 +65,9 @@ class Measuring:
         if way.asked is not None:
             way.asked.append(experiment)
             return Table(experiment, [])
-        drawn = draw_blocks(id, protocol.vary, blocks, lane=lane.of_blocks(id, context.frozen))
+        # Another attack draws no settings of the protocol's own; factors are drawn independently, so the others stay.
+        space = protocol.vary if context.substitute is None else experiment.first.vary
+        drawn = draw_blocks(id, space, blocks, lane=lane.of_blocks(id, context.frozen))
         if way.again:
             drawn = [replace(block, index=block.index + _AGAIN) for block in drawn]
 

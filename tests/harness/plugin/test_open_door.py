@@ -50,6 +50,7 @@ PROTOCOL = Protocol(
     batch=Batch(data="digits", image_size=8, images=4, pattern_batch=4),
     attacker=Attacker(attack="inverting_gradients", settings={"steps": 3}),
     scoring=Scoring(metrics=("psnr",)),
+    vary={"attacker.settings.lr": (0.1, 0.2), "victim.width": (8, 12)},  # the first is for the protocol's own attack
 )
 
 def batches(protocol, size):
