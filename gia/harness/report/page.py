@@ -188,7 +188,8 @@ def _effect(record: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
     about = {"kind": claim["kind"], "margin": claim["margin"], "unit": claim["unit"]}
     if "effect" not in record:
         return ""
-    text = effect({**about, "interval": None, **record}, margin=False).replace("-", charts.MINUS)
+    text = effect({**about, "interval": None, **record}, margin=False)
+    text = re.sub(r"(?<=\de)-|(?<!\w)-(?=\d)", charts.MINUS, text)  # in numbers, not in the unit
     return re.sub(rf"[+{charts.MINUS}]0(?![\d.])", "0", text)
 
 
@@ -326,7 +327,8 @@ def _numbers(row: Mapping[str, Any], found: Mapping[str, Any]) -> list[dict[str,
     tables = []
     placebos = {table["experiment"]: table for table in found.get("tables", [])}
     for table in row.get("tables", []):
-        lines = [[name, *map(_short, values)] for name, values in table["medians"].items()]
+        defined = {name: values for name, values in table["medians"].items() if any(v is not None for v in values)}
+        lines = [[name, *map(_short, values)] for name, values in defined.items()]
         placebo = placebos.get(table["experiment"], {}).get("placebo", {}).get("psnr")
         if placebo and len(placebo[0]) == len(table["levels"]):
             columns = [[value for value in column if value is not None] for column in zip(*placebo, strict=True)]
@@ -396,7 +398,9 @@ def _groups(rows: Mapping[str, Mapping[str, Any]], groups: Sequence[Mapping[str,
             {**each, "chart": charts.figure(each["series"], log=each["log"])} for each in group.get("figures", [])
         ]
         if members[number] or figures:
-            about = {"title": group["title"], "text": group.get("text", ""), "anchor": f"part-{number + 1}"}
+            about = {name: group.get(name, "") for name in ("title", "short", "text")} | {
+                "anchor": f"part-{number + 1}"
+            }
             shown.append({**about, "rows": members[number], "figures": figures})
     return shown
 
