@@ -21,7 +21,7 @@ from tests.harness.report.run_folder import a_verdict, an_about, evidence_of, re
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium-headless-shell", "chromium")
 AXE = Path(os.environ.get("GIA_AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 
 #: Viewports and themes, by name.
