@@ -189,6 +189,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def pages(session: nox.Session) -> None:
+    """Look at the HTML report in a headless browser. Skips, and says what to install, where something is missing."""
+    python = ready(session)
+    axe = Path(os.environ.get("GIA_AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
+    found = {
+        "python -m pip install 'playwright>=1.45'": subprocess.run(
+            [python, "-c", "import playwright"], check=False, capture_output=True
+        ).returncode
+        == 0,
+        "apt-get install chromium-headless-shell": any(map(shutil.which, ("chromium-headless-shell", "chromium"))),
+        "npm install --no-save axe-core": axe.is_file(),
+    }
+    if missing := [command for command, there in found.items() if not there]:
+        session.skip("; ".join(missing))
+    run(session, "-m", "pytest", "tests/pages", "--benchmark-disable", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def mutants(session: nox.Session) -> None:
     """Plant each break of tests/mutants.toml; fail where its test passes. `-- --changed REF` for those near a diff."""
     run(session, "-m", "tests.mutants", *session.posargs)

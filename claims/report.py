@@ -74,11 +74,13 @@ def _groups() -> list[Group]:
         *attacks,
         Group(
             title="Comparisons of attack types",
+            short="Comparisons",
             text="Rows of Table I that several attack types share.",
             prefixes=["visual_quality", "ana"],
         ),
         Group(
             title="Mechanisms and theory",
+            short="Theory",
             text="Theorem 1, Propositions 1 and 2, the linear layer, and why some attacks work.",
             prefixes=[
                 *("thm1", "prop1", "prop2", "linear", "sigmoid", "gen_z.noise", "gen_w.sigmoid"),
@@ -89,12 +91,19 @@ def _groups() -> list[Group]:
         ),
         Group(
             title="Detection",
+            short="Detection",
             text="What a client can see of a manipulated model before it answers, and what gets past its checks.",
             prefixes=["detect"],
         ),
-        Group(title="Defences", text="What each defence costs, and what still leaks.", prefixes=["defense"]),
+        Group(
+            title="Defences",
+            short="Defences",
+            text="What each defence costs, and what still leaks.",
+            prefixes=["defense"],
+        ),
         Group(
             title="Parameter-efficient fine-tuning",
+            short="PEFT",
             text="What the gradients of adapters leak, where only these are shared.",
             prefixes=["peft"],
         ),

@@ -18,7 +18,9 @@ from gia.harness.report.rows import Run
 from gia.numerics import environment, replacing
 
 #: Options that change what a row measures, so that its command repeats them.
-_REPEATED = ("scale", "device", "data", "lane", "attack", "attack-settings")
+_REPEATED = [
+    name for name in OPTIONS if name in ("scale", "device", "data", "lane", "attack", "attack-settings", "defense")
+]
 
 
 def write(folder: Path, about: Mapping[str, Any], report: Run) -> None:
@@ -44,7 +46,10 @@ def write(folder: Path, about: Mapping[str, Any], report: Run) -> None:
 
 def commands(tests_of: Mapping[str, Sequence[str]], register: Register, config: pytest.Config) -> dict[str, str]:
     """Claim id -> the command that runs its test again, with the options that this run was given."""
-    given = {name: config.getoption(destination(name)) for name in _REPEATED}
     usual = {name: OPTIONS[name].get("default") for name in _REPEATED} | {"scale": register.scales[0]}
-    options = [f"--gia-{name}={value}" for name, value in given.items() if value is not None and value != usual[name]]
+    options = []
+    for name in _REPEATED:
+        value = config.getoption(destination(name))
+        if value not in (None, usual[name]):
+            options += [f"--gia-{name}={each}" for each in (value if isinstance(value, list) else [value])]
     return {id: shlex.join(["python", "-m", "pytest", *tests, *options]) for id, tests in tests_of.items()}

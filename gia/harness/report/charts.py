@@ -11,7 +11,7 @@ from typing import Any
 Chart = dict[str, Any]
 
 #: Width of a drawing in its own units; a page scales it.
-WIDTH = 560
+WIDTH = 460
 
 #: Before a negative number on a page.
 MINUS = "\N{MINUS SIGN}"
@@ -150,9 +150,9 @@ def levels(
         return None
     guesses = [_finite(column) for column in zip(*placebo, strict=True)] if placebo else []
     every = [value for column in [*columns, *guesses] for value in column]
-    height, left, bottom = 230, 56, 188
+    height, left, bottom = 216, 48, 184
     y = axis([*every, *([0.0] if min(every) > 0 and min(every) < 0.5 * max(every) else [])], bottom, 14)
-    step = (WIDTH - left - 8) / len(names)
+    step = (WIDTH - left - 26) / len(names)
     places = [round(left + step * (number + 0.5), 2) for number in range(len(names))]
 
     def line(row: Sequence[float | None]) -> list[tuple[float, float]]:
@@ -189,7 +189,7 @@ def bars(numbers: Mapping[str, float]) -> Chart | None:
 
 def figure(series: Sequence[Mapping[str, Any]], *, log: bool) -> Chart:
     """Lines, or dots with labels, in one pair of axes."""
-    height, left, bottom = 280, 66, 236
+    height, left, bottom = 260, 52, 226
     points = [point for each in series for point in each["points"]]
     x = axis([point[0] for point in points], left + 6, WIDTH - 14, pad=0.02)
     y = axis([point[1] for point in points], bottom, 14, log=log)
@@ -221,7 +221,7 @@ def specification(draws: Sequence[Mapping[str, Any]], margin: float | None) -> C
     if not effects:
         return None
     order = sorted(draws, key=lambda draw: (draw["effect"] is None, draw["effect"] or 0.0))
-    left, top, bottom, row = 170, 12, 150, 13
+    left, top, bottom, row = 150, 12, 150, 13
     limits = [] if margin is None else [-margin, margin]
     y = axis([*effects, *limits, 0.0], bottom, top)
     step = (WIDTH - left - 10) / len(order)

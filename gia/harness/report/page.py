@@ -188,7 +188,8 @@ def _effect(record: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
     about = {"kind": claim["kind"], "margin": claim["margin"], "unit": claim["unit"]}
     if "effect" not in record:
         return ""
-    text = effect({**about, "interval": None, **record}, margin=False).replace("-", charts.MINUS)
+    text = effect({**about, "interval": None, **record}, margin=False)
+    text = re.sub(r"(?<=\de)-|(?<!\w)-(?=\d)", charts.MINUS, text)  # in numbers, not in the unit
     return re.sub(rf"[+{charts.MINUS}]0(?![\d.])", "0", text)
 
 
@@ -222,8 +223,8 @@ def _charts(claim: Mapping[str, Any], now: Row | None, found: Mapping[str, Any])
         names, values = curve["levels"], curve["values"]
         chart = charts.levels(names, values)
         add("levels", chart, f"{metric} at each level", _medians(chart))
-    for table in tables:
-        several = f", {table['experiment']}" if len(tables) > 1 else ""
+    for number, table in enumerate(tables, start=1):
+        several = f", {table['experiment']} {number}" if len(tables) > 1 else ""
         if not curve.get("values") and metric in table["metrics"]:
             chart = charts.levels(table["levels"], table["metrics"][metric])
             add("levels", chart, f"{metric} at each level{several}", _medians(chart))
@@ -323,17 +324,19 @@ def _searches(row: Mapping[str, Any]) -> str:
 
 def _numbers(row: Mapping[str, Any], found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The medians of every metric at every level, table by table, and those of the best placebo."""
-    tables = []
-    placebos = {table["experiment"]: table for table in found.get("tables", [])}
-    for table in row.get("tables", []):
-        lines = [[name, *map(_short, values)] for name, values in table["medians"].items()]
-        placebo = placebos.get(table["experiment"], {}).get("placebo", {}).get("psnr")
-        if placebo and len(placebo[0]) == len(table["levels"]):
+    shown = []
+    kept = found.get("tables", [])
+    for number, table in enumerate(row.get("tables", [])):
+        defined = {name: values for name, values in table["medians"].items() if any(v is not None for v in values)}
+        lines = [[name, *map(_short, values)] for name, values in defined.items()]
+        placebo = kept[number]["placebo"].get("psnr") if number < len(kept) else None
+        if placebo:
             columns = [[value for value in column if value is not None] for column in zip(*placebo, strict=True)]
             lines.append(["psnr of the best placebo", *(_short(median(each)) if each else "-" for each in columns)])
         if lines:
-            tables.append({"experiment": table["experiment"], "levels": table["levels"], "lines": lines})
-    return tables
+            name = f"{table['experiment']} {number + 1}" if len(kept) > 1 else table["experiment"]
+            shown.append({"experiment": name, "levels": table["levels"], "lines": lines})
+    return shown
 
 
 def _short(value: float | None) -> str:
@@ -396,7 +399,9 @@ def _groups(rows: Mapping[str, Mapping[str, Any]], groups: Sequence[Mapping[str,
             {**each, "chart": charts.figure(each["series"], log=each["log"])} for each in group.get("figures", [])
         ]
         if members[number] or figures:
-            about = {"title": group["title"], "text": group.get("text", ""), "anchor": f"part-{number + 1}"}
+            about = {name: group.get(name, "") for name in ("title", "short", "text")} | {
+                "anchor": f"part-{number + 1}"
+            }
             shown.append({**about, "rows": members[number], "figures": figures})
     return shown
 

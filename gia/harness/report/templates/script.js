@@ -8,7 +8,7 @@
     if (!row) return;
     row.hidden = false;
     row.open = true;
-    target.scrollIntoView();
+    row.scrollIntoView();
     row.querySelector("summary").focus({ preventScroll: true });
   };
   addEventListener("hashchange", reveal);
