@@ -31,6 +31,10 @@ class Scale(Structure):
     def VISUAL(self) -> Mapping[str, Protocol]:
         """Attack type -> its protocol on the pictures that all types attack."""
 
+    @property
+    def STAGES(self) -> Mapping[str, Mapping[str, Row]]:
+        """Row of the defense -> attack type that it addresses -> what it compares."""
+
 
 #: All of them.
 SCALES: tuple[Scale, ...] = (reduced, paper)
