@@ -35,6 +35,10 @@ class Scale(Structure):
     def STAGES(self) -> Mapping[str, Mapping[str, Row]]:
         """Row of the defense -> attack type that it addresses -> what it compares."""
 
+    @property
+    def COST(self) -> Row | None:
+        """What the row on the defense's cost compares; None where a scale does not measure it."""
+
 
 #: All of them.
 SCALES: tuple[Scale, ...] = (reduced, paper)

@@ -11,6 +11,7 @@ import pytest
 
 from claims.cell import Row
 from claims.checked import behind_checks
+from claims.federations import federated_accuracy
 from claims.scales import Scale
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
@@ -37,6 +38,18 @@ def test_the_attacks_that_a_stage_addresses_leak_less(claims: Claims, scale: Sca
     worst = min((verdict for verdict, _ in seen.values()), key=lambda v: (OUTCOMES.index(v.outcome), v.effect or 0.0))
     line = "; ".join(f"{name}: {described(*found)}" for name, found in seen.items())
     claims.record(replace(worst, measured=line), tables=[table for _, table in seen.values()])
+
+
+@pytest.mark.claim("defense.cost")
+def test_training_under_the_pipeline_ends_at_a_lower_accuracy(claims: Claims, scale: Scale) -> None:
+    """The same clients' images, seen as often: a shallow net in small steps, and all three stages.
+
+    What classical defenses cost beside it, at which leak, is `python -m claims.privacy_utility`.
+    """
+    row = scale.COST
+    if row is None:
+        pytest.skip("no cell at this scale: defense.cost")
+    claims.paired("defense.cost", row.protocol, levels=tuple(row.levels), change=row.change, measure=federated_accuracy)
 
 
 def looked(claims: Claims, id: str, name: str, row: Row) -> tuple[Verdict, Table]:

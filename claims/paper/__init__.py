@@ -33,3 +33,4 @@ VISUAL: dict[str, Protocol] = visual.PROTOCOLS
 
 #: The paper measures no defense.
 STAGES: dict[str, dict[str, Row]] = {}
+COST: Row | None = None

@@ -33,3 +33,6 @@ VISUAL: dict[str, Protocol] = visual.PROTOCOLS
 
 #: Row of the defense -> attack type that it addresses -> what it compares.
 STAGES: dict[str, dict[str, Row]] = defense.STAGES
+
+#: What the row on the defense's cost compares.
+COST: Row | None = defense.COST

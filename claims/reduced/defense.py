@@ -12,6 +12,7 @@ from typing import Any
 
 from claims.cell import Level, Row
 from claims.checked import path_works
+from claims.federations import learns
 from claims.reduced import gen_inv, gen_w, op
 from claims.reduced.spaces import GEN_W, OP, narrowed
 from gia.experiment import Attacker, Batch, Protocol, Scoring, Victim
@@ -107,6 +108,23 @@ def _whole_of_server(protocol: Protocol) -> Row:
     }
     return Row(protocol=trained, levels=levels)
 
+
+#: The same federated training without any stage and with all of them; nobody is attacked in it.
+COST = Row(
+    protocol=Protocol(
+        victim=Victim(name="convnet", options={"width": 12}),
+        batch=Batch(data="digits", image_size=8),
+        attacker=Attacker(attack="inverting_gradients", settings={"defended": False, "lr": 0.02, "concentration": 0.5}),
+        scoring=Scoring(metrics=("psnr",), control=learns),
+        vary={
+            "batch.data": ("digits", "faces"),
+            "victim.width": (8, 12, 16),
+            "attacker.settings.lr": (0.01, 0.015, 0.02),
+            "attacker.settings.concentration": (0.3, 0.5, 1.0),
+        },
+    ),
+    levels={UNDEFENDED: {}, ALL: {"attacker.settings.defended": True, "scoring.control": None}},
+)
 
 _KNOWN = ("labels", "local"), ("labels",)
 
