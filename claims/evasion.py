@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gia.data import load_cached
-from gia.federated import share_gradient, validate_model
+from gia.federated import Observation, share_gradient, validate_model
 from gia.federated.server import fish_class, trap_weights
 from gia.models import build
 
 SIZE, WIDTH, BATCH = 16, 256, 16
+
+#: Setting of a manipulation -> the values that are tried, in the order in which they are drawn. Beside them a seed and
+#: fishing's strength, from .5 to 3, are drawn.
+SPACE: Mapping[str, Sequence[Any]] = {
+    "kind": ["block", "rows", "thresholds", "traps", "fishing"],
+    "bins": [4, 8, 16, 32, 63, 100, 150, 200, 256],
+    "noise": [0.0, 0.1, 0.3, 1.0, 3.0],
+    "shuffled": [False, True],
+    "scaling": [0.0, 0.3, 1.0],
+    "probe": [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)],
+    "centred": [False, True],
+    "spared": [0.0, 0.3, 0.6],
+    "shared": [0.0, 0.5, 0.9, 1.0],
+    "rate": [0.02, 0.05, 0.1, 0.2],
+    "given": ["first round", "next round"],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +104,10 @@ def attempt(how: Manipulation) -> Attempt:
     others = data.images[order[BATCH:]].flatten(1)  # what the server knows of faces
     model = build("mlp", num_classes=40, image_size=SIZE, channels=1, width=WIDTH, generator=g).eval()
     with torch.no_grad():
-        sent, scales = _manipulated(how, model, others, int(labels[0]), g)
+        sent, scales = manipulated(how, model, others, int(labels[0]), g)
     report = validate_model(sent, model if how.given == "next round" else None, batch=(images, labels))
-    exact = _exact(sent, images, labels, scales)
-    before = _exact(model, images, labels, torch.ones(WIDTH))
+    exact = recovered(share_gradient(sent, images, labels), images, scales)
+    before = recovered(share_gradient(model, images, labels), images, torch.ones(WIDTH))
     return Attempt(
         leaked=len(exact),
         honest=len(before),
@@ -99,10 +117,18 @@ def attempt(how: Manipulation) -> Attempt:
     )
 
 
-def _manipulated(
+def manipulated(
     how: Manipulation, model: nn.Module, others: Tensor, target: int, g: torch.Generator
 ) -> tuple[nn.Module, Tensor]:
-    """The model as sent, and the factors by which the rows of its first layer were scaled."""
+    """The model as sent, and the factors by which the rows of its first layer were scaled; gradients must be off.
+
+    Args:
+        how: its seed and `given` play no part.
+        model: an honest perceptron with one hidden layer of `WIDTH`, for images of `SIZE`.
+        others: (N, pixels), what the server knows of the data.
+        target: the class that is fished for.
+        g: what the server draws.
+    """
     sent: nn.Module = copy.deepcopy(model)
     first, second = _linear(sent)
     chosen = torch.randperm(WIDTH, generator=g)[: how.bins]
@@ -171,12 +197,12 @@ def _linear(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
     return first, second
 
 
-def _exact(model: nn.Module, images: Tensor, labels: Tensor, scales: Tensor) -> dict[int, Tensor]:
+def recovered(shared: Observation, images: Tensor, scales: Tensor) -> dict[int, Tensor]:
     """Index -> image, of those that a quotient of the first layer's rows, or of differences of two, hits to 1e-3.
 
     The attacker knows how the rows were scaled, and tries every two rows; which quotient is an image, images show.
     """
-    gradients = list(share_gradient(model, images, labels).gradients.values())
+    gradients = list(shared.gradients.values())
     to_weight, to_bias = gradients[0] * scales[:, None], gradients[1] * scales
     active = (to_bias != 0).nonzero().flatten()
     to_weight, to_bias = to_weight[active], to_bias[active]

@@ -31,6 +31,14 @@ class Scale(Structure):
     def VISUAL(self) -> Mapping[str, Protocol]:
         """Attack type -> its protocol on the pictures that all types attack."""
 
+    @property
+    def STAGES(self) -> Mapping[str, Mapping[str, Row]]:
+        """Row of the defense -> attack type that it addresses -> what it compares."""
+
+    @property
+    def COST(self) -> Row | None:
+        """What the row on the defense's cost compares; None where a scale does not measure it."""
+
 
 #: All of them.
 SCALES: tuple[Scale, ...] = (reduced, paper)

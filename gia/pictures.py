@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["curves", "grid", "roc", "specification"]
+__all__ = ["curves", "grid", "roc", "scatter", "specification"]
 
 _GAP = 4
 _MARGIN = 110  # for the labels; wider if a label needs it
@@ -184,6 +184,48 @@ def roc(path: str | Path, kinds: Mapping[str, Mapping[str, tuple[Sequence[float]
         panel.set(title=title, xlabel="share of honest models above", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         panel.legend(loc="lower right", fontsize="small")
     panels[0].set(ylabel="share of malicious models above")
+    figure.savefig(path, dpi=110)
+
+
+def scatter(
+    path: str | Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, x: str, y: str
+) -> None:
+    """Write a PNG of two numbers against each other: a panel per title, and a colour and a marker per name.
+
+    Args:
+        path: the file to write.
+        panels: title of a panel -> name -> its points (x, y), small; their medians are drawn large. A name without
+            points is left out.
+        x, y: the labels of the axes.
+
+    Raises:
+        ValueError: no panel.
+        ModuleNotFoundError: matplotlib is not installed.
+
+    >>> import tempfile, gia
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "cost.png"
+    ...     panels = {"digits": {"noise": [(1.0, 0.7), (2.0, 0.8)], "none": [(9.0, 0.9)]}}
+    ...     gia.pictures.scatter(path, panels, x="leak in dB", y="accuracy")
+    ...     path.exists()
+    True
+    """
+    if not panels:
+        raise ValueError("panels: expected at least one, got none")
+    figure = _figure(4.8 * len(panels), 4.4)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = list(dict.fromkeys(name for found in panels.values() for name in found))
+    for axis, (title, found) in zip(axes, panels.items(), strict=True):
+        for place, name in enumerate(names):
+            if points := np.asarray(found.get(name, ()), dtype=float).reshape(-1, 2).tolist():
+                style = {"color": f"C{place % 10}", "marker": "os^Dv<>Ph*"[place % 10], "linestyle": ""}
+                axis.plot(*zip(*points, strict=True), **style, alpha=0.35, markersize=4)
+                axis.plot(*np.median(points, axis=0), **style, markersize=9, label=name)
+        axis.set(title=title, xlabel=x)
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel=y)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     figure.savefig(path, dpi=110)
 
 

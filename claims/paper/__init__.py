@@ -30,3 +30,7 @@ ROWS: dict[str, Row] = {**op.ROWS, **gen_w.ROWS, **gen_inv.ROWS}
 
 #: Attack type -> its protocol on the pictures that all types attack.
 VISUAL: dict[str, Protocol] = visual.PROTOCOLS
+
+#: The paper measures no defense.
+STAGES: dict[str, dict[str, Row]] = {}
+COST: Row | None = None

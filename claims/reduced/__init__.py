@@ -7,7 +7,7 @@ ana_arch (Robbing the Fed), ana_param (Fishing).
 from __future__ import annotations
 
 from claims.cell import Cell, Row, by_factor
-from claims.reduced import ana_arch, ana_param, gen_inv, gen_w, gen_z, op, visual
+from claims.reduced import ana_arch, ana_param, defense, gen_inv, gen_w, gen_z, op, visual
 from gia.experiment import Protocol
 
 _TYPES = {
@@ -30,3 +30,9 @@ ROWS: dict[str, Row] = {**op.ROWS, **gen_w.ROWS, **gen_inv.ROWS}
 
 #: Attack type -> its protocol on the pictures that all types attack.
 VISUAL: dict[str, Protocol] = visual.PROTOCOLS
+
+#: Row of the defense -> attack type that it addresses -> what it compares.
+STAGES: dict[str, dict[str, Row]] = defense.STAGES
+
+#: What the row on the defense's cost compares.
+COST: Row | None = defense.COST
