@@ -13,7 +13,7 @@ from PIL import Image
 
 from gia.audit.report import MARK, AuditReport, Leak, advice, cells, said, summary
 
-__all__ = ["page"]
+__all__ = ["to_html"]
 
 #: Pixels of the longer side of a tile; small images are enlarged by a whole factor.
 _SIDE = 96
@@ -147,12 +147,11 @@ measured.</caption>
 """
 
 
-def page(report: AuditReport) -> str:
-    """A report as one HTML page that loads nothing from elsewhere.
+def to_html(report: AuditReport) -> str:
+    """A report as one HTML page that loads nothing from elsewhere. It holds the private images.
 
-    >>> from gia.audit import AuditReport
-    >>> from gia.audit.page import page
-    >>> "No attack type could be run" in page(AuditReport(setup={}, results={}))
+    >>> from gia.audit import AuditReport, to_html
+    >>> "No attack type could be run" in to_html(AuditReport(setup={}, results={}))
     True
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)

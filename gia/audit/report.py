@@ -216,12 +216,6 @@ class AuditReport:
             allow_nan=False,
         )
 
-    def to_html(self) -> str:
-        """The report as one page without other files. It holds the private images."""
-        from gia.audit.page import page
-
-        return page(self)
-
     def text(self) -> str:
         """The report for a terminal."""
         lines = [f"{name}: {value}" for name, value in self.setup.items()]
@@ -274,7 +268,7 @@ def summary(report: AuditReport) -> list[str]:
     sentences = []
     for server, malicious in (("A server that follows the protocol", False), ("A malicious server", True)):
         tried = [each for each in report.results.values() if each.malicious is malicious]
-        scored = [each for each in tried if each.leak is not None]
+        scored = [each for each in tried if each.leak is not None and each.known]
         if scored:
             worst = max(scored, key=lambda each: each.leak or 0.0)
             exact = f", {worst.facts['exact_share']:.0%} of them exactly" if worst.facts["exact_share"] else ""
@@ -282,7 +276,7 @@ def summary(report: AuditReport) -> list[str]:
                 f"{server} gets {worst.leak:.1f} dB closer to the private images than one without the gradient{exact} "
                 f"({worst.name}: {worst.title})."
                 if worst.leak
-                else f"{server} gets nothing from the attacks that were tried."
+                else f"{server} gets nothing from {', '.join(each.name for each in scored)}."
             )
         if silent := [each.name for each in tried if not each.known]:
             sentences.append(f"What {', '.join(silent)} would get is not known, since the attack did not work here.")
