@@ -210,7 +210,7 @@ class _Run:
 
     def simulated(self, *, what_if: bool) -> AuditReport:
         """Of a client that the audit simulates."""
-        setup, results = self.setup, {}
+        setup, results = self.setup, dict[str, Leak]()
         searches = [name for name in self.chosen if KINDS[name].searches]
         changes = list(self._changes()) if what_if else []
         for name in self.chosen:

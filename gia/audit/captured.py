@@ -24,7 +24,7 @@ _DAMAGED = (
     LookupError,
     ValueError,
     RuntimeError,
-    pickle.UnpicklingError,
+    UnpicklingError,
     BadZipFile,
 )
 #: What wrappers put in front of the names of parameters.

@@ -239,13 +239,13 @@ class AuditReport:
             )
         if self.what_if:
             lines += ["", "what if (leak before -> after)"]
-            for each in self.what_if:
-                shown = ", ".join(f"{name} {a:.1f} -> {b:.1f}" for name, (a, b) in each.leaks.items())
-                lines.append(f"  {each.change}: {'; '.join(filter(None, (shown, each.reason)))}")
+            for changed in self.what_if:
+                shown = ", ".join(f"{name} {a:.1f} -> {b:.1f}" for name, (a, b) in changed.leaks.items())
+                lines.append(f"  {changed.change}: {'; '.join(filter(None, (shown, changed.reason)))}")
             lines.append(f"  {advice(self)}")
         if self.validation:
             lines += ["", "what a client that validates models says (gia.validate_model)"]
-            lines += [f"  {each.server}: {said(each)}" for each in self.validation]
+            lines += [f"  {checked.server}: {said(checked)}" for checked in self.validation]
         lines += ["", *(f"note: {limit}" for limit in self.limits), f"took {self.seconds:.0f} s"]
         return "\n".join(lines)
 
