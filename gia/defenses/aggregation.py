@@ -17,7 +17,8 @@ def secure_aggregation(observations: Sequence[Observation]) -> Observation:
 
     Each client's answer counts with its number of images, as in federated averaging (McMahan et al., 2017). A sum of
     gradients of the mean loss is then the gradient over all images: the attacker faces one batch of all of them. This
-    simulates what is seen, not the cryptography.
+    simulates what is seen, not the cryptography. In a `gia.experiment.Protocol` K clients behind one sum are a
+    `batch.size` that is K times larger.
 
     Args:
         observations: at least one answer to the same model, of the same image shape, mode and parameters.

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -265,10 +265,8 @@ class Exchange:
             self.round.data.labels[batch],
             local=client.local,
             reveal=client.reveal,
-            defenses=[
-                partial(defense, generator=self.block.generator("defense", number, place))
-                for place, defense in enumerate(client.defenses)
-            ],
+            defenses=client.defenses,
+            defense_generator=self.block.generator("defense", number, 0),
             generator=self.block.generator("order", number),
             loss=self.loss,
             training=client.training,

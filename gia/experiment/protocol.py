@@ -18,7 +18,8 @@ from gia.data.contents import content_digest
 from gia.data.full import in_place_of_samples
 from gia.errors import expected_one_of
 from gia.experiment.measurement import Control
-from gia.federated import LocalTraining, Observation
+from gia.federated import LocalTraining
+from gia.federated.client import Defense
 from gia.metrics import METRICS
 from gia.numerics import digest_of
 
@@ -154,14 +155,14 @@ class Client:
         reveal: what the client leaks: "labels", "local", "batch_norm".
         training: the mode of batch normalization, True for train mode.
         local: the local training. Its batches come in an order of the client's choice, new in every epoch.
-        defenses: what the client does to what it shares, in order: module-level callables
-            (observation, *, generator) -> observation.
+        defenses: what the client does to what it shares, as `gia.federated.Client` takes them: module-level functions,
+            or frozen dataclasses such as `gia.defenses.clip`. Each client draws from a generator of its own.
     """
 
     reveal: tuple[str, ...] = ("labels",)
     training: bool = False
     local: LocalTraining | None = None
-    defenses: tuple[Callable[..., Observation], ...] = ()
+    defenses: tuple[Defense, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -499,6 +500,8 @@ def _names(part: Any) -> list[str]:
 def _callables(value: Any) -> Iterator[Callable[..., object]]:
     if callable(value):
         yield value
+    elif callable(gradient := getattr(value, "gradient", None)):  # a step defense
+        yield gradient
     if isinstance(value, Mapping):
         for inner in value.values():
             yield from _callables(inner)

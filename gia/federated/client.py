@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -17,10 +19,22 @@ from gia.federated.losses import Loss, LossName, check_labels, loss_of, takes_ta
 from gia.federated.observation import LocalTraining, Observation, shared_names
 from gia.federated.victims import differentiable, differentiating, victim_of
 
-__all__ = ["Client", "Defense", "RefusedModel", "Report", "share_gradient", "share_update"]
+__all__ = ["Client", "Defense", "RefusedModel", "Report", "StepDefense", "share_gradient", "share_update"]
 
-#: What a client does to an observation before it sends it.
-Defense = Callable[[Observation], Observation]
+
+class StepDefense(Protocol):
+    """A defense that needs the private images: it takes the place of the gradient of each local step."""
+
+    def gradient(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss, generator: torch.Generator | None
+    ) -> Mapping[str, Tensor]:
+        """Name of each parameter with `requires_grad` -> its gradient, for the images of one step."""
+
+
+#: What a client does to what it shares: (observation) or (observation, *, generator) -> observation, or a step defense.
+Defense = Callable[..., Observation] | StepDefense
+#: (model, images, labels) of one step -> gradient of each shared parameter.
+Step = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Tensor]]
 #: The optional fields of an observation that a client may leak.
 REVEALABLE = ("labels", "local", "batch_norm")
 
@@ -58,7 +72,11 @@ class Client:
         labels: (N,) int64 class labels; for another loss than cross-entropy also targets (N, ...) in floats.
         local: local training; None shares the gradient of one full batch.
         reveal: optional fields of the observation that leak: "labels", "local", "batch_norm".
-        defenses: functions Observation -> Observation, applied in order before the client answers.
+        defenses: functions Observation -> Observation, applied in order before the client answers, such as
+            `gia.defenses.clip`. At most one may be a step defense, an object with a method `gradient` such as
+            `gia.defenses.dp_sgd`: it gives the gradient of each local step, and the others follow.
+        defense_generator: is given to each defense that takes an argument `generator`, unless `functools.partial` has
+            given it another one. The defenses share its stream.
         validate: called with each model before the client trains on it. If the report is not `ok`, `answer` raises
             `RefusedModel`. `gia.validate_model` and `gia.federated.LastAccepted` are such functions.
         generator: draws a new order of the images for every epoch of local training; None keeps the order of `images`.
@@ -68,8 +86,9 @@ class Client:
         training: whether batch normalization uses the statistics of its batch (True) or its running ones.
 
     Raises:
-        ValueError: images outside [0, 1], labels of another shape or dtype, or an unknown name in `reveal`.
-        TypeError: `reveal` is a string.
+        ValueError: images outside [0, 1], labels of another shape or dtype, an unknown name in `reveal`, or more than
+            one step defense.
+        TypeError: `reveal` is a string, or a defense that is neither callable nor a step defense.
 
     >>> import torch, gia
     >>> g = torch.Generator().manual_seed(0)
@@ -89,6 +108,7 @@ class Client:
         local: LocalTraining | None = None,
         reveal: Collection[str] = (),
         defenses: Sequence[Defense] = (),
+        defense_generator: torch.Generator | None = None,
         validate: Callable[[nn.Module], Report] | None = None,
         generator: torch.Generator | None = None,
         loss: Loss | LossName = cross_entropy,
@@ -99,6 +119,8 @@ class Client:
         _check_reveal(reveal)
         self._images, self._labels = images.detach().clone(), labels.detach().clone()
         self._local, self._reveal, self._defenses = local, tuple(reveal), tuple(defenses)
+        self._step = _step_defense(self._defenses)
+        self._defense_generator = defense_generator
         self._validate, self._loss, self._training = validate, loss, training
         self._generator = generator
         self._queries = 0
@@ -133,9 +155,18 @@ class Client:
         """
         if self._validate is not None and not (report := self._validate(model)).ok:
             raise RefusedModel(report)
+        step = None
+        if self._step is not None:
+            step = functools.partial(self._step.gradient, loss=self._loss, generator=self._defense_generator)
         if self._local is None:
             observation = share_gradient(
-                model, self._images, self._labels, reveal=self._reveal, loss=self._loss, training=self._training
+                model,
+                self._images,
+                self._labels,
+                reveal=self._reveal,
+                loss=self._loss,
+                training=self._training,
+                step=step,
             )
         else:
             observation = share_update(
@@ -147,9 +178,12 @@ class Client:
                 order=self._order(self._local.epochs),
                 loss=self._loss,
                 training=self._training,
+                step=step,
             )
         for defense in self._defenses:
-            observation = defense(observation)
+            if not _is_step(defense):
+                given = {"generator": self._defense_generator} if _asks_for_generator(defense) else {}
+                observation = defense(observation, **given)
         self._queries += 1
         return observation
 
@@ -169,6 +203,7 @@ def share_gradient(
     reveal: Collection[str] = (),
     loss: Loss | LossName = cross_entropy,
     training: bool = False,
+    step: Step | None = None,
 ) -> Observation:
     """The gradient of the mean loss over one batch, as FedSGD shares it (McMahan et al., 2017).
 
@@ -181,6 +216,7 @@ def share_gradient(
         loss: "cross_entropy", "bce" (one logit, or one for each of several labels), "mse", or a function (outputs,
             targets) -> scalar, a mean over images.
         training: whether batch normalization uses the statistics of its batch (True) or its running ones.
+        step: takes the place of the gradient: (model, images, labels) -> name of each shared parameter -> gradient.
 
     Returns:
         The observation, with a gradient for every shared parameter.
@@ -188,7 +224,7 @@ def share_gradient(
     Raises:
         ValueError: images outside [0, 1], labels of another shape or dtype or without a logit, an unknown name in
             `reveal`, or a model without a parameter to train, with lazy parameters, with another output, or with
-            random numbers in evaluation mode.
+            random numbers in evaluation mode; a `step` that returns other names or shapes.
         TypeError: `reveal` is a string.
 
     >>> import torch, gia
@@ -204,7 +240,9 @@ def share_gradient(
     check_labels(labels, logits, loss)
     shared = {name: p for name, p in victim.named_parameters() if p.requires_grad}
     return Observation(
-        gradients=_gradients(loss(logits, labels), shared),
+        gradients=_gradients(loss(logits, labels), shared)
+        if step is None
+        else _checked_step(step(victim, images, labels), shared),
         image_shape=_image_shape(images),
         batch_size=len(images),
         training=training,
@@ -225,13 +263,14 @@ def share_update(
     order: Tensor | None = None,
     loss: Loss | LossName = cross_entropy,
     training: bool = False,
+    step: Step | None = None,
 ) -> Observation:
     """The weights before minus the weights after local SGD, undivided, as FedAvg shares it (McMahan et al., 2017).
 
     One step on the full batch gives `lr` times `share_gradient`.
 
     Args:
-        model, images, labels, loss, training: as in `share_gradient`.
+        model, images, labels, loss, training, step: as in `share_gradient`; the step is taken anew for each gradient.
         local: epochs, batch size, step size and momentum.
         reveal: which optional fields leak, of "labels", "local" and "batch_norm". The last reveals the statistics of
             the first local step.
@@ -269,6 +308,8 @@ def share_update(
         if not statistics:
             statistics.append(recorded)
         check_labels(labels[chosen], logits, loss)
+        if step is not None:
+            return _checked_step(step(victim, images[chosen], labels[chosen]), shared)
         return _gradients(loss(logits, labels[chosen]), shared)
 
     before = {name: p.detach().clone() for name, p in shared.items()}
@@ -282,6 +323,41 @@ def share_update(
         batch_norm=statistics[0].seen if "batch_norm" in reveal else None,
         trainable=_trainable(model),
     )
+
+
+def _is_step(defense: Defense) -> TypeGuard[StepDefense]:
+    return callable(getattr(defense, "gradient", None))
+
+
+def _step_defense(defenses: Sequence[Defense]) -> StepDefense | None:
+    for defense in defenses:
+        if not _is_step(defense) and not callable(defense):
+            raise TypeError(
+                f"defenses: expected callables on an observation or objects with a method gradient, got {defense!r}"
+            )
+    steps = [defense for defense in defenses if _is_step(defense)]
+    if len(steps) > 1:
+        raise ValueError(
+            f"defenses: expected at most one that takes the place of the gradient, got {', '.join(map(repr, steps))}"
+        )
+    return steps[0] if steps else None
+
+
+def _asks_for_generator(defense: Callable[..., Observation]) -> bool:
+    """Whether a defense has an argument `generator` that nobody has given yet."""
+    if isinstance(defense, functools.partial) and "generator" in defense.keywords:
+        return False
+    try:
+        return "generator" in inspect.signature(defense).parameters
+    except ValueError:  # a function of a C library, which has no signature
+        return False
+
+
+def _checked_step(found: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of a step defense in the order of the parameters."""
+    if {name: g.shape for name, g in found.items()} != {name: p.shape for name, p in shared.items()}:
+        raise ValueError(f"defenses: expected a gradient for each of {list(shared)} in its shape, got {list(found)}")
+    return {name: found[name].detach().to(parameter) for name, parameter in shared.items()}
 
 
 def _gradients(value: Tensor, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 import gia
 from gia.defenses import dp_sgd, soteria
 from gia.defenses.training import per_example_gradients
+from gia.federated import LocalTraining
 
 
 class Residual(nn.Module):
@@ -119,6 +120,26 @@ def test_the_step_is_that_of_opacus() -> None:
         accountant.step(noise_multiplier=1.1, sample_rate=0.02)
     epsilon = dp_sgd(clip=1.0, noise=1.1).epsilon(steps=100, sampling_rate=0.02, delta=1e-5)
     assert epsilon == pytest.approx(accountant.get_epsilon(delta=1e-5))
+
+
+@pytest.mark.parametrize("local", [None, LocalTraining(epochs=2, batch_size=3, lr=0.1, momentum=0.5)])
+def test_a_client_trains_with_the_defense_in_each_step(local: LocalTraining | None) -> None:
+    """Without noise and with a large norm dp_sgd changes nothing; it clips each step, not the update as a whole."""
+    model, images, labels = setting()
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), model).double()
+
+    def shared(*defenses: object) -> dict[str, Tensor]:
+        client = gia.federated.Client(images, labels, local=local, defenses=defenses)  # type: ignore[arg-type]
+        return dict(client.answer(model).gradients)
+
+    plain = shared()
+    for name, gradient in shared(dp_sgd(clip=1e9, noise=0.0)).items():
+        torch.testing.assert_close(gradient, plain[name])
+    steps = 1.0 if local is None else 4 * local.lr / (1 - local.momentum)
+    assert norm(plain) > norm(shared(dp_sgd(clip=1e-3, noise=0.0))) > 0
+    assert norm(shared(dp_sgd(clip=1e-3, noise=0.0))) <= 1e-3 * steps
+    left_out = (shared(soteria(share=0.5))["2.head.weight"] == 0).all(0).sum()
+    assert left_out == 24 if local is None else left_out <= 24
 
 
 def test_without_noise_nothing_is_private() -> None:

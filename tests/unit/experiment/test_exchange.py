@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gia import metrics
 from gia.attacks.matching import Interrupted
 from gia.data import Images, load
+from gia.defenses import dp_sgd, noise
 from gia.experiment import Exchange, Fishing, Protocol, Round, exchange, measure, prepared
 from gia.experiment.controls import path_works
 from gia.federated import LocalTraining, Observation, share_gradient, share_update
@@ -114,6 +115,24 @@ def test_the_order_of_local_training_is_new_in_each_epoch_and_stays_with_the_cli
     assert held == {"labels"}
     assert call["settings"] == PROTOCOL.attacker.settings
     assert client["generator"].initial_seed() not in call["seeds"]
+
+
+def test_clients_defend_with_noise_of_their_own_that_a_block_can_draw_again(spy: Spy) -> None:
+    """Two clients would share one noise, or a block would not be reproducible."""
+    for defense in (noise(std=0.5), dp_sgd(clip=1e9, noise=1e-9)):
+        protocol = PROTOCOL.with_({"client.defenses": (defense,), "batch.size": 2})
+        for _ in range(2):
+            measure(protocol, BLOCK)
+    for call, again in (spy.calls[:2], spy.calls[2:]):
+        for one, other in zip(call["observations"], again["observations"], strict=True):
+            assert all(torch.equal(g, other.gradients[name]) for name, g in one.gradients.items())
+    measure(PROTOCOL.with_({"batch.size": 2}), BLOCK)
+    plain, defended = spy.calls[-1]["observations"], spy.calls[0]["observations"]
+    first, second = (
+        d.gradients["layers.0.weight"] - p.gradients["layers.0.weight"] for p, d in zip(plain, defended, strict=True)
+    )
+    assert float(first.std()) == pytest.approx(0.5, rel=0.1)
+    assert not torch.allclose(first, second, atol=0.1)
 
 
 def test_an_image_without_a_reconstruction_scores_as_its_best_placebo(spy: Spy) -> None:

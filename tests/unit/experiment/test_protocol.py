@@ -16,6 +16,7 @@ from torch import nn
 
 from gia.attacks import Reconstruction, inverting_gradients
 from gia.data.assets import ASSETS
+from gia.defenses import clip
 from gia.experiment import (
     Attacker,
     Batch,
@@ -30,6 +31,7 @@ from gia.experiment import (
 from gia.experiment.controls import shares_gradients
 from gia.federated import LocalTraining, Observation
 from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.sources import closure_of
 from tests.unit.experiment.toy import BLOCK, FITTING, PROTOCOL, bright, silence, unchanged
 
 LOCAL = LocalTraining(epochs=1, batch_size=2, lr=0.1)
@@ -411,6 +413,31 @@ def test_a_protocol_names_every_callable_that_takes_part() -> None:
     expected = {stranger, equipment, nn.functional.cross_entropy, halved, silence, bright, shares_gradients}
     assert set(protocol.callables()) == expected
     assert inverting_gradients in set(PROTOCOL.callables())
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step defense of a user's own, which is not callable."""
+
+    share: float = 0.5
+
+    def gradient(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Nothing: it is only described here."""
+        return {}
+
+
+def test_the_code_and_the_settings_of_every_defense_take_part() -> None:
+    """Whoever edits a defense would read the old numbers from the store, and other settings would share blocks."""
+    plain, defended = PROTOCOL, PROTOCOL.with_({"client.defenses": (clip(norm=1.0), Step(share=0.25))})
+    modules = {
+        name for name in closure_of(defended.callables()).modules if name not in closure_of(plain.callables()).modules
+    }
+    assert {"gia.defenses.perturbation", __name__} <= modules
+    assert defended.described()["client"]["defenses"] == [
+        {"class": "gia.defenses.perturbation:clip", "norm": 1.0},
+        {"class": f"{__name__}:Step", "share": 0.25},
+    ]
+    assert defended.digest() != PROTOCOL.with_({"client.defenses": (clip(norm=1.0), Step(share=0.5))}).digest()
 
 
 def test_a_level_is_placed_on_a_device_with_the_users_data() -> None:

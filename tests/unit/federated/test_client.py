@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -337,6 +338,70 @@ def test_defenses_are_applied_to_updates_as_to_gradients():
     for name, value in plain.gradients.items():
         assert value.any()
         assert defended.gradients[name].equal(-value)
+
+
+class Constant:
+    """A step defense that returns a number for every entry, and remembers what it was given."""
+
+    def __init__(self, value=1.0, leave_out=()):
+        self.value, self.leave_out, self.calls = value, leave_out, []
+
+    def gradient(self, model, images, labels, *, loss, generator):
+        self.calls.append((images.clone(), labels.clone(), loss, generator))
+        shared = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in self.leave_out}
+        return {name: torch.full_like(p, self.value) for name, p in shared.items()}
+
+
+def test_a_step_defense_gives_the_gradient_of_every_local_step():
+    """Six images in batches of four, twice, are four steps. If it fails, some step is taken undefended."""
+    step, generator = Constant(), torch.Generator()
+    options = {"defenses": [step], "loss": "cross_entropy", "defense_generator": generator}
+    shared = Client(IMAGES, LABELS, **options).answer(perceptron())
+    assert all(bool((g == 1).all()) for g in shared.gradients.values())
+    update = Client(IMAGES, LABELS, local=LocalTraining(2, 4, 0.5), **options).answer(perceptron())
+    for gradient in update.gradients.values():
+        torch.testing.assert_close(gradient, torch.full_like(gradient, 4 * 0.5))
+    assert [len(images) for images, *_ in step.calls] == [6, 4, 2, 4, 2]
+    assert all(loss is cross_entropy and given is generator for *_, loss, given in step.calls)
+    assert torch.equal(torch.cat([images for images, *_ in step.calls[1:3]]), IMAGES)
+
+
+def test_other_defenses_follow_the_step_defense_wherever_it_stands():
+    """If it fails, what is shared is not what the clipping left."""
+
+    def doubled(seen: Observation) -> Observation:
+        return replace(seen, gradients={k: v * 2 for k, v in seen.gradients.items()})
+
+    for defenses in ([Constant(3.0), doubled], [doubled, Constant(3.0)]):
+        shared = Client(IMAGES, LABELS, defenses=defenses).answer(perceptron())
+        assert all(bool((g == 6).all()) for g in shared.gradients.values())
+
+
+def test_a_client_gives_its_generator_to_each_defense_that_asks_for_one():
+    """In order, from one stream, and never in the place of one that `partial` has given."""
+    given, own, other = [], torch.Generator(), torch.Generator()
+
+    def asks(seen: Observation, *, generator: torch.Generator | None = None) -> Observation:
+        given.append(generator)
+        return seen
+
+    defenses = [asks, lambda seen: seen, partial(asks, generator=other), partial(asks)]
+    Client(IMAGES, LABELS, defenses=defenses, defense_generator=own).answer(perceptron())
+    assert given == [own, other, own]
+
+
+@pytest.mark.parametrize(
+    ("defenses", "error", "message"),
+    [
+        ([Constant(), Constant()], ValueError, "defenses: expected at most one that takes the place of the gradient"),
+        ([3], TypeError, "defenses: expected callables on an observation or objects with a method gradient, got 3"),
+        ([Constant(leave_out=("1.bias",))], ValueError, "defenses: expected a gradient for each of"),
+    ],
+)
+def test_defenses_that_cannot_be_composed_are_refused(defenses, error, message):
+    """If it fails, one of two step defenses would be left out in silence, or a parameter would not be shared."""
+    with pytest.raises(error, match=message):
+        Client(IMAGES, LABELS, defenses=defenses).answer(perceptron())
 
 
 def test_an_answer_does_not_depend_on_earlier_rounds():
