@@ -12,7 +12,7 @@ and a short `repr`. Their names are in lower case because they are used as funct
 >>> images, labels = torch.rand(2, 3, 4, 4, generator=seed), torch.tensor([0, 2])
 >>> client = gia.federated.Client(images, labels, defenses=defenses, defense_generator=seed)
 >>> sum(int((g != 0).sum()) for g in client.answer(model).gradients.values())
-27
+28
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.defenses.perturbation import checked_generator
-from gia.federated.client import Loss
 from gia.federated.layers import classifier
+from gia.federated.losses import Loss
 
 __all__ = ["dp_sgd", "soteria"]
 

@@ -118,8 +118,8 @@ class Client:
         images, labels = _checked_batch(images, labels, loss)
         _check_reveal(reveal)
         self._images, self._labels = images.detach().clone(), labels.detach().clone()
-        self._local, self._reveal, self._defenses = local, tuple(reveal), tuple(defenses)
-        self._step = _step_defense(self._defenses)
+        self._local, self._reveal = local, tuple(reveal)
+        self._step, self._defenses = _divided(defenses)
         self._defense_generator = defense_generator
         self._validate, self._loss, self._training = validate, loss, training
         self._generator = generator
@@ -134,8 +134,8 @@ class Client:
             "shares a gradient" if self._local is None else f"shares the update of {self._local}",
             f"reveals: {', '.join(self._reveal) or 'nothing more'}",
         ]
-        if self._defenses:
-            parts.append(f"{len(self._defenses)} defense{'s' if len(self._defenses) > 1 else ''}")
+        if defenses := len(self._defenses) + (self._step is not None):
+            parts.append(f"{defenses} defense{'s' if defenses > 1 else ''}")
         if self._validate is not None:
             parts.append("validates models")
         answered = f"{self._queries} quer{'y' if self._queries == 1 else 'ies'} answered"
@@ -181,9 +181,8 @@ class Client:
                 step=step,
             )
         for defense in self._defenses:
-            if not _is_step(defense):
-                given = {"generator": self._defense_generator} if _asks_for_generator(defense) else {}
-                observation = defense(observation, **given)
+            given = {"generator": self._defense_generator} if _asks_for_generator(defense) else {}
+            observation = defense(observation, **given)
         self._queries += 1
         return observation
 
@@ -329,18 +328,24 @@ def _is_step(defense: Defense) -> TypeGuard[StepDefense]:
     return callable(getattr(defense, "gradient", None))
 
 
-def _step_defense(defenses: Sequence[Defense]) -> StepDefense | None:
+def _divided(defenses: Sequence[Defense]) -> tuple[StepDefense | None, list[Callable[..., Observation]]]:
+    """The step defense, if there is one, and the others in their order."""
+    steps: list[StepDefense] = []
+    others: list[Callable[..., Observation]] = []
     for defense in defenses:
-        if not _is_step(defense) and not callable(defense):
+        if _is_step(defense):
+            steps.append(defense)
+        elif callable(defense):
+            others.append(defense)
+        else:
             raise TypeError(
                 f"defenses: expected callables on an observation or objects with a method gradient, got {defense!r}"
             )
-    steps = [defense for defense in defenses if _is_step(defense)]
     if len(steps) > 1:
         raise ValueError(
             f"defenses: expected at most one that takes the place of the gradient, got {', '.join(map(repr, steps))}"
         )
-    return steps[0] if steps else None
+    return (steps[0] if steps else None), others
 
 
 def _asks_for_generator(defense: Callable[..., Observation]) -> bool:
