@@ -286,7 +286,7 @@ def summary(report: AuditReport) -> list[str]:
 def advice(report: AuditReport) -> str:
     """Which change helps most, in a sentence."""
     if not any(each.leaks for each in report.what_if):
-        return "Nothing that was tried leaks, so no change can show what it helps."
+        return "No change was run, since nothing is known to leak 1 dB or more."
     if (best := report.best_change) is None:
         return "No change that was tried lowers the largest leak by more than 0.5 dB."
     return f"Of these, one change helps most: {best.change} (at most {best.largest:.1f} dB left)."
