@@ -421,12 +421,15 @@ class _Run:
         if searched and self.budget == "quick":
             most = max(int(each.facts["steps"]) for each in searched.values())
             yield (
-                f"A quick audit searches for {most} steps; publications take up to 24,000. A leak that it finds is "
-                "real. A search that finds nothing does not show that nothing leaks: use --budget full."
+                f"Searches took {most} steps; publications take up to 24,000. A leak that they found is real. A search "
+                "that finds nothing does not show that nothing leaks: use --budget full."
             )
-        if any(len(each.facts.get("per_image", {}).get("leak", ())) < 8 for each in results.values()):
-            yield "Fewer than 8 images were attacked, so the intervals are wide."
-        if any(each.facts.get("batches", 4) < 4 for each in results.values()):
+        if any(each.leak is not None for each in results.values()):
+            yield (
+                "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable at "
+                "0 dB. Look at the pictures."
+            )
+        if any(each.interval is not None and each.facts["batches"] < 4 for each in results.values()):
             yield (
                 "Fewer than 4 batches were attacked, so the intervals are over images. Images of one batch share a "
                 "gradient, so other batches may differ by more than the intervals say."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -231,12 +231,6 @@ class AuditReport:
             if not each.known:
                 lines.append(f"  says nothing, since the attack did not work: {each.facts['path']['seen']}")
         lines += [f"{name:<11} not tried: {why}" for name, why in self.not_tried.items()]
-        if self.worst is not None:
-            name, worst = self.worst
-            lines.append(
-                f"worst image: number {worst['image'] + 1} under {name}, {worst['leak']:.1f} dB above its placebo "
-                f"(PSNR {worst['psnr']:.1f} dB)"
-            )
         if self.what_if:
             lines += ["", "what if (leak before -> after)"]
             for changed in self.what_if:
@@ -250,17 +244,20 @@ class AuditReport:
         return "\n".join(lines)
 
 
-_COLUMNS = "{:<11} {:>6} {:>14} {:>6} {:>6} {:>6}  {}"
-_HEADS = ("type", "leak", "95 %", "exact", "PSNR", "steps", "what it is")
+_COLUMNS = "{:<11} {:>6} {:>14} {:>6} {:>6} {:>6} {:>5} {:>6}  {}"
+_HEADS = ("type", "leak", "95 %", "worst", "exact", "PSNR", "SSIM", "steps", "what it is")
 
 
-def cells(each: Leak) -> tuple[str, str, str, str, str]:
-    """Leak, interval, exact share, PSNR and steps of a row, as text."""
+def cells(each: Leak) -> tuple[str, ...]:
+    """Leak, interval, leak of the worst image, exact share, PSNR, SSIM and steps of a row, as text."""
     steps = str(each.facts.get("steps") or "-")
     if each.leak is None:
-        return "?", "-", "-", "-", steps
+        return "?", "-", "-", "-", "-", "-", steps
     interval = "-" if each.interval is None else f"{each.interval[0]:.1f} to {each.interval[1]:.1f}"
-    return f"{each.leak:.1f}", interval, f"{each.facts['exact_share']:.0%}", f"{each.facts['psnr']:.1f}", steps
+    facts = each.facts
+    worst, exact, psnr = f"{facts['worst']['leak']:+.1f}", f"{facts['exact_share']:.0%}", f"{facts['psnr']:.1f}"
+    ssim = "-" if facts["ssim"] is None else f"{facts['ssim']:.2f}"
+    return f"{each.leak:.1f}", interval, worst, exact, psnr, ssim, steps
 
 
 def summary(report: AuditReport) -> list[str]:
@@ -270,17 +267,29 @@ def summary(report: AuditReport) -> list[str]:
         tried = [each for each in report.results.values() if each.malicious is malicious]
         scored = [each for each in tried if each.leak is not None and each.known]
         if scored:
-            worst = max(scored, key=lambda each: each.leak or 0.0)
-            exact = f", {worst.facts['exact_share']:.0%} of them exactly" if worst.facts["exact_share"] else ""
-            sentences.append(
-                f"{server} gets {worst.leak:.1f} dB closer to the private images than one without the gradient{exact} "
-                f"({worst.name}: {worst.title})."
-                if worst.leak
-                else f"{server} gets nothing from {', '.join(each.name for each in scored)}."
-            )
-        if silent := [each.name for each in tried if not each.known]:
-            sentences.append(f"What {', '.join(silent)} would get is not known, since the attack did not work here.")
+            most = max(scored, key=lambda each: each.leak or 0.0)
+            if most.leak:
+                exact = f", {most.facts['exact_share']:.0%} of them exactly" if most.facts["exact_share"] else ""
+                sentences.append(
+                    f"{server} gets {most.leak:.1f} dB closer to the private images than one without the gradient"
+                    f"{exact} ({most.name}: {most.title})."
+                )
+            else:
+                sentences.append(f"On average {server[0].lower()}{server[1:]} gets nothing from {_names(scored)}.")
+            single = max(scored, key=lambda each: float(each.facts["worst"]["leak"]))
+            worst = single.facts["worst"]
+            if not most.facts["exact_share"] and worst["leak"] > (most.leak or 0.0) + 3.0:
+                sentences.append(
+                    f"Of a single image it gets up to {worst['leak']:.1f} dB (image {worst['image'] + 1} under "
+                    f"{single.name}, PSNR {worst['psnr']:.1f} dB)."
+                )
+        if silent := [each for each in tried if not each.known]:
+            sentences.append(f"What {_names(silent)} would get is not known, since the attack did not work here.")
     return sentences
+
+
+def _names(results: Sequence[Leak]) -> str:
+    return ", ".join(each.name for each in results)
 
 
 def advice(report: AuditReport) -> str:

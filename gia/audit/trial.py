@@ -122,10 +122,11 @@ class Trial:
             "interval": None if low is None or high is None else [low, high],
             "exact_share": float(values["exact_share"] or 0.0),
             "psnr": float(values["psnr"] or 0.0),
+            "ssim": values["ssim"],
             "placebo_psnr": measured.details["placebo"]["psnr"],
             "images": len(leaks),
             "batches": len(exchange.answers),
-            "per_image": {"leak": leaks, "psnr": per_image["psnr"]},
+            "per_image": {name: per_image[name] for name in ("leak", "psnr", "ssim") if name in per_image},
             "worst": {"image": worst, "leak": leaks[worst], "psnr": per_image["psnr"][worst]},
             "steps": self.steps,
             "seconds": round(measured.details["seconds"], 2),
@@ -192,7 +193,7 @@ class Trial:
             batch=Batch(data="audited", image_size=max(setup.shape[1:]), images=len(chosen), size=size),
             attacker=Attacker(attack=kind.attack, settings=self._settings),
             client=Client(reveal=REVEALED, training=setup.training, local=setup.local, defenses=tuple(setup.defenses)),
-            scoring=Scoring(metrics=("psnr", "exact_share")),
+            scoring=Scoring(metrics=("psnr", "ssim", "exact_share")),
             device=str(next(model.parameters()).device),
         )
         round = Round(protocol, Drawn(setup.seed))

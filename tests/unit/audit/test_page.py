@@ -12,6 +12,7 @@ from gia.audit import AuditReport, Leak, Validated, WhatIf, to_html
 FACTS = {
     "exact_share": 0.5,
     "psnr": 21.0,
+    "ssim": None,
     "steps": 30,
     "per_image": {"leak": [3.0, -1.5], "psnr": [22.0, 20.0]},
     "worst": {"image": 0, "leak": 3.0, "psnr": 22.0},
