@@ -38,6 +38,8 @@ Watch = Callable[[str, int, int], None]
 
 #: Seconds that the searches of a quick audit may take; the rest of its two minutes goes to everything else.
 QUICK_SECONDS = 75.0
+#: Seconds after which a quick audit begins no further what-if, whatever was planned: other work may slow it down.
+LATE_SECONDS = 95.0
 #: Numbers of steps that a quick audit chooses from: about what the seconds allow, so that small differences of speed
 #: do not change the result.
 LADDER = (20, 30, 45, 70, 100, 150, 220, 320, 480, 700, 1000)
@@ -195,14 +197,20 @@ class _Run:
         progress: Watch | None,
     ) -> None:
         self.setup, self.chosen, self.budget, self.parts = setup, chosen, budget, parts
+        self.began = time.perf_counter()
         self.given, self.watch = steps, progress or (lambda what, step, steps: None)
         self.not_tried = {
             name: UNTRIED.get(name, "not asked for (--against)") for name in (*KINDS, *UNTRIED) if name not in chosen
         }
 
+    @property
+    def late(self) -> bool:
+        """Whether the time of a quick audit is used up."""
+        return self.budget == "quick" and not self.given and time.perf_counter() - self.began > LATE_SECONDS
+
     def simulated(self, *, what_if: bool) -> AuditReport:
         """Of a client that the audit simulates."""
-        setup, results = self.setup, {}
+        setup, results = self.setup, dict[str, Leak]()
         searches = [name for name in self.chosen if KINDS[name].searches]
         changes = list(self._changes()) if what_if else []
         for name in self.chosen:
@@ -210,20 +218,22 @@ class _Run:
                 self._try(name, results)
         steps, more = self._plan(searches, len(changes))
         for name in searches:
-            if steps:
-                self._try(name, results, steps=steps)
+            if steps[name] or more[name]:
+                self._try(name, results, steps=steps[name] or more[name])
             else:
-                self.not_tried[name] = "one step takes too long for a quick audit; use --budget full"
-        leaks = [each.leak or 0.0 for name, each in results.items() if name in searches]
-        if more > steps and leaks and max(leaks) < ROOM:  # no what-if needs the time, so the search itself gets it
-            steps, asked_again = more, [name for name in searches if name in results]
-            for name in asked_again:
-                self._try(name, results, steps=steps)
+                self.not_tried[name] = "its steps take too long for a quick audit; use --budget full"
+        ran = [name for name in searches if name in results]
+        if all(
+            (results[name].leak or 0.0) < ROOM for name in ran
+        ):  # what-ifs do not need the time, so the search gets it
+            for name in ran:
+                if more[name] > int(results[name].facts["steps"]) and not self.late:
+                    self._try(name, results, steps=more[name])
         return AuditReport(
             setup=facts(setup),
             results={name: results[name] for name in self.chosen if name in results},
             not_tried=self.not_tried,
-            what_if=tuple(self._what_if(changes, results, steps)) if what_if else (),
+            what_if=tuple(self._what_if(changes, results, steps)),
             limits=tuple(self._limits(results)),
         )
 
@@ -308,36 +318,35 @@ class _Run:
         leak = record.pop("leak", None)
         return Leak(trial.name, leak, None if interval is None else (interval[0], interval[1]), record, arrays)
 
-    def _plan(self, searches: Sequence[str], changes: int) -> tuple[int, int]:
-        """Steps of each search: first, and where nothing leaks with these. 0 where even the least take too long."""
-        if self.given is not None:
-            return self.given, self.given
-        if self.budget == "full":
-            return FULL_STEPS, FULL_STEPS
+    def _plan(self, searches: Sequence[str], changes: int) -> tuple[dict[str, int], dict[str, int]]:
+        """Steps of each search: first, and where nothing leaks with these. None where even the least take too long."""
+        if self.given is not None or self.budget == "full":
+            steps = dict.fromkeys(searches, self.given or FULL_STEPS)
+            return steps, steps
         if not searches:
-            return 0, 0
-        base = sum(KINDS[name].cost for name in searches)
-        # With a doubled batch a step takes twice as long, and about as long with an epoch more.
-        rerun = (changes + 2) * max(KINDS[name].cost for name in searches) if changes else 0.0
-        seconds = max(self._seconds_of_a_step(), 1e-6)
-        first = _rung(QUICK_SECONDS / (seconds * (base + rerun)))
-        more = _rung((QUICK_SECONDS - first * base * seconds) / (seconds * base))
-        if first == 0:
-            return _rung(QUICK_SECONDS / (seconds * base)), 0
-        return first, more
+            return {}, {}
+        seconds = self._seconds_of_a_step(searches)
+        # One type is run again for each change: a doubled batch and an epoch more take about twice as long.
+        share = QUICK_SECONDS / (len(searches) + (changes + 2 if changes else 0))
+        first = {name: _rung(share / seconds[name]) for name in searches}
+        left = QUICK_SECONDS / len(searches) - share
+        more = {name: _rung(left / seconds[name]) for name in searches}
+        return first, {name: max(first[name], more[name]) for name in searches}
 
-    def _seconds_of_a_step(self) -> float:
-        """Of a search over pixels, measured once; a run that goes on takes the number of the one before it."""
-        key = digest_of([sources(), "seconds", self.setup_key])
-        if (kept := self.parts.get(key)) is not None:
-            return float(kept[0]["seconds"])
-        self.watch("measuring a step", 0, 0)
-        try:
-            seconds = Trial("op", self.setup, steps=3).seconds_of_a_step()
-        except Exception:  # each search will say so itself
-            return 0.0
-        self.parts.put(key, {"seconds": seconds}, {})
-        return seconds
+    def _seconds_of_a_step(self, searches: Sequence[str]) -> dict[str, float]:
+        """Measured once for each search; a run that goes on takes the numbers of the one before it."""
+        key = digest_of([sources(), "seconds", self.setup_key, list(searches)])
+        if (kept := self.parts.get(key)) is None:
+            self.watch("measuring a step", 0, 0)
+            measured = {}
+            for name in searches:
+                try:
+                    measured[name] = Trial(name, self.setup, steps=0).seconds_of_a_step()
+                except Exception:  # the search itself will raise it again, and then it is noted
+                    measured[name] = 0.0
+            kept = {"seconds": measured}, {}
+            self.parts.put(key, *kept)
+        return {name: max(float(each), 1e-6) for name, each in kept[0]["seconds"].items()}
 
     @property
     def setup_key(self) -> str:
@@ -374,7 +383,7 @@ class _Run:
         return float(f"{max(math.sqrt(square) * scale, 1e-12):.1e}")
 
     def _what_if(
-        self, changes: Sequence[tuple[str, Setup | None]], results: Mapping[str, Leak], steps: int
+        self, changes: Sequence[tuple[str, Setup | None]], results: Mapping[str, Leak], first: Mapping[str, int]
     ) -> Iterator[WhatIf]:
         live = [name for name, each in results.items() if each.leak is not None and each.leak >= ROOM]
         if self.budget == "quick":  # fishing is a search of its own for each image
@@ -389,7 +398,10 @@ class _Run:
             leaks, reasons = {}, []
             for name in live:
                 before = results[name]
-                if (done := int(before.facts["steps"] or 0)) != steps and done:
+                if self.late:
+                    reasons.append(f"{name}: no time left in a quick audit")
+                    continue
+                if (done := int(before.facts["steps"])) > first.get(name, done):
                     reasons.append(f"{name} was searched longer than a quick audit can repeat")
                     continue
                 try:
@@ -399,7 +411,9 @@ class _Run:
                     continue
                 leaks[name] = (before.leak or 0.0, after.leak or 0.0)
             if not live:
-                reasons.append("nothing to lose: no type leaks 1 dB")
+                silent = [name for name in self.chosen if name not in results or not results[name].known]
+                but = f"; what {', '.join(silent)} would get is not known" if silent else ""
+                reasons.append(f"nothing to lose: no type leaks {ROOM:g} dB{but}")
             yield WhatIf(change, leaks, "; ".join(reasons) or None)
 
     def _limits(self, results: Mapping[str, Leak]) -> Iterator[str]:
@@ -407,12 +421,15 @@ class _Run:
         if searched and self.budget == "quick":
             most = max(int(each.facts["steps"]) for each in searched.values())
             yield (
-                f"A quick audit searches for {most} steps; publications take up to 24,000. A leak that it finds is "
-                "real. A search that finds nothing does not show that nothing leaks: use --budget full."
+                f"Searches took {most} steps; publications take up to 24,000. A leak that they found is real. A search "
+                "that finds nothing does not show that nothing leaks: use --budget full."
             )
-        if any(len(each.facts.get("per_image", {}).get("leak", ())) < 8 for each in results.values()):
-            yield "Fewer than 8 images were attacked, so the intervals are wide."
-        if any(each.facts.get("batches", 4) < 4 for each in results.values()):
+        if any(each.leak is not None for each in results.values()):
+            yield (
+                "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable at "
+                "0 dB. Look at the pictures."
+            )
+        if any(each.interval is not None and each.facts["batches"] < 4 for each in results.values()):
             yield (
                 "Fewer than 4 batches were attacked, so the intervals are over images. Images of one batch share a "
                 "gradient, so other batches may differ by more than the intervals say."

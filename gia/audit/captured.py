@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,7 +18,16 @@ from gia.federated import LocalTraining, Observation
 __all__ = ["observation_from"]
 
 #: What readers raise about a damaged file.
-_DAMAGED = (SafetensorError, OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile)
+_DAMAGED = (
+    SafetensorError,
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+    UnpicklingError,
+    BadZipFile,
+)
 #: What wrappers put in front of the names of parameters.
 _PREFIXES = ("module.", "_orig_mod.")
 

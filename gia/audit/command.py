@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gia.audit.auditing import audit
 from gia.audit.kinds import KINDS
+from gia.audit.page import to_html
 from gia.audit.parts import Parts
 from gia.audit.report import MARK, AuditReport, TooMuchLeaks
 from gia.errors import expected_one_of
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"stopped; the same command goes on, from {options.out / PARTS}", file=sys.stderr)
         return 130
     print(report.text())
-    for name, text in ((JSON, report.to_json()), (HTML, report.to_html())):
+    for name, text in ((JSON, report.to_json()), (HTML, to_html(report))):
         with replacing(options.out / name, private=True) as partial:
             partial.write_text(text, encoding="utf-8")
     print(f"written: {options.out / JSON} and {options.out / HTML}, a page that contains private images")

@@ -13,10 +13,12 @@ from PIL import Image
 
 from gia.audit.report import MARK, AuditReport, Leak, advice, cells, said, summary
 
-__all__ = ["page"]
+__all__ = ["to_html"]
 
 #: Pixels of the longer side of a tile; small images are enlarged by a whole factor.
 _SIDE = 96
+
+_HEADS = ("attack type", "leak (dB)", "interval", "worst image", "exact", "PSNR (dB)", "SSIM", "steps", "server")
 
 _TEMPLATE = """\
 <!DOCTYPE html>
@@ -37,10 +39,10 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
 .private { background: var(--warn); border: 1px solid var(--line); border-radius: 6px; padding: .5rem .75rem; }
-.soft { color: var(--soft); } .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--link); }
+.soft { color: var(--soft); font-weight: normal; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: .25rem; }
 th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+tbody th { font-weight: 600; min-width: 9rem; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .bar { display: inline-block; height: .6rem; background: var(--bar); border-radius: 2px; vertical-align: middle; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; }
@@ -50,10 +52,14 @@ figure { margin: 0; padding: .4rem; background: var(--shade); border: 1px solid 
   break-inside: avoid; }
 figure img { image-rendering: pixelated; display: inline-block; } figcaption { font-size: .85rem; }
 li { margin: .2rem 0; }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
+@media screen and (max-width: 45rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
+  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  th, td { display: block; border: 0; padding: .1rem 0; } td.number { text-align: left; }
+  td[data-head]::before { content: attr(data-head) ": "; color: var(--soft); } .bar { display: none; } }
 @media print { :root { --ink: #000; --soft: #333; --paper: #fff; --line: #999; --shade: #fff; --bar: #555;
   --warn: #fff; }
-  body { max-width: none; padding: 0; font-size: 11pt; } .scroll { overflow: visible; } h2, h3 { break-after: avoid; }
+  body { max-width: none; padding: 0; font-size: 11pt; } h2, h3 { break-after: avoid; }
   .bar { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 </style>
 </head>
@@ -67,28 +73,23 @@ as you would share the data.</p>
 <main>
 <section aria-labelledby="leaks">
 <h2 id="leaks">Leaks</h2>
-{% if rows %}<div class="scroll" tabindex="0" role="region" aria-labelledby="leaks">
-<table>
-<caption>PSNR above that of the best placebo, which an attacker has without the gradient. 0 dB: the gradient adds
-nothing. The interval is one of 95 %.</caption>
-<thead><tr><th scope="col">attack type</th><th scope="col" class="number">leak (dB)</th><th scope="col">&nbsp;</th>
-<th scope="col" class="number">interval</th><th scope="col" class="number">exact</th>
-<th scope="col" class="number">PSNR (dB)</th><th scope="col" class="number">steps</th>
-<th scope="col">server</th></tr></thead>
-<tbody>
-{% for row in rows %}<tr><th scope="row">{{ row.name }}<br><span class="soft">{{ row.title }}</span></th>
-<td class="number">{{ row.cells[0] }}</td>
-<td>{% if row.width %}<span class="bar" style="width: {{ row.width }}px"></span>{% endif %}</td>
-<td class="number">{{ row.cells[1] }}</td><td class="number">{{ row.cells[2] }}</td>
-<td class="number">{{ row.cells[3] }}</td><td class="number">{{ row.cells[4] }}</td>
-<td>{{ "malicious" if row.malicious else "follows the protocol" }}</td></tr>
+{% if rows %}<p class="soft">Leak is PSNR above that of the best placebo, which an attacker has without the gradient, as a mean over
+images; the interval is one of 95 %. PSNR punishes wrong brightness and contrast: look at the pictures, too.</p>
+<table role="table" aria-labelledby="leaks">
+<thead role="rowgroup"><tr role="row">{% for head in heads %}<th role="columnheader" scope="col"\
+{% if not loop.first and not loop.last %} class="number"{% endif %}>{{ head }}</th>{% endfor %}</tr></thead>
+<tbody role="rowgroup">
+{% for row in rows %}<tr role="row"><th role="rowheader" scope="row">{{ row.name }}<br>
+<span class="soft">{{ row.title }}</span></th>
+{% for cell in row.cells %}<td role="cell" class="number" data-head="{{ heads[loop.index] }}">\
+{% if loop.first and row.width %}<span class="bar" style="width: {{ row.width }}px"></span>{% endif %}
+{{ cell }}</td>
+{% endfor %}<td role="cell" data-head="server">{{ "malicious" if row.malicious else "honest" }}</td></tr>
 {% endfor %}</tbody>
 </table>
-</div>
 {% for row in rows if row.silent %}<p><strong>{{ row.name }} says nothing</strong>, since the attack did not work:
 {{ row.silent }}</p>
 {% endfor %}{% else %}<p>No attack type could be run.</p>
-{% endif %}{% if worst %}<p>{{ worst }}</p>
 {% endif %}</section>
 <section aria-labelledby="images">
 <h2 id="images">Originals and reconstructions</h2>
@@ -103,17 +104,16 @@ nothing. The interval is one of 95 %.</caption>
 {% if changes %}<section aria-labelledby="changes">
 <h2 id="changes">What if</h2>
 <p>{{ advice }}</p>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="changes">
-<table>
-<caption>Leak in dB before and after one change of the set-up. What a change costs in accuracy is not
-measured.</caption>
-<thead><tr><th scope="col">change</th><th scope="col">leaks</th></tr></thead>
-<tbody>
-{% for change in changes %}<tr><th scope="row">{{ change.words }}</th><td>
+<p class="soft">Leak in dB before and after one change of the set-up. What a change costs in accuracy is not
+measured.</p>
+<table role="table" aria-labelledby="changes">
+<thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">change</th>
+<th role="columnheader" scope="col">leaks</th></tr></thead>
+<tbody role="rowgroup">
+{% for change in changes %}<tr role="row"><th role="rowheader" scope="row">{{ change.words }}</th><td role="cell">
 {% for line in change.lines %}{{ line }}<br>{% endfor %}</td></tr>
 {% endfor %}</tbody>
 </table>
-</div>
 </section>
 {% endif %}{% if servers %}<section aria-labelledby="validation">
 <h2 id="validation">If the server were malicious</h2>
@@ -147,12 +147,11 @@ measured.</caption>
 """
 
 
-def page(report: AuditReport) -> str:
-    """A report as one HTML page that loads nothing from elsewhere.
+def to_html(report: AuditReport) -> str:
+    """A report as one HTML page that loads nothing from elsewhere. It holds the private images.
 
-    >>> from gia.audit import AuditReport
-    >>> from gia.audit.page import page
-    >>> "No attack type could be run" in page(AuditReport(setup={}, results={}))
+    >>> from gia.audit import AuditReport, to_html
+    >>> "No attack type could be run" in to_html(AuditReport(setup={}, results={}))
     True
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
@@ -161,8 +160,8 @@ def page(report: AuditReport) -> str:
         mark=MARK,
         seconds=f"{report.seconds:.0f}",
         summary=summary(report),
+        heads=_HEADS,
         rows=[_row(each, most) for each in report.results.values()],
-        worst=_worst(report),
         advice=advice(report),
         changes=[
             {
@@ -201,16 +200,9 @@ def _tiles(each: Leak) -> Iterator[dict[str, Any]]:
         if originals is not None:
             pictures.insert(0, _picture(originals[place], f"the original {number}"))
             leak, psnr = (each.facts["per_image"][name][place] for name in ("leak", "psnr"))
-            caption = f"{leak:+.1f} dB (PSNR {psnr:.1f})"
+            ssim = each.facts["per_image"].get("ssim")
+            caption = f"{leak:+.1f} dB (PSNR {psnr:.1f}{'' if ssim is None else f', SSIM {ssim[place]:.2f}'})"
         yield {"pictures": pictures, "caption": caption}
-
-
-def _worst(report: AuditReport) -> str | None:
-    if report.worst is None:
-        return None
-    name, worst = report.worst
-    where = f"image {worst['image'] + 1} under {name}"
-    return f"Worst image: {where}, {worst['leak']:.1f} dB above its placebo (PSNR {worst['psnr']:.1f} dB)."
 
 
 def _picture(image: np.ndarray, alt: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Parts:
             replacing(private_folder(self._folder) / f"{key}.npz", private=True) as partial,
             partial.open("wb") as file,
         ):
-            np.savez(file, record=np.array(json.dumps(record)), **arrays)
+            np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), **dict(arrays))
 
     def remove(self) -> None:
         """Delete the folder; the parts have no use once the report is written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -216,12 +216,6 @@ class AuditReport:
             allow_nan=False,
         )
 
-    def to_html(self) -> str:
-        """The report as one page without other files. It holds the private images."""
-        from gia.audit.page import page
-
-        return page(self)
-
     def text(self) -> str:
         """The report for a terminal."""
         lines = [f"{name}: {value}" for name, value in self.setup.items()]
@@ -237,36 +231,33 @@ class AuditReport:
             if not each.known:
                 lines.append(f"  says nothing, since the attack did not work: {each.facts['path']['seen']}")
         lines += [f"{name:<11} not tried: {why}" for name, why in self.not_tried.items()]
-        if self.worst is not None:
-            name, worst = self.worst
-            lines.append(
-                f"worst image: number {worst['image'] + 1} under {name}, {worst['leak']:.1f} dB above its placebo "
-                f"(PSNR {worst['psnr']:.1f} dB)"
-            )
         if self.what_if:
             lines += ["", "what if (leak before -> after)"]
-            for each in self.what_if:
-                shown = ", ".join(f"{name} {a:.1f} -> {b:.1f}" for name, (a, b) in each.leaks.items())
-                lines.append(f"  {each.change}: {'; '.join(filter(None, (shown, each.reason)))}")
+            for changed in self.what_if:
+                shown = ", ".join(f"{name} {a:.1f} -> {b:.1f}" for name, (a, b) in changed.leaks.items())
+                lines.append(f"  {changed.change}: {'; '.join(filter(None, (shown, changed.reason)))}")
             lines.append(f"  {advice(self)}")
         if self.validation:
             lines += ["", "what a client that validates models says (gia.validate_model)"]
-            lines += [f"  {each.server}: {said(each)}" for each in self.validation]
+            lines += [f"  {checked.server}: {said(checked)}" for checked in self.validation]
         lines += ["", *(f"note: {limit}" for limit in self.limits), f"took {self.seconds:.0f} s"]
         return "\n".join(lines)
 
 
-_COLUMNS = "{:<11} {:>6} {:>14} {:>6} {:>6} {:>6}  {}"
-_HEADS = ("type", "leak", "95 %", "exact", "PSNR", "steps", "what it is")
+_COLUMNS = "{:<11} {:>6} {:>14} {:>6} {:>6} {:>6} {:>5} {:>6}  {}"
+_HEADS = ("type", "leak", "95 %", "worst", "exact", "PSNR", "SSIM", "steps", "what it is")
 
 
-def cells(each: Leak) -> tuple[str, str, str, str, str]:
-    """Leak, interval, exact share, PSNR and steps of a row, as text."""
+def cells(each: Leak) -> tuple[str, ...]:
+    """Leak, interval, leak of the worst image, exact share, PSNR, SSIM and steps of a row, as text."""
     steps = str(each.facts.get("steps") or "-")
     if each.leak is None:
-        return "?", "-", "-", "-", steps
+        return "?", "-", "-", "-", "-", "-", steps
     interval = "-" if each.interval is None else f"{each.interval[0]:.1f} to {each.interval[1]:.1f}"
-    return f"{each.leak:.1f}", interval, f"{each.facts['exact_share']:.0%}", f"{each.facts['psnr']:.1f}", steps
+    facts = each.facts
+    worst, exact, psnr = f"{facts['worst']['leak']:+.1f}", f"{facts['exact_share']:.0%}", f"{facts['psnr']:.1f}"
+    ssim = "-" if facts["ssim"] is None else f"{facts['ssim']:.2f}"
+    return f"{each.leak:.1f}", interval, worst, exact, psnr, ssim, steps
 
 
 def summary(report: AuditReport) -> list[str]:
@@ -274,25 +265,37 @@ def summary(report: AuditReport) -> list[str]:
     sentences = []
     for server, malicious in (("A server that follows the protocol", False), ("A malicious server", True)):
         tried = [each for each in report.results.values() if each.malicious is malicious]
-        scored = [each for each in tried if each.leak is not None]
+        scored = [each for each in tried if each.leak is not None and each.known]
         if scored:
-            worst = max(scored, key=lambda each: each.leak or 0.0)
-            exact = f", {worst.facts['exact_share']:.0%} of them exactly" if worst.facts["exact_share"] else ""
-            sentences.append(
-                f"{server} gets {worst.leak:.1f} dB closer to the private images than one without the gradient{exact} "
-                f"({worst.name}: {worst.title})."
-                if worst.leak
-                else f"{server} gets nothing from the attacks that were tried."
-            )
-        if silent := [each.name for each in tried if not each.known]:
-            sentences.append(f"What {', '.join(silent)} would get is not known, since the attack did not work here.")
+            most = max(scored, key=lambda each: each.leak or 0.0)
+            if most.leak:
+                exact = f", {most.facts['exact_share']:.0%} of them exactly" if most.facts["exact_share"] else ""
+                sentences.append(
+                    f"{server} gets {most.leak:.1f} dB closer to the private images than one without the gradient"
+                    f"{exact} ({most.name}: {most.title})."
+                )
+            else:
+                sentences.append(f"On average {server[0].lower()}{server[1:]} gets nothing from {_names(scored)}.")
+            single = max(scored, key=lambda each: float(each.facts["worst"]["leak"]))
+            worst = single.facts["worst"]
+            if not most.facts["exact_share"] and worst["leak"] > (most.leak or 0.0) + 3.0:
+                sentences.append(
+                    f"Of a single image it gets up to {worst['leak']:.1f} dB (image {worst['image'] + 1} under "
+                    f"{single.name}, PSNR {worst['psnr']:.1f} dB)."
+                )
+        if silent := [each for each in tried if not each.known]:
+            sentences.append(f"What {_names(silent)} would get is not known, since the attack did not work here.")
     return sentences
+
+
+def _names(results: Sequence[Leak]) -> str:
+    return ", ".join(each.name for each in results)
 
 
 def advice(report: AuditReport) -> str:
     """Which change helps most, in a sentence."""
     if not any(each.leaks for each in report.what_if):
-        return "Nothing that was tried leaks, so no change can show what it helps."
+        return "No change was run, since nothing is known to leak 1 dB or more."
     if (best := report.best_change) is None:
         return "No change that was tried lowers the largest leak by more than 0.5 dB."
     return f"Of these, one change helps most: {best.change} (at most {best.largest:.1f} dB left)."

@@ -66,7 +66,7 @@ PUBLIC = {
         "train_inverter",
         "trap_weights",
     },
-    gia.audit: {"KINDS", "AuditReport", "Leak", "audit"},
+    gia.audit: {"KINDS", "AuditReport", "Leak", "audit", "to_html"},
     gia.data: {"Images", "load", "sample"},
     gia.defenses: {
         "DEFENSES",

@@ -1,0 +1,111 @@
+"""`python -m gia audit`: its files, its exit codes, and what it refuses to overwrite."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from gia.__main__ import main
+from gia.audit import command
+from gia.audit.trial import Trial
+
+
+@pytest.fixture
+def words(monkeypatch, tmp_path):
+    """A command line with a module that it can import, and what follows it."""
+    (tmp_path / "nets_of_a_user.py").write_text(
+        "from torch import nn\n"
+        "def make_model():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))\n"
+        "def loss(outputs, labels):\n    return nn.functional.cross_entropy(outputs, labels)\n"
+        "broken = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    state = torch.get_rng_state()
+    options = "--data digits --image-size 8 --batch-size 1 --steps 3 --against ana_linear,op"
+    yield ["audit", "nets_of_a_user:make_model", *options.split(), "--out", str(tmp_path / "out")]
+    torch.set_rng_state(state)
+
+
+def test_an_audit_writes_its_report_and_page_and_leaves_no_parts(words, tmp_path, capsys):
+    """If it fails, the command shows another number than its files, or leaves private images behind."""
+    assert main([*words, "--defense", "clip=1.0", "--loss", "nets_of_a_user:loss"]) == 0
+    shown = capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["audit.html", "audit.json"]
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found["setup"]["defenses"] == "clip(norm=1.0)"
+    assert f"{found['results']['ana_linear']['leak']:.1f}" in shown
+    assert "a page that contains private images" in shown
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "This page contains private images" in page
+    assert (tmp_path / "out" / "audit.html").stat().st_mode & 0o077 == 0
+
+
+def test_files_of_an_audit_are_replaced_and_foreign_ones_are_not(words, tmp_path, capsys):
+    """If it fails, a file of the user is lost, or an audit cannot be repeated."""
+    assert main(words) == 0
+    assert main(words) == 0
+    for name in ("audit.html", "audit.json"):
+        path = tmp_path / "out" / name
+        own = path.read_text()
+        path.write_text("{}")
+        assert main(words) == 2
+        assert f"out: expected a folder without a foreign {name}" in capsys.readouterr().err
+        assert path.read_text() == "{}"
+        path.write_text(own)
+
+
+def test_a_run_that_was_stopped_goes_on(words, tmp_path, monkeypatch, capsys):
+    """If it fails, a long audit that is interrupted begins from the start."""
+    result = Trial.result
+
+    def stopped(self, *given):
+        if self.name == "op":
+            raise KeyboardInterrupt
+        return result(self, *given)
+
+    monkeypatch.setattr(Trial, "result", stopped)
+    assert main(words) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    ran = []
+    monkeypatch.setattr(Trial, "result", lambda self, *given: ran.append(self.name) or result(self, *given))
+    assert main([*words]) == 0
+    assert "ana_linear" not in ran[:1]
+    assert not (tmp_path / "out" / "audit.parts").exists()
+
+
+def test_more_than_the_allowed_leak_is_exit_code_1(words, capsys):
+    """If it fails, a CI job passes although more leaks."""
+    assert main([*words, "--max-leak", "ana_linear=1000"]) == 0
+    assert main([*words, "--max-leak", "ana_linear=1"]) == 1
+    assert "max_leak: expected at most 1 dB of ana_linear" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        ("nets_of_a_user", [], "model: expected package.module:name, got 'nets_of_a_user'"),
+        ("nets_of_a_user:make_modl", [], "model: expected one of .*did you mean 'make_model'"),
+        ("nets_of_nobody:make", [], "model: expected a module that can be imported in 'nets_of_nobody:make'"),
+        ("nets_of_a_user:broken", [], "model: expected a function that makes a module at .*, got int"),
+        (None, ["--data", "digit"], "data: expected one of"),
+        (None, ["--against", "opp"], "against: expected one of"),
+        (None, ["--gradient", "absent.pt"], "gradient: expected a file, got absent.pt"),
+        (None, ["--max-leak", "op"], "max-leak: expected TYPE=DB, got 'op'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(words, model, more, message, capsys):
+    """If it fails, a user sees a traceback."""
+    if model is not None:
+        words[1] = model
+    assert main([*words, *more]) == 2
+    shown = capsys.readouterr().err
+    assert re.fullmatch(rf"python -m gia audit: {message}[^\n]*\n", shown)
+
+
+def test_a_size_may_have_two_numbers():
+    """If it fails, images that are not square cannot be audited from the command line."""
+    assert [command._size(text) for text in ("32", "24x32")] == [32, (24, 32)]
