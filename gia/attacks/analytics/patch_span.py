@@ -74,8 +74,8 @@ def _many(
         pixels = _solved(
             tokens, equations, observation.image_shape, mean.double().cpu(), std.double().cpu(), smoothness
         )
-        images = pixels.clamp(0, 1)[None].to(like)
-        exact = torch.zeros(1, dtype=torch.bool, device=images.device)
+        images = pixels.clamp(0, 1).to(like).repeat(observation.batch_size, 1, 1, 1)
+        exact = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         evaluations = 0
         if observation.batch_size == 1 and observation.labels is not None and observation.local is None:
             evaluations = 1
@@ -123,9 +123,9 @@ def patch_span(
             of 0.1 are as likely at 1 as a misfit of the equations of the size that is seen.
         loss: the client's training loss, by which the result is checked.
 
-    Returns one image (1, C, H, W) in [0, 1]. For a larger batch it is the smoothest combination of its images that the
-    equations allow. `exact` is the attack's own belief: for a single private image with a known label, whether the
-    image explains the gradient; else False.
+    Returns images (B, C, H, W) in [0, 1]. For B > 1 all of them are the same: the smoothest combination of the private
+    images that the equations allow. Where there are no equations it is gray. `exact` is the attack's own belief: for a
+    single private image with a known label, whether the image explains the gradient; else False.
 
     Raises ValueError where no shared layer sees the tokens, and `NothingFound` where the gradients of those that do are
     zero.
@@ -245,10 +245,9 @@ def _equations(tokens: Tokens, observation: Observation) -> Tensor:
 
 
 def _outside(rows: Tensor, eps: float) -> Tensor:
-    """(d, d) projection onto what is orthogonal to the rows (m, d), up to rounding."""
-    _, strengths, directions = torch.linalg.svd(rows, full_matrices=False)
-    inside = directions[strengths > _ROUNDING * eps * strengths[0]]
-    return torch.eye(rows.shape[1], dtype=rows.dtype) - inside.T @ inside
+    """Orthogonal directions (k, d) outside the span of the rows (m, d), up to rounding."""
+    _, strengths, directions = torch.linalg.svd(rows, full_matrices=True)
+    return directions[int((strengths > _ROUNDING * eps * strengths[0]).sum()) :]
 
 
 def _solved(
@@ -278,6 +277,8 @@ def _solved(
             system = system - along[:, None] * (along @ system)
             constants = constants - (constants @ along)[:, None] * along
     gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64)
+    if not len(system):
+        return _assembled(gray.expand(len(constants), -1), shape, tokens.patch)
     misfit = constants + gray @ system.T  # from a gray image, so that least squares of least norm stay near it
     solution = gray - misfit @ torch.linalg.pinv(system, rtol=1e-12).T
     image = _assembled(solution, shape, tokens.patch)

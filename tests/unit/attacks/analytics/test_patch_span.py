@@ -99,8 +99,8 @@ def test_two_images_come_back_as_a_combination_and_are_not_believed_to_be_exact(
     """If it fails, a mixture passes for an image."""
     apart, found = error(vit(), count=2)
     assert apart > 1e-2
-    assert found.exact.tolist() == [False]
-    assert found.images.shape == (1, 3, 8, 8)
+    assert found.exact.tolist() == [False, False]
+    assert found.images.shape == (2, 3, 8, 8)
 
 
 def test_the_first_block_is_found_in_torchvision_s_transformer_too():
