@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from claims import judges
-from claims.edits import Imprinted
+from claims.edits import Adapted, Imprinted
 from claims.equipment import Inverting, decoder_of_public
 from gia.experiment import Attacker, Batch, Client, Fishing, Protocol, Scoring, Victim
 from gia.experiment.controls import path_works
@@ -160,6 +160,29 @@ ANA_PARAM = Protocol(
         "victim.init": ("torch", "kaiming", "dlg"),
         "victim.dtype": ("float32", "float64"),
         "attacker.settings.total_variation": (1e-4, 1e-3, 1e-2, 1e-1),
+    },
+)
+
+
+#: Narrow Vision Transformers of which low-rank adapters alone are shared. The attack is the closed form, which costs
+#: less than a step of a search.
+PEFT = Protocol(
+    victim=Victim(
+        name="vit_tiny", options={"patch": 4, "width": 96, "depth": 2, "heads": 2, "fused": True}, edit=Adapted()
+    ),
+    batch=Batch(data="cifar10-samples", image_size=16, images=2),
+    attacker=Attacker(attack="patch_span"),
+    scoring=Scoring(metrics=SHOWN, control=path_works),
+    vary={
+        "batch.data": DATA,
+        "batch.image_size": (8, 16),
+        "victim.width": (48, 96, 144),
+        "victim.depth": (2, 3),
+        "victim.fused": (False, True),
+        "victim.edit.rank": (1, 4, 16, 64),
+        "victim.edit.targets": ("qkv", "all"),
+        "victim.edit.epochs": (0, 1, 10),
+        "victim.dtype": ("float32", "float64"),
     },
 )
 

@@ -16,7 +16,7 @@ def logits_of(victim: nn.Module, images: Tensor, *, labelled: bool = True) -> Te
     """
     try:
         logits = output_of(victim(images), len(images))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # timm asserts the size of an image
         raise ValueError(
             f"image_shape: expected one that the model takes, got {tuple(images.shape[1:])}: {error}"
         ) from error

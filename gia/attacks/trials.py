@@ -17,7 +17,7 @@ from gia.federated import Observation
 from gia.federated.victims import differentiating
 
 LEAVES = ("OP", "GEN-z", "GEN-W", "GEN-inverter", "ANA-architecture", "ANA-parameters")
-NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input")
+NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input", "patch_tokens")
 
 P = ParamSpec("P")
 
@@ -30,7 +30,8 @@ class Card:
         leaf: its place in the taxonomy of arXiv 2503.11514, Fig. 1: one of "OP", "GEN-z", "GEN-W", "GEN-inverter",
             "ANA-architecture" and "ANA-parameters".
         needs: what it uses in addition to gradients and weights: any of "labels", "decoder", "auxiliary" (images like
-            the private ones), "malicious_server" and "linear_input" (a linear layer that sees the image).
+            the private ones), "malicious_server", "linear_input" (a linear layer that sees the image) and
+            "patch_tokens" (a Vision Transformer whose first block is trained, or adapters in it).
         iterative: whether it searches. A search has `steps`, an objective and a callback.
         source: the publication.
 

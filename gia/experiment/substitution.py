@@ -124,6 +124,8 @@ def _obstacle(protocol: Protocol, needs: frozenset[str]) -> str | None:
         return "the attack needs a malicious server, and the server of this row is honest"
     if "linear_input" in needs and victim.name != "mlp" and victim.edit is None:
         return "the attack needs a linear layer that sees the image, and the victim of this row has none"
+    if "patch_tokens" in needs and not victim.name.startswith("vit"):
+        return "the attack needs a Vision Transformer, and the victim of this row is none"
     if missing := sorted(needs & {"decoder", "auxiliary"}):
         return f"the attack needs {missing[0]!r}, which this row does not make for it"
     return None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gia.attacks import ATTACKS, CARDS, NothingFound
-from tests.contracts.cases import CASES, CLASSES, SIZE, build, share
+from tests.contracts.cases import CASES, CLASSES, SIZE, build, each, share
 from tests.contracts.fresh import equipped
 
 
@@ -40,23 +40,34 @@ def with_nan(gradient):
     return gradient
 
 
+#: The first parameter of a case's victim, in a message.
+FIRST = "'.*(weight|token)'"
+
 #: What is done to the shared gradients -> the error that must come, wherever it is noticed.
 BAD_GRADIENTS = {
     "a wrong name": (renamed, ValueError, "gradients: expected parameters of the model, .* got 'wrong.name'"),
-    "a missing parameter": (without_the_first, ValueError, "gradients: expected .* got none for '.*weight'"),
+    "a missing parameter": (without_the_first, ValueError, f"gradients: expected .* got none for {FIRST}"),
     "a wrong shape": (
         with_first(lambda g: g[..., :-1]),
         ValueError,
-        r"gradients\['.*weight'\]: expected the parameter's shape",
+        rf"gradients\[{FIRST}\]: expected the parameter's shape",
     ),
-    "a wrong dtype": (with_first(torch.Tensor.half), ValueError, r"gradients\['.*weight'\]: .* got torch.float16"),
-    "an integer dtype": (with_first(torch.Tensor.int), ValueError, r"gradients\['.*weight'\]: .* got torch.int32"),
-    "NaN": (with_first(with_nan), ValueError, r"gradients\['.*weight'\]: expected finite values"),
+    "a wrong dtype": (
+        with_first(torch.Tensor.half),
+        ValueError,
+        rf"gradients\[{FIRST}\]: .* got torch.float16",
+    ),
+    "an integer dtype": (
+        with_first(torch.Tensor.int),
+        ValueError,
+        rf"gradients\[{FIRST}\]: .* got torch.int32",
+    ),
+    "NaN": (with_first(with_nan), ValueError, rf"gradients\[{FIRST}\]: expected finite values"),
     "a list": (lambda gradients: list(gradients.values()), TypeError, "gradients: expected a mapping"),
     "nothing": (lambda gradients: {}, ValueError, "gradients: expected at least one"),
 }
 
-each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
+each_attack = each(ATTACKS)
 
 
 def launch(name, model, observation, **changes):
@@ -148,7 +159,7 @@ def test_settings_are_keywords_with_known_names(name, victim, observation):
         ATTACKS[name](victim, observation, torch.Generator())
 
 
-@pytest.mark.parametrize("name", sorted(name for name in ATTACKS if CARDS[name].iterative))
+@each(name for name in ATTACKS if CARDS[name].iterative)
 def test_steps_are_counted_from_zero(name, victim, observation):
     """If it fails, a negative number of steps passes for a search."""
     with pytest.raises(ValueError, match="steps: expected at least 0, got -1"):

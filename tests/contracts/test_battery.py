@@ -18,8 +18,8 @@ from gia.attacks import CARDS, NothingFound
 from gia.attacks.matching import Interrupted, loop
 from gia.attacks.matching.convergence import Trials
 from gia.attacks.trials import LEAVES
-from tests.contracts.cases import CASES, CLASSES, SIZE, build, private, share, tangled
-from tests.contracts.fresh import edited, equipped
+from tests.contracts.cases import CASES, CLASSES, SIZE, build, disturbed, each, private, share, tangled
+from tests.contracts.fresh import equipped
 from tests.contracts.snapshots import global_state, model_state, observation_state, same_reconstruction
 
 
@@ -47,8 +47,8 @@ def run_many(name, model, observations, **settings):
 
 
 FLOATS = (torch.float32, torch.float64)
-each_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
-each_search = pytest.mark.parametrize("name", sorted(name for name in ATTACKS if CARDS[name].iterative))
+each_attack = each(ATTACKS)
+each_search = each(name for name in ATTACKS if CARDS[name].iterative)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -117,7 +117,7 @@ def test_the_generator_alone_decides(name):
 def test_nothing_outside_an_attack_is_touched(name):
     """If it fails, an attack moves global random states, modes, flags, threads or the environment, or changes the
     model, down to modes, `.grad` and hooks, or the observation."""
-    model, batch = edited(tangled(), CASES[name].edit), CASES[name].batch(0, 1)
+    model, batch = disturbed(name), CASES[name].batch(0, 1)
     # A single image has no batch statistics at a layer without places.
     several, (images, labels) = len(batch) > 1, private(torch.float32, *batch)
     observation = gia.share_gradient(model, images, labels, reveal=("labels", "batch_norm"), training=several)
@@ -130,7 +130,7 @@ def test_nothing_outside_an_attack_is_touched(name):
 @pytest.mark.parametrize("where", ["callback", "loss"])
 def test_nothing_is_left_behind_by_an_attack_that_breaks_off(name, where):
     """If it fails, an error in the middle of a search leaves a changed model, observation, mode or flag behind."""
-    model, batch = edited(tangled(), CASES[name].edit), CASES[name].batch(0, 1)
+    model, batch = disturbed(name), CASES[name].batch(0, 1)
     several, (images, labels) = len(batch) > 1, private(torch.float32, *batch)
     observation = gia.share_gradient(model, images, labels, reveal=("labels",), training=several)
     before = model_state(model), observation_state(observation), global_state()

@@ -20,7 +20,7 @@ from claims.changes import (
     with_equal_labels,
 )
 from claims.factors import attack_types, cell_of, row_of
-from claims.reduced.spaces import DATA, DETAILED, LEARNED, REPEATED
+from claims.reduced.spaces import DATA, DETAILED, LEARNED, PEFT, REPEATED
 from claims.scales import SCALES, Scale
 from gia.attacks import CARDS
 from gia.experiment import Protocol
@@ -40,7 +40,9 @@ LEAVES = {
     "ana_arch": "ANA-architecture",
     "ana_param": "ANA-parameters",
 }
-TYPES = {protocol.attacker.attack: name for name, protocol in reduced.PROTOCOLS.items()}
+#: Attack type, or "peft" -> the space that its rows draw from.
+SPACES = {**reduced.PROTOCOLS, "peft": PEFT}
+TYPES = {protocol.attacker.attack: name for name, protocol in SPACES.items()}
 
 #: Factor -> what its levels change where a cell does not say it.
 CHANGES: dict[str, Callable[[Protocol, Any], Protocol]] = {
@@ -98,6 +100,9 @@ SET = {
     "gen_w.resolution": {"batch.image_size"},
     "gen_inv.resolution/2": {"batch.image_size"},
     "ana_arch.resolution": {"batch.image_size"},
+    "peft.resolution": {"batch.data", "batch.image_size"},
+    "peft.resized": {"batch.image_size"},
+    "peft.model_size": {"victim.width"},
     "ana_param.resolution": {"batch.image_size"},
     "op.architecture": {"victim.name", "batch.image_size"},
     "op.depth_over_batch": {"victim.name"},
@@ -146,10 +151,7 @@ OTHER_VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
 
 def narrowed_values(key: str) -> Mapping[str, tuple[Any, ...]]:
     """Row -> the values of this factor that it draws, for rows that draw some of their type's values only."""
-    rows = {
-        id: (protocol.vary, reduced.PROTOCOLS[TYPES[protocol.attacker.attack]].vary)
-        for id, (protocol, _) in ROWS.items()
-    }
+    rows = {id: (protocol.vary, SPACES[TYPES[protocol.attacker.attack]].vary) for id, (protocol, _) in ROWS.items()}
     return {
         id: tuple(drawn[key])
         for id, (drawn, space) in rows.items()
@@ -210,7 +212,7 @@ def test_a_row_draws_from_the_space_of_its_attack_type(id: str) -> None:
     which its type's space does not have.
     """
     drawn = ROWS[id][0].vary
-    space = reduced.PROTOCOLS[TYPES[ROWS[id][0].attacker.attack]].vary
+    space = SPACES[TYPES[ROWS[id][0].attacker.attack]].vary
     assert set(space) - set(drawn) == SET.get(id, set())
     others = OTHER_VALUES.get(id, {})
     for key, values in drawn.items():
@@ -240,6 +242,7 @@ def test_rows_leave_out_data_sets_for_what_their_statement_needs() -> None:
         "op.resolution_over_batch": DETAILED,
         "thm1.empirical": DETAILED,
         "gen_w.resolution": DETAILED,
+        "peft.resized": DETAILED,
         "ana_arch.resolution": ("photos", "faces"),
         **dict.fromkeys(("gen_z.resolution/2", "gen_inv.resolution/2", "ana_param.resolution"), faces),
         **dict.fromkeys(("op.same_labels", "gen_w.same_labels", "op.original", "gen_w.original"), REPEATED),

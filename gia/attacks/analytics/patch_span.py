@@ -1,0 +1,349 @@
+"""Image patches in closed form, from the span of the tokens that the first block of a Vision Transformer sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gia.attacks.logits import logits_of
+from gia.attacks.matching import matching_term
+from gia.attacks.objectives import Cosine
+from gia.attacks.reconstruction import NothingFound, Reconstruction
+from gia.attacks.trials import Card, attack, check_trials
+from gia.federated import Observation
+from gia.federated.losses import Loss, LossName, class_loss
+from gia.federated.victims import victim_of
+from gia.models import standardization
+
+#: A direction weaker than this many units of the dtype's eps, relative to the strongest, is taken for rounding.
+_ROUNDING = 1
+
+#: Steps of the conjugate gradients that fill in what the equations leave open.
+_FILLING = 200
+
+#: Cosine distance of gradients, in units of the dtype's eps, up to which an image explains the observed gradient.
+_EXPLAINED = 100
+
+
+class Tokens(NamedTuple):
+    """How the first block sees a standardized image, and which shared layers see it.
+
+    Token n is norm(matrix @ patch n + offsets[n]), patches from left to right and from top to bottom.
+
+    Attributes:
+        matrix: (d, C * p * p), the patch embedding; `patch` is p.
+        offsets: (n, d), its bias plus the position embeddings.
+        normal: whether a layer normalization follows; `scale` and `shift` are its (d,), None where it has none.
+        direct: names of shared weights (out, d) whose layer has the tokens as its input.
+        projected: name of a shared weight (out, r) whose layer has A times the tokens as its input -> A (r, d).
+    """
+
+    matrix: Tensor
+    patch: int
+    offsets: Tensor
+    normal: bool
+    scale: Tensor | None
+    shift: Tensor | None
+    direct: tuple[str, ...]
+    projected: Mapping[str, Tensor]
+
+
+def _many(
+    model: nn.Module,
+    observations: Sequence[Observation],
+    *,
+    generators: Sequence[torch.Generator],
+    smoothness: float,
+    loss: Loss | LossName,
+) -> list[Reconstruction]:
+    check_trials(model, observations, generators)
+    loss = class_loss(loss, "patch_span")
+    if not smoothness >= 0:
+        raise ValueError(f"smoothness: expected a weight >= 0, got {smoothness}")
+    tokens = tokens_of(model, observations[0])
+    mean, std = standardization(model)
+    term = matching_term(Cosine())
+    results = []
+    for observation in observations:
+        like = next(iter(observation.gradients.values()))
+        equations = _equations(tokens, observation)
+        pixels = _solved(
+            tokens, equations, observation.image_shape, mean.double().cpu(), std.double().cpu(), smoothness
+        )
+        images = pixels.clamp(0, 1).to(like).repeat(observation.batch_size, 1, 1, 1)
+        exact = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        evaluations = 0
+        if observation.batch_size == 1 and observation.labels is not None and observation.local is None:
+            evaluations = 1
+            distance = term(model, observation, images, None, objective=None, loss=loss)
+            exact[0] = abs(distance) <= _EXPLAINED * torch.finfo(like.dtype).eps
+        results.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
+    return results
+
+
+@attack(
+    Card(
+        leaf="OP",
+        needs=frozenset({"patch_tokens"}),
+        iterative=False,
+        source="after Lu et al., 2022, APRIL (Sec. 3.2), and Petrov et al., 2024, DAGER (Sec. 4), on image patches",
+    ),
+    many=_many,
+)
+def patch_span(
+    model: nn.Module,
+    observation: Observation,
+    *,
+    generator: torch.Generator,
+    smoothness: float = 0.3,
+    loss: Loss | LossName = cross_entropy,
+) -> Reconstruction:
+    """Patches whose tokens lie in the span of the first block's gradients; for full gradients and for adapters.
+
+    The gradient of a linear layer's weight is a sum of products with its inputs, so its rows lie in the span of the
+    tokens (Petrov et al., 2024, Sec. 4.1, who test words of a vocabulary). The same holds for the A of a low-rank
+    adapter whose B is not zero, and for the B of one whose A is known, there for A times the tokens. A token is the
+    layer normalization of an affine function of its patch, whose position embedding is known. So each position gives
+    linear equations for its patch alone: the part of its centred token outside the span is zero. They have one solution
+    where the span holds all tokens, which needs at least as many rows as there are tokens, and where the width leaves
+    at least as many equations as a patch has pixels. With fewer rows the least squares are taken; a smooth image fills
+    in what the equations leave open, and replaces patches that they do not fit. APRIL (Lu et al., 2022, Sec. 3.2)
+    solves for the tokens in another way, which needs the gradient of the position embeddings.
+
+    Args:
+        model: the victim as sent: patches are embedded by a convolution whose stride is its kernel, position embeddings
+            are added, and a layer normalization and linear layers follow.
+        observation: with the gradient of one of those layers, or of an adapter of it.
+        generator: not used, since nothing is drawn.
+        smoothness: weight of the squared differences of neighbouring pixels; 0 takes least squares alone. Differences
+            of 0.1 are as likely at 1 as a misfit of the equations of the size that is seen.
+        loss: the client's training loss, by which the result is checked.
+
+    Returns images (B, C, H, W) in [0, 1]. For B > 1 all of them are the same: the smoothest combination of the private
+    images that the equations allow. Where there are no equations it is gray. `exact` is the attack's own belief: for a
+    single private image with a known label, whether the image explains the gradient; else False.
+
+    Raises ValueError where no shared layer sees the tokens, and `NothingFound` where the gradients of those that do are
+    zero.
+
+    >>> import torch, gia
+    >>> from torch import nn
+    >>> class Attention(nn.Module):  # the first block of a Vision Transformer for images of 1x4x4 pixels
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches, self.positions = nn.Conv2d(1, 24, 2, 2), nn.Parameter(torch.rand(1, 4, 24))
+    ...         self.norm, self.value, self.head = nn.LayerNorm(24), nn.Linear(24, 24), nn.Linear(24, 3)
+    ...     def forward(self, images):
+    ...         tokens = self.norm(self.patches(images).flatten(2).mT + self.positions)
+    ...         return self.head((tokens @ tokens.mT).softmax(-1).matmul(self.value(tokens)).tanh().mean(1))
+    >>> seed = torch.manual_seed(0)
+    >>> model, image = Attention().double(), torch.rand(1, 1, 4, 4).double()
+    >>> observation = gia.share_gradient(model, image, torch.tensor([1]), reveal=("labels",))
+    >>> result = gia.attacks.patch_span(model, observation, generator=seed)
+    >>> result.exact.tolist(), bool(gia.metrics.psnr(result.images, image) > 80)
+    ([True], True)
+    """
+    return _many(model, [observation], generators=[generator], smoothness=smoothness, loss=loss)[0]
+
+
+def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
+    """What the attack knows of the first block, found on two made-up images; the names of layers do not matter.
+
+    Raises ValueError where no shared layer sees the tokens.
+    """
+    victim = victim_of(model, False)
+    like = next(iter(observation.gradients.values()))
+    seed = torch.Generator().manual_seed(0)
+    drawn = torch.rand((2, *observation.image_shape), generator=seed, dtype=torch.float32).to(like)
+    mean, std = (value.to(like).view(-1, 1, 1) for value in standardization(model))
+    seen: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    for name, module in victim.named_modules():
+        if isinstance(module, nn.Conv2d | nn.LayerNorm | nn.Linear):
+            module.register_forward_hook(
+                lambda one, inputs, output, name=name: seen.append((name, one, inputs[0].detach(), output.detach()))
+            )
+    with torch.no_grad():
+        logits_of(victim, drawn)
+    embedded = [
+        (module, output)
+        for _, module, inputs, output in seen
+        if isinstance(module, nn.Conv2d)
+        and module.kernel_size == module.stride
+        and module.kernel_size[0] == module.kernel_size[1]
+        and _same(inputs, (drawn - mean) / std)
+    ]
+    shared = observation.gradients
+    for convolution, output in embedded:
+        patches = output.flatten(2).mT
+        for place, (_, module, inputs, after) in enumerate(seen):
+            if (
+                isinstance(module, nn.Conv2d)
+                or inputs.dim() != 3
+                or inputs.shape[1] < patches.shape[1]
+                or inputs.shape[2] != patches.shape[2]
+            ):
+                continue
+            offsets = inputs[:, inputs.shape[1] - patches.shape[1] :] - patches  # a class token comes first
+            if not _same(offsets[0], offsets[1]):
+                continue
+            normal = isinstance(module, nn.LayerNorm)
+            tokens = after if normal else inputs
+            later = [one for one in seen[place:] if isinstance(one[1], nn.Linear)]
+            behind = [(name, one, out) for name, one, own, out in later if _same(own, tokens)]
+            direct = tuple(f"{name}.weight" for name, _, _ in behind if f"{name}.weight" in shared)
+            projected = {
+                f"{name}.weight": one.weight.detach()
+                for name, _, own, _ in later
+                for _, one, out in behind
+                if f"{name}.weight" in shared and one.bias is None and _same(own, out)
+            }
+            if direct or projected:
+                weight = convolution.weight.detach()
+                bias = 0 if convolution.bias is None else convolution.bias.detach()
+                return Tokens(
+                    matrix=weight.flatten(1),
+                    patch=int(weight.shape[-1]),
+                    offsets=offsets[0] + bias,
+                    scale=module.weight.detach() if normal and module.weight is not None else None,
+                    shift=module.bias.detach() if normal and module.bias is not None else None,
+                    normal=normal,
+                    direct=direct,
+                    projected=projected,
+                )
+    raise ValueError(
+        "model: expected a shared linear layer, or an adapter of one, that sees the embedded patches of the image, got "
+        f"none among {list(shared)[:4]}"
+    )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def _equations(tokens: Tokens, observation: Observation) -> Tensor:
+    """(equations, d) that map every token of the private images to zero.
+
+    Raises `NothingFound` where all gradients are zero.
+    """
+    eps = torch.finfo(next(iter(observation.gradients.values())).dtype).eps
+    rows = [observation.gradients[name].double().cpu() for name in tokens.direct]
+    rows = [each / norm for each in rows if (norm := torch.linalg.matrix_norm(each, 2)) > 0]
+    found = [_outside(torch.cat(rows), eps)] if rows else []
+    for name, adapter in tokens.projected.items():
+        gradient, projection = observation.gradients[name].double().cpu(), adapter.double().cpu()
+        if bool(gradient.any()):
+            found.append(_outside(gradient, eps) @ projection / torch.linalg.matrix_norm(projection, 2))
+    if not found:
+        raise NothingFound(
+            f"gradients: expected an entry other than 0 in one of {[*tokens.direct, *tokens.projected]}, got zeros"
+        )
+    return torch.cat(found)
+
+
+def _outside(rows: Tensor, eps: float) -> Tensor:
+    """Orthogonal directions (k, d) outside the span of the rows (m, d), up to rounding."""
+    _, strengths, directions = torch.linalg.svd(rows, full_matrices=True)
+    return directions[int((strengths > _ROUNDING * eps * strengths[0]).sum()) :]
+
+
+def _solved(
+    tokens: Tokens,
+    equations: Tensor,
+    shape: tuple[int, int, int],
+    mean: Tensor,
+    std: Tensor,
+    smoothness: float,
+) -> Tensor:
+    """The image (C, H, W) whose tokens fit the equations best, and which is smooth where they leave it open."""
+    per_pixel = (values.expand(shape[0]).repeat_interleave(tokens.patch**2) for values in (mean, std))
+    means, stds = per_pixel
+    matrix = tokens.matrix.double().cpu() / stds
+    offsets = tokens.offsets.double().cpu() - matrix @ means
+    if tokens.normal:
+        matrix, offsets = matrix - matrix.mean(0), offsets - offsets.mean(1, keepdim=True)
+    if tokens.scale is not None:
+        scale = tokens.scale.double().cpu()
+        matrix, offsets = matrix * scale[:, None], offsets * scale
+    system, constants = equations @ matrix, offsets @ equations.T
+    if tokens.shift is not None and bool(tokens.shift.any()):
+        # A token times its deviation, which is not known, is in the span: what is parallel to the shift says nothing.
+        along = equations @ tokens.shift.double().cpu()
+        if float(along.norm()) > 0:
+            along = along / along.norm()
+            system = system - along[:, None] * (along @ system)
+            constants = constants - (constants @ along)[:, None] * along
+    gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64)
+    if not len(system):
+        return _assembled(gray.expand(len(constants), -1), shape, tokens.patch)
+    misfit = constants + gray @ system.T  # from a gray image, so that least squares of least norm stay near it
+    solution = gray - misfit @ torch.linalg.pinv(system, rtol=1e-12).T
+    image = _assembled(solution, shape, tokens.patch)
+    if smoothness == 0:
+        return image
+    left = (constants + solution @ system.T).square().mean(1)
+    floor = (1e-6 * (offsets + solution @ matrix.T).square().mean().sqrt()) ** 2
+    return image + _filling(system, 1 / (left + floor), image, shape, tokens.patch, 100 * smoothness)
+
+
+def _filling(
+    system: Tensor, trust: Tensor, image: Tensor, shape: tuple[int, int, int], patch: int, smoothness: float
+) -> Tensor:
+    """The change (C, H, W) that makes an image smooth where trust in the equations allows, by conjugate gradients.
+
+    Minimizes sum over n of trust[n] * |system @ change of patch n|^2 + smoothness * sum of squared differences.
+    """
+    gram = system.T @ system
+    least = 4 * smoothness + 1e-12 * trust * gram.trace()  # gram is singular where a patch is left open
+    blocks = trust[:, None, None] * gram + least[:, None, None] * torch.eye(len(gram), dtype=gram.dtype)
+    factors = torch.linalg.cholesky(blocks)
+
+    def curved(change: Tensor) -> Tensor:
+        patches = _patches(change, patch)
+        return _assembled(trust[:, None] * (patches @ gram), shape, patch) + smoothness * _roughness(change)
+
+    def preconditioned(residual: Tensor) -> Tensor:
+        return _assembled(torch.cholesky_solve(_patches(residual, patch)[..., None], factors)[..., 0], shape, patch)
+
+    change = torch.zeros_like(image)
+    residual = -smoothness * _roughness(image)
+    direction = improved = preconditioned(residual)
+    product = (residual * improved).sum()
+    for _ in range(_FILLING):
+        if float(product) <= 0:
+            break
+        along = curved(direction)
+        step = product / (direction * along).sum()
+        change, residual = change + step * direction, residual - step * along
+        improved = preconditioned(residual)
+        product, before = (residual * improved).sum(), product
+        direction = improved + product / before * direction
+    return change
+
+
+def _roughness(image: Tensor) -> Tensor:
+    """Half the gradient of the sum of squared differences of neighbouring pixels."""
+    result = torch.zeros_like(image)
+    for axis in (-1, -2):
+        pairs = image.shape[axis] - 1
+        differences = image.narrow(axis, 1, pairs) - image.narrow(axis, 0, pairs)
+        result.narrow(axis, 1, pairs).add_(differences)
+        result.narrow(axis, 0, pairs).sub_(differences)
+    return result
+
+
+def _patches(image: Tensor, patch: int) -> Tensor:
+    """(C, H, W) -> (n, C * p * p), from left to right and from top to bottom."""
+    channels, height, width = image.shape
+    cut = image.view(channels, height // patch, patch, width // patch, patch)
+    return cut.permute(1, 3, 0, 2, 4).reshape(-1, channels * patch * patch)
+
+
+def _assembled(patches: Tensor, shape: tuple[int, int, int], patch: int) -> Tensor:
+    """The inverse of `_patches`."""
+    channels, height, width = shape
+    cut = patches.view(height // patch, width // patch, channels, patch, patch)
+    return cut.permute(2, 0, 3, 1, 4).reshape(channels, height, width)
