@@ -124,7 +124,7 @@ def _is_bypassed(model: nn.Module, name: str) -> bool:
 
 
 def _classifier(model: nn.Module) -> str:
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("model: expected linear layers, got none")
     weight = model.get_submodule(linear[-1]).weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.logits import logits_of
-from gia.attacks.matching import matching_term
+from gia.attacks.matching import matching_terms
 from gia.attacks.objectives import Cosine
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
@@ -66,7 +66,7 @@ def _many(
         raise ValueError(f"smoothness: expected a weight >= 0, got {smoothness}")
     tokens = tokens_of(model, observations[0])
     mean, std = standardization(model)
-    term = matching_term(Cosine())
+    terms = matching_terms(Cosine())
     results = []
     for observation in observations:
         like = next(iter(observation.gradients.values()))
@@ -79,7 +79,7 @@ def _many(
         evaluations = 0
         if observation.batch_size == 1 and observation.labels is not None and observation.local is None:
             evaluations = 1
-            distance = term(model, observation, images, None, objective=None, loss=loss)
+            (distance,) = terms(model, observation, [images], None, objective=None, loss=loss)
             exact[0] = abs(distance) <= _EXPLAINED * torch.finfo(like.dtype).eps
         results.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
     return results
@@ -190,9 +190,9 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
             offsets = inputs[:, inputs.shape[1] - patches.shape[1] :] - patches  # a class token comes first
             if not _same(offsets[0], offsets[1]):
                 continue
-            normal = isinstance(module, nn.LayerNorm)
-            tokens = after if normal else inputs
-            later = [one for one in seen[place:] if isinstance(one[1], nn.Linear)]
+            norm = module if isinstance(module, nn.LayerNorm) else None
+            tokens = inputs if norm is None else after
+            later = [(name, one, own, out) for name, one, own, out in seen[place:] if isinstance(one, nn.Linear)]
             behind = [(name, one, out) for name, one, own, out in later if _same(own, tokens)]
             direct = tuple(f"{name}.weight" for name, _, _ in behind if f"{name}.weight" in shared)
             projected = {
@@ -208,9 +208,9 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
                     matrix=weight.flatten(1),
                     patch=int(weight.shape[-1]),
                     offsets=offsets[0] + bias,
-                    scale=module.weight.detach() if normal and module.weight is not None else None,
-                    shift=module.bias.detach() if normal and module.bias is not None else None,
-                    normal=normal,
+                    scale=None if norm is None or norm.weight is None else norm.weight.detach(),
+                    shift=None if norm is None or norm.bias is None else norm.bias.detach(),
+                    normal=norm is not None,
                     direct=direct,
                     projected=projected,
                 )
@@ -247,7 +247,8 @@ def _equations(tokens: Tokens, observation: Observation) -> Tensor:
 def _outside(rows: Tensor, eps: float) -> Tensor:
     """Orthogonal directions (k, d) outside the span of the rows (m, d), up to rounding."""
     _, strengths, directions = torch.linalg.svd(rows, full_matrices=True)
-    return directions[int((strengths > _ROUNDING * eps * strengths[0]).sum()) :]
+    outside: Tensor = directions[int((strengths > _ROUNDING * eps * strengths[0]).sum()) :]
+    return outside
 
 
 def _solved(
