@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -26,17 +27,20 @@ EMBEDDED = re.compile(r"data:image/[a-z+.-]+;base64,")
 LARGEST = 300_000  # bytes
 
 
+def files(root: Path) -> list[Path]:
+    """What git tracks below `root`, so that a reader's own pictures do not count; without git, all visible files."""
+    if (root / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, check=True, capture_output=True, encoding="utf-8")
+        return [root / name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+    found = [path for path in root.rglob("*") if path.is_file()]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+
+
 def pictures(root: Path) -> set[str]:
-    """Files below `root` that can hold a picture, without what git ignores by a name that begins with a dot."""
-    files = [path for path in root.rglob("*") if path.is_file()]
-    visible = [
-        path
-        for path in files
-        if not any(part.startswith(".") or part in ("build", "dist") for part in path.relative_to(root).parts)
-    ]
+    """Files below `root` that can hold a picture."""
     return {
         path.relative_to(root).as_posix()
-        for path in visible
+        for path in files(root)
         if path.suffix.lower() in ENDINGS
         or (path.suffix in (".html", ".md") and EMBEDDED.search(path.read_text(encoding="utf-8")))
     }
@@ -110,6 +114,17 @@ def test_an_image_inside_a_page_counts_as_a_picture(tmp_path: Path) -> None:
     (tmp_path / ".gia").mkdir()
     (tmp_path / ".gia" / "mine.png").write_bytes(b"of a user's own machine")
     assert wrong(tmp_path) == ["docs/report.html: not listed in docs/pictures.toml"]
+
+
+def test_a_picture_that_git_does_not_track_is_the_readers_own(tmp_path: Path) -> None:
+    """If it fails, who follows the README and keeps its picture cannot run the tests."""
+    planted(tmp_path)
+    for command in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "leak.png").write_bytes(b"mine")
+    assert wrong(tmp_path) == []
+    subprocess.run(["git", "add", "leak.png"], cwd=tmp_path, check=True)
+    assert wrong(tmp_path) == ["leak.png: not listed in docs/pictures.toml"]
 
 
 @pytest.mark.parametrize(("name", "folder"), [("digits", "baselines"), ("faces", ".gia"), ("digits faces", ".gia")])
