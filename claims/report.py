@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from claims.table1 import load_table1
@@ -46,7 +47,7 @@ def layout(root: Path) -> Layout:
         title="What shared gradients give away",
         text="The claims of arXiv 2503.11514v2 on gradient inversion attacks, measured again.",
         matrix=_matrix(register),
-        groups=_groups(),
+        groups=_groups(privacy_utility(root / "baselines" / "stored" / "privacy_utility.json")),
         inconsistencies=[_inconsistency(entry, reported) for entry in document["inconsistency"]],
     )
 
@@ -66,7 +67,41 @@ def _matrix(register: Path) -> Matrix:
     )
 
 
-def _groups() -> list[Group]:
+def privacy_utility(path: Path) -> list[Figure]:
+    """A plot for each data set of a stored measurement of defenses: medians over seeds. None before it is measured.
+
+    Args:
+        path: of a file with "points": "DATA/DEFENSE/SEED" -> "leak" in dB and "accuracy".
+
+    >>> privacy_utility(Path("nowhere.json"))
+    []
+    """
+    if not path.exists():
+        return []
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for key, point in json.loads(path.read_text(encoding="utf-8"))["points"].items():
+        data, _, rest = key.partition("/")
+        defense = rest.rpartition("/")[0]
+        found.setdefault(data, {}).setdefault(defense, []).append((point["leak"], point["accuracy"]))
+    figures = []
+    for data, defenses in found.items():
+        points = [(median(x for x, _ in seeds), median(y for _, y in seeds)) for seeds in defenses.values()]
+        names = ", ".join(f"{number} {name}" for number, name in enumerate(defenses, start=1))
+        labels = [str(number) for number in range(1, len(points) + 1)]
+        figures.append(
+            Figure(
+                title=f"Privacy and utility, {data}",
+                text=f"What leaks in the first round under each defense, and how well the trained net does. {names}.",
+                x="leak in dB above the best placebo",
+                y="held-out accuracy",
+                log=False,
+                series=[{"name": "a defense, median over seeds", "points": points, "labels": labels, "dots": True}],
+            )
+        )
+    return figures
+
+
+def _groups(defended: list[Figure]) -> list[Group]:
     attacks = [
         Group(title=f"{name}: {method}", text="", prefixes=[key], figures=[]) for key, (name, method) in ROWS.items()
     ]

@@ -28,7 +28,7 @@ class Axis:
 
     >>> axis = Axis(0.0, 10.0, 100.0, 200.0)
     >>> axis(5.0), axis.ticks()
-    (150.0, [(0.0, '0'), (2.0, '2'), (4.0, '4'), (6.0, '6'), (8.0, '8'), (10.0, '10')])
+    (150.0, [(0, '0'), (2, '2'), (4, '4'), (6, '6'), (8, '8'), (10, '10')])
     """
 
     low: float
@@ -79,7 +79,7 @@ def strip(
     """The effect of each block as a point, the interval of their median below, and the margin; None without any.
 
     >>> strip([1.0, 2.0], interval=[1.0, 2.0], effect=1.5, margin=0.5, kind="trend")["lines"]
-    [{'x': 224.1, 'what': 'zero'}, {'x': 313.72, 'what': 'margin'}]
+    [{'x': 37.14, 'what': 'zero'}, {'x': 133.57, 'what': 'margin'}]
     """
     finite = [value for value in effects if math.isfinite(value)]
     if not finite:
@@ -143,7 +143,7 @@ def levels(
         placebo: (blocks, levels) of the best placebo in the same metric; may be empty.
 
     >>> levels(["1", "2"], [[2.0, 1.0], [3.0, 1.5]])["medians"]
-    [{'x': 180.0, 'y': 40.32, 'text': '2.5'}, {'x': 428.0, 'y': 153.73, 'text': '1.25'}]
+    [{'x': 144.5, 'y': 48.4, 'text': '2.5'}, {'x': 337.5, 'y': 111.65, 'text': '1.25'}]
     """
     columns = [_finite(column) for column in zip(*values, strict=True)] if values else []
     if not columns or not any(columns):

@@ -37,9 +37,7 @@ class Closing:
         NOT op.size: no verdict, its test failed
         Every row of the register has a test.
         """
-        matrix = (
-            [] if self.matrix is None else ["", *matrix_lines(self.matrix, self._now, self.recorded or {}, coloured)]
-        )
+        matrix = [] if self.matrix is None else self._matrix(width, coloured)
         whole = terminal(self.run, width).split("\n")
         if verbose or len(whole) + len(matrix) <= MOST_LINES:
             attention = self._attention(width) if len(whole) > MOST_LINES // 2 else []
@@ -52,6 +50,11 @@ class Closing:
         said = _cut(said, max(room - len(attention), 8), "lines")
         attention = _cut(attention, room - len(said), "rows")
         return "\n".join([*said, *matrix, *attention, "all rows: -v, or the report below"])
+
+    def _matrix(self, width: int, coloured: bool) -> list[str]:
+        if self.matrix is None:
+            return []
+        return ["", *matrix_lines(self.matrix, self._now, self.recorded or {}, width=width, coloured=coloured)]
 
     @property
     def _now(self) -> dict[str, str]:
@@ -93,51 +96,70 @@ def terminal(run: Run, width: int = 100) -> str:
 
 
 def matrix_lines(
-    matrix: Mapping[str, Any], now: Mapping[str, str], recorded: Mapping[str, str], coloured: bool = False
+    matrix: Mapping[str, Any],
+    now: Mapping[str, str],
+    recorded: Mapping[str, str],
+    *,
+    width: int = 100,
+    coloured: bool = False,
 ) -> list[str]:
     """The matrix: what the paper says in each cell, where it is short, and a sign for each row that measures it.
 
     Args:
-        matrix: a `gia.harness.report.layout.Matrix`.
+        matrix: a `gia.harness.report.layout.Matrix`. A line has its name, or its note where names are too long.
         now: claim id -> its outcome in this run.
         recorded: claim id -> its outcome on record.
+        width: of the terminal; a wide matrix has less space between its columns.
         coloured: whether the terminal shows colours.
 
     >>> cells = {"op": {"size": {"mark": "yes", "rows": ["op.size", "op.size_too"]}}}
     >>> table = {"title": "Table I", "rows": {"op": ("Optimization", "IG")}, "columns": {"size": "batch size"}}
     >>> lines = matrix_lines({**table, "cells": cells}, {"op.size": "supported"}, {"op.size_too": "refuted"})
-    >>> print("\\n".join(lines[1:3]))
-                  batch size
-    Optimization  yes [+] -
+    >>> print("\\n".join(lines[1:4]))
+                  batch
+                  size
+    Optimization  yes [+]-
     """
-    first = max(len(name) for name, _ in matrix["rows"].values())
-    table: list[list[tuple[str, str]]] = []  # cells as (text, the same with colours)
+    table = []  # cells as (text, the same with colours)
     for key in matrix["rows"]:
-        line = []
-        for column in matrix["columns"]:
-            cell = matrix["cells"][key][column]
-            mark = cell["mark"] if len(cell["mark"]) <= 4 else ""
-            signs = [_sign(now.get(id), recorded.get(id)) for id in cell["rows"]]
-            plain = " ".join(filter(None, (mark, *(text for text, _ in signs))))
-            painted = " ".join(filter(None, (mark, *(f"\x1b[{colour}m{text}\x1b[0m" for text, colour in signs))))
-            line.append((plain, painted if coloured else plain))
-        table.append(line)
-    names = list(matrix["columns"].values())
-    widths = []
-    for number, name in enumerate(names):
-        longest = max(len(line[number][0]) for line in table)
-        widths.append(max(longest, min(len(name), 10), *(len(word) for word in name.split())))
-    heads = [textwrap.wrap(name, width) for name, width in zip(names, widths, strict=True)]
+        cells = [matrix["cells"][key][column] for column in matrix["columns"]]
+        table.append([_cell(cell["mark"], cell["rows"], now, recorded, coloured) for cell in cells])
+    heads = [name.split() for name in matrix["columns"].values()]
+    widths = [
+        max(len(text) for text in (*(line[number][0] for line in table), *head)) for number, head in enumerate(heads)
+    ]
+    names, gap = _fitting(list(matrix["rows"].values()), widths, width)
     height = max(map(len, heads))
+    padded = [[""] * (height - len(head)) + head for head in heads]
     lines = [matrix["title"]]
     for level in range(height):
-        words = [([""] * (height - len(head)) + head)[level] for head in heads]
-        texts = (word.ljust(width) for word, width in zip(words, widths, strict=True))
-        lines.append(f"{'':<{first}}  {'  '.join(texts)}".rstrip())
-    for (name, _), line in zip(matrix["rows"].values(), table, strict=True):
+        texts = (head[level].ljust(width) for head, width in zip(padded, widths, strict=True))
+        lines.append(f"{'':<{len(names[0])}}{gap}{gap.join(texts)}".rstrip())
+    for name, line in zip(names, table, strict=True):
         texts = (shown + " " * (width - len(plain)) for (plain, shown), width in zip(line, widths, strict=True))
-        lines.append(f"{name:<{first}}  {'  '.join(texts)}".rstrip())
+        lines.append(f"{name}{gap}{gap.join(texts)}".rstrip())
     return [*lines, _LEGEND]
+
+
+def _cell(
+    mark: str, rows: Sequence[str], now: Mapping[str, str], recorded: Mapping[str, str], coloured: bool
+) -> tuple[str, str]:
+    """One cell without and with colours."""
+    mark = mark if len(mark) <= 4 else ""
+    signs = [_sign(now.get(id), recorded.get(id)) for id in rows]
+    plain = " ".join(filter(None, (mark, "".join(text for text, _ in signs))))
+    painted = " ".join(filter(None, (mark, "".join(f"\x1b[{colour}m{text}\x1b[0m" for text, colour in signs))))
+    return plain, painted if coloured else plain
+
+
+def _fitting(rows: Sequence[tuple[str, str]], widths: Sequence[int], width: int) -> tuple[list[str], str]:
+    """What stands before each line, padded, and the space between columns: the roomiest that fits, or the tightest."""
+    names, notes = [name for name, _ in rows], [note for _, note in rows]
+    for shown, gap in ((names, "  "), (notes, "  "), (notes, " ")):
+        first = max(map(len, shown))
+        if first + sum(widths) + len(gap) * len(widths) <= width:
+            break
+    return [name.ljust(first) for name in shown], gap
 
 
 def _sign(now: str | None, recorded: str | None) -> tuple[str, str]:

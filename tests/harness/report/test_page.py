@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from claims.report import privacy_utility
 from gia.harness.report import page
 from gia.harness.report.material import material_in
 from gia.harness.report.project import project_at
@@ -211,11 +212,28 @@ def test_every_row_of_this_register_is_in_a_part_with_a_heading() -> None:
 def test_the_theorem_is_drawn_with_its_numbers() -> None:
     """The counterexample of shared statements: ten steps multiply the error by 1.4e5, the bound allows .386."""
     groups = project_at(ROOT).about()["layout"]["groups"]
-    (figure,) = [each for group in groups for each in group.get("figures", [])]
+    (figure,) = [each for group in groups for each in group.get("figures", []) if each["title"].startswith("Theorem 1")]
     happens, allowed = figure["series"]
     assert happens["points"][10][1] == pytest.approx(3.26401**10, rel=1e-4)
     assert happens["points"][10][1] == pytest.approx(1.4e5, rel=0.03)
     assert allowed["points"][10][1] == pytest.approx(0.386, abs=5e-4)
+
+
+def test_defenses_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
+    """A seed would pass for a defense, or leak and accuracy would change places."""
+    path = tmp_path / "privacy_utility.json"
+    seeds = {"digits/noise=1e-3/0": (2.0, 0.8), "digits/noise=1e-3/1": (4.0, 0.6), "digits/none/0": (9.0, 0.9)}
+    points = {key: {"leak": leak, "accuracy": accuracy} for key, (leak, accuracy) in seeds.items()}
+    path.write_text(json.dumps({"points": points}), encoding="utf-8")
+    (figure,) = privacy_utility(path)
+    (series,) = figure["series"]
+    assert series["points"] == [(3.0, pytest.approx(0.7)), (9.0, 0.9)]
+    assert "1 noise=1e-3, 2 none" in figure["text"]
+    about = an_about()
+    about["layout"] = {"groups": [{"title": "Defences", "prefixes": ["op"], "figures": [figure]}]}
+    found = Page(html_of(tmp_path, about=about))
+    assert found.faults == []
+    assert "Privacy and utility, digits" in found.text
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from claims.report import layout
 from gia.harness.report.rows import Run
 from gia.harness.report.text import MOST_LINES, Closing, matrix_lines
 from tests.harness.report.run_folder import LAYOUT, a_verdict
+
+ROOT = Path(__file__).parents[3]
 
 
 def a_run(number: int, **changes: Any) -> Run:
@@ -59,9 +63,10 @@ def test_a_sign_says_whether_it_is_this_runs() -> None:
     )
     lines = matrix_lines(LAYOUT["matrix"], now, recorded)
     assert lines[1:-1] == [
-        "              batch size  depth",
-        "Optimization  yes [+] -   no .",
-        "Generation    no ~        yes .",
+        "              batch",
+        "              size      depth",
+        "Optimization  yes [+]-  no .",
+        "Generation    no ~      yes .",
     ]
 
 
@@ -70,7 +75,16 @@ def test_colours_are_added_to_the_signs_and_move_nothing() -> None:
     now, recorded = {"op.size": "supported", "op.depth/2": "refuted"}, {"gen.size": "inconclusive"}
     plain = matrix_lines(LAYOUT["matrix"], now, recorded)
     painted = matrix_lines(LAYOUT["matrix"], now, recorded, coloured=True)
-    assert "\x1b[1;32m[+]\x1b[0m" in painted[2]
-    assert "\x1b[33m~\x1b[0m" in painted[3]
+    assert "\x1b[1;32m[+]\x1b[0m" in painted[3]
+    assert "\x1b[33m~\x1b[0m" in painted[4]
     assert [re.sub("\x1b\\[[0-9;]*m", "", line) for line in painted] == plain
     assert "\x1b" not in "".join(plain)
+
+
+def test_the_matrix_of_this_register_fits_a_hundred_columns() -> None:
+    """Its lines would be broken in two, and no column could be followed."""
+    matrix = layout(ROOT)["matrix"]
+    wide, narrow = (matrix_lines(matrix, {"op.fedavg": "supported"}, {}, width=width) for width in (200, 100))
+    assert max(map(len, narrow)) <= 100
+    assert any(line.startswith("Optimization") for line in wide)
+    assert any(line.startswith("Inverting Gradients yes") for line in narrow)
