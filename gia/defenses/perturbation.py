@@ -169,12 +169,10 @@ def checked_generator(generator: torch.Generator | None) -> torch.Generator:
     >>> from gia.defenses.perturbation import checked_generator
     >>> checked_generator(None)
     Traceback (most recent call last):
-    ValueError: generator: expected a torch.Generator, got None; functools.partial(defense, generator=...) gives it one
+    ValueError: generator: expected a torch.Generator, got None; Client(defense_generator=...) gives one
     """
     if generator is None:
-        raise ValueError(
-            "generator: expected a torch.Generator, got None; functools.partial(defense, generator=...) gives it one"
-        )
+        raise ValueError("generator: expected a torch.Generator, got None; Client(defense_generator=...) gives one")
     return generator
 
 
