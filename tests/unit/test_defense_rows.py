@@ -70,6 +70,13 @@ def test_every_arm_sees_each_image_as_often_and_no_honest_model_is_refused(quick
         assert len(list(found.model.parameters())) == 2 * (arm.depth + 1)
 
 
+def test_larger_batches_take_proportionally_larger_steps_and_both_levels_are_controlled() -> None:
+    """The pipeline's training would learn nothing in as many passes, and the row would say that it costs all."""
+    assert UNDEFENDED.local(0.01).lr == 0.01
+    assert ALL_STAGES.local(0.01).lr == 0.04
+    assert all(COST.change(COST.protocol, level).control is not None for level in COST.levels)
+
+
 def test_a_defense_of_an_arm_reaches_the_training_and_the_attacked_client(quick: Federation) -> None:
     """A classical defense would be free, or would not be attacked."""
     loud = federations.Arm(defenses=(noise(std=0.1),))
