@@ -19,6 +19,9 @@ from gia.models import build
 #: Manipulations that a server tries on its own copy of the model, beside each kind at full strength.
 TRIES = 12
 
+#: PSNR in decibels of an error of 1e-3 in every pixel, with which an image counts as exact.
+EXACT = 60.0
+
 #: Of these, a kind takes the settings that it knows (`claims.evasion.Manipulation`).
 FULL_STRENGTH: dict[str, Any] = {
     "bins": 150,
@@ -96,7 +99,8 @@ def behind_checks(protocol: Protocol, block: Block, *, cache: Path | None = None
     None: clients check nothing, and the server sends what leaks most on images of its own. "naive": the server sends
     the same, and clients refuse what `gia.validate_model` flags. "adaptive": the server sends the strongest of its
     tries that pass these checks, or the honest model where none does. Clients know no earlier model. A refused model
-    leaks nothing. Which of the server's quotients are images is seen by the images, as in `detect.evasion`.
+    leaks nothing. Which of the server's quotients are images is seen by the images, as in `detect.evasion`. An exact
+    image counts as `EXACT` decibels: above it, PSNR is that of rounding.
     """
     scene = _Scene(protocol, block, "model and images")
     checked = scene.protocol.attacker.settings["checked"]
@@ -107,7 +111,7 @@ def behind_checks(protocol: Protocol, block: Block, *, cache: Path | None = None
     guesses = torch.stack([images.mean((2, 3), keepdim=True).expand_as(images), scene.others.mean(0).expand_as(images)])
     placebo = torch.stack([metrics.psnr(guess, images) for guess in guesses]).amax(0)
     gained = [
-        float(metrics.psnr(found[i][None], images[i : i + 1])[0] - placebo[i]) if i in found else 0.0
+        min(float(metrics.psnr(found[i][None], images[i : i + 1])[0]), EXACT) - float(placebo[i]) if i in found else 0.0
         for i in range(len(images))
     ]
     return Measurement(

@@ -41,6 +41,8 @@ CLASSICAL = ("noise=1e-4", "noise=1e-3", "noise=1e-2", "prune=0.01", "quantize=1
 ARMS: Mapping[str, Arm] = {
     "undefended": UNDEFENDED,
     "all three stages": ALL_STAGES,
+    "stage 1 alone": replace(UNDEFENDED, depth=ALL_STAGES.depth),
+    "stage 2 alone": replace(ALL_STAGES, depth=UNDEFENDED.depth, validates=False),
     **{spec: replace(UNDEFENDED, defenses=(parse(spec),)) for spec in CLASSICAL},
 }
 

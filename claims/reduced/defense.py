@@ -123,7 +123,7 @@ COST = Row(
             "attacker.settings.concentration": (0.3, 0.5, 1.0),
         },
     ),
-    levels={UNDEFENDED: {}, ALL: {"attacker.settings.defended": True, "scoring.control": None}},
+    levels={UNDEFENDED: {}, ALL: {"attacker.settings.defended": True}},
 )
 
 _KNOWN = ("labels", "local"), ("labels",)

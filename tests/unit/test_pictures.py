@@ -119,6 +119,22 @@ def test_a_roc_curve_runs_through_the_shares_above_each_cut_with_the_limit_as_it
         pictures.roc(tmp_path / "none.png", {})
 
 
+def test_a_scatter_has_each_point_and_their_median(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a defense stands where it was not measured, or changes its colour from panel to panel."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    digits = {"noise": [(1.0, 0.7), (3.0, 0.5), (2.0, 0.9)], "none": [(9.0, 0.8)]}
+    pictures.scatter(tmp_path / "s.png", {"digits": digits, "faces": {"none": [(8.0, 0.4)]}}, x="leak", y="accuracy")
+    left, right = drawn[0].axes
+    points, median, *_ = left.lines
+    assert points.get_xydata().tolist() == [list(point) for point in digits["noise"]]
+    assert median.get_xydata().tolist() == [[2.0, 0.7]]
+    assert left.lines[3].get_color() == right.lines[1].get_color() != median.get_color()
+    assert (left.get_title(), left.get_xlabel(), left.get_ylabel()) == ("digits", "leak", "accuracy")
+    with pytest.raises(ValueError, match="panels: expected at least one, got none"):
+        pictures.scatter(tmp_path / "s.png", {}, x="leak", y="accuracy")
+
+
 def test_curves_are_drawn_with_the_papers_points_in_a_panel_of_their_own(tmp_path: Path) -> None:
     """If it fails, two metrics share an axis, which looks like agreement or its lack."""
     values = np.array([[20.0, 18.0], [22.0, 19.0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 import gia
 from gia.attacks import ATTACKS, run_many
 from gia.attacks.generation.decoding import as_images
+from gia.defenses import clip, noise, prune, quantize
 from gia.federated import set_mode
 
 ggl = ATTACKS["ggl"]
@@ -192,6 +194,29 @@ def test_the_clients_defence_is_mirrored_in_order(victim):
     settings = {"decoder": Fixed(image), "mirror": (signed, halved)}
     assert gia.attacks.data_term("ggl", victim, observation, image, **settings) == 0
     assert all(observation.gradients[name].equal(g) for name, g in before.items())
+
+
+@pytest.mark.parametrize(
+    "defenses",
+    [(clip(norm=1e-3), prune(keep=0.3)), (prune(keep=0.3), quantize(bits=1)), (noise(std=0.1),)],
+    ids=["clip, prune", "prune, signs", "noise"],
+)
+def test_a_mirror_takes_the_client_s_own_defenses(victim, defenses):
+    """At the private image the data term is zero where the defense is a function of the gradient. Noise that the
+    attacker draws again is other noise, unless its generator has the client's seed."""
+    image, label = torch.rand(1, 1, SIDE, SIDE, generator=seeded()), torch.tensor([2])
+    client = gia.federated.Client(
+        image, label, defenses=defenses, defense_generator=torch.Generator().manual_seed(5), reveal=("labels",)
+    )
+    observation, settings = client.answer(victim), {"decoder": Fixed(image)}
+
+    def term(seed):
+        mirror = tuple(partial(each, generator=torch.Generator().manual_seed(seed)) for each in defenses)
+        return gia.attacks.data_term("ggl", victim, observation, image, **settings, mirror=mirror)
+
+    assert term(5) == pytest.approx(0, abs=1e-12)
+    assert (term(6) > 1e-6) == (defenses == (noise(std=0.1),))
+    assert gia.attacks.data_term("ggl", victim, observation, image, **settings) > 1e-6
 
 
 def test_local_training_is_simulated_without_a_gradient_too(victim):
