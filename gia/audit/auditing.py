@@ -426,8 +426,8 @@ class _Run:
             )
         if any(each.leak is not None for each in results.values()):
             yield (
-                "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable at "
-                "0 dB. Look at the pictures."
+                "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable "
+                "at 0 dB. Look at the pictures."
             )
         if any(each.interval is not None and each.facts["batches"] < 4 for each in results.values()):
             yield (

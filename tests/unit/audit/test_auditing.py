@@ -12,6 +12,7 @@ from torch import nn
 import gia
 from gia.audit import TooMuchLeaks, audit
 from gia.audit.trial import Trial
+from gia.experiment.controls import searched
 
 #: Sets, sizes and steps with which an audit takes about a second.
 SMALL = {"data": "digits", "image_size": 8, "steps": 3, "what_if": False, "validate": False}
@@ -93,6 +94,16 @@ def test_a_loss_of_the_user_reaches_client_and_attacker():
     plain = Trial("op", _setup(loss="cross_entropy"), steps=1)._exchange.observations[0].gradients
     assert all(torch.allclose(same[name], 3 * plain[name]) for name in plain)
     assert Trial("op", _setup(loss=tripled), steps=1)._exchange.protocol.attacker.settings["loss"] is tripled
+
+
+def test_the_control_simulates_the_loss_of_the_user():
+    """If it fails, a sound search under another loss is said not to work, and no gate can pass."""
+
+    def shifted(outputs, labels):
+        return nn.functional.cross_entropy(outputs, (labels + 1) % 10)
+
+    checks, _ = searched(Trial("op", _setup(loss=shifted), steps=2)._exchange)
+    assert list(checks.values())[:2] == [True, True]  # zero at the truth, and larger elsewhere
 
 
 def _setup(**changes):
