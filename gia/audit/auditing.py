@@ -124,8 +124,9 @@ def audit(
     Raises:
         ValueError: an argument out of range, a model that does not take the images, or that cannot be trained on them.
 
-    >>> import gia
-    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, width=16)
+    >>> import gia, torch
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, generator=seed)
     >>> report = gia.audit.audit(model, data="digits", image_size=8, batch_size=1, against="ana_linear")
     >>> report.exact["ana_linear"]
     1.0
