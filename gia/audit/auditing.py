@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,7 +144,7 @@ def audit(
         raise ValueError(f"lr: expected the step size of {epochs} epochs of local training, got None")
     model = unwrapped(model)
     if device is not None:
-        model = model.to(device)
+        model = copy.deepcopy(model).to(device)  # a module moves in place, and the user's stays where it is
     shape, outputs = shape_for(model, image_size, channels, loss=loss, training=training, count=max(2, batch_size))
     if classes is not None and classes > outputs:
         raise ValueError(f"classes: expected at most the {outputs} outputs of the model, got {classes}")
@@ -175,7 +176,7 @@ def audit(
     )
     run = _Run(setup, chosen, budget, steps, Parts(parts), progress)
     if gradient is not None:
-        report = run.captured(gradient, originals is not None, labels)
+        report = run.captured(gradient, labels, scored=originals is not None, labelled=_has_labels(originals))
     else:
         _check_trainable(setup)
         report = run.simulated(what_if=what_if)
@@ -239,12 +240,17 @@ class _Run:
         )
 
     def captured(
-        self, gradient: str | Path | Observation, scored: bool, labels: Tensor | Sequence[int] | None
+        self,
+        gradient: str | Path | Observation,
+        labels: Tensor | Sequence[int] | None,
+        *,
+        scored: bool,
+        labelled: bool,
     ) -> AuditReport:
-        """Of a gradient that was captured elsewhere."""
+        """Of a gradient that was captured elsewhere; `labelled` says whether the originals have labels."""
         setup = self.setup
         known = None if labels is None else torch.as_tensor(labels)
-        if scored and known is None:
+        if labelled and known is None:
             known = setup.images.labels[setup.private]
         if isinstance(gradient, Observation):
             observation = gradient
@@ -259,9 +265,15 @@ class _Run:
                 local=setup.local,
                 labels=known,
             )
+        if (observation.batch_size, observation.image_shape) != (setup.batch_size, setup.shape):
+            got = f"{observation.batch_size} of {observation.image_shape}"
+            raise ValueError(f"gradient: expected {setup.batch_size} images of {setup.shape} behind it, got {got}")
         if observation.labels is None:
             rule: Literal["sign", "counts"] = "sign" if observation.batch_size == 1 else "counts"
             observation = attacks.labels.restore(setup.model, observation, rule=rule)
+            if scored:  # pictures without labels: those that the gradient gives away
+                assert observation.labels is not None
+                setup.images.labels[setup.private] = observation.labels.cpu()
         results: dict[str, Leak] = {}
         for name in self.chosen:
             if KINDS[name].malicious:
@@ -469,6 +481,13 @@ def _behind(
         images=torch.cat([found.images, images.images]),
         labels=torch.cat([found.labels, images.labels]),
     )
+
+
+def _has_labels(originals: object) -> bool:
+    """Whether originals come with labels; a folder does where it has sub-folders, which are the classes."""
+    if isinstance(originals, str | Path) and Path(originals).is_dir():
+        return any(each.is_dir() for each in Path(originals).iterdir())
+    return originals is not None
 
 
 def _check_trainable(setup: Setup) -> None:

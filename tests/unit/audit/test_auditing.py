@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gia
-from gia.audit import TooMuchLeaks, audit
+from gia.audit import TooMuchLeaks, audit, auditing
 from gia.audit.trial import Trial
 from gia.experiment.controls import searched
 
@@ -185,6 +185,31 @@ def test_validation_refuses_malicious_servers_and_accepts_the_honest_one():
     assert not honest.findings
     assert len(others) == 3
     assert all(each.findings and each.error is None for each in others)
+
+
+def test_a_quick_audit_takes_the_steps_that_its_time_allows_and_more_where_no_what_if_needs_it(monkeypatch):
+    """If it fails, a quick audit takes hours for a large net, or searches for less than it could."""
+    asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 4, "batches": 1, "against": "op"}
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
+    # 75 s for one search and four changes, which count as six: 21 steps of 0.5 s. Nothing leaks, so the other 64 s
+    # go to one longer search, of 128 steps; both are rounded down on the ladder.
+    seen = []
+    report = audit(Pooled(), **asked, progress=lambda what, step, steps: seen.append(steps))
+    assert [steps for steps in dict.fromkeys(seen) if steps] == [20, 100]
+    assert report.results["op"].facts["steps"] == 100
+    assert "100 steps" in report.limits[0]
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 10.0)
+    assert audit(Pooled(), **asked).not_tried["op"] == "its steps take too long for a quick audit; use --budget full"
+
+
+def test_what_ifs_end_with_the_time_of_a_quick_audit(monkeypatch):
+    """If it fails, a quick audit on a busy machine takes as long as it likes."""
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
+    monkeypatch.setattr(auditing, "LATE_SECONDS", 0.0)
+    asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 1, "batches": 1, "against": "ana_linear"}
+    report = audit(mlp(), **asked)
+    assert report.leak["ana_linear"] > 20
+    assert all(each.reason == "ana_linear: no time left in a quick audit" for each in report.what_if)
 
 
 def test_limits_are_kept_exceeded_or_unknown():
