@@ -424,7 +424,7 @@ class _Run:
                     continue
                 leaks[name] = (before.leak or 0.0, after.leak or 0.0)
             if not live:
-                silent = [name for name in self.chosen if name not in results or not results[name].known]
+                silent = [name for name, each in results.items() if not each.known]
                 but = f"; what {', '.join(silent)} would get is not known" if silent else ""
                 reasons.append(f"nothing to lose: no type leaks {ROOM:g} dB{but}")
             yield WhatIf(change, leaks, "; ".join(reasons) or None)

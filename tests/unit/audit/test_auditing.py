@@ -11,6 +11,7 @@ from torch import nn
 
 import gia
 from gia.audit import TooMuchLeaks, audit, auditing
+from gia.audit.setup import unwrapped
 from gia.audit.trial import Trial
 from gia.experiment.controls import searched
 
@@ -63,6 +64,12 @@ def test_wrapped_models_and_those_with_other_outputs_give_the_same_leak(form, wr
     settings = {**SMALL, "batch_size": 1, "batches": 1, "against": "op"}
     model = Pooled(form=form)
     assert audit(model if wrap is nn.Identity else wrap(model), **settings).leak == audit(Pooled(), **settings).leak
+
+
+def test_the_module_inside_wrappers_is_the_users_own():
+    """If it fails, names of parameters have prefixes that no captured gradient has."""
+    model = mlp()
+    assert unwrapped(torch.compile(nn.DataParallel(model))) is model
 
 
 def test_colour_and_images_that_are_not_square_are_taken():
