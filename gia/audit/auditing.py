@@ -38,7 +38,7 @@ Budget = Literal["quick", "full"]
 Watch = Callable[[str, int, int], None]
 
 #: Seconds that the searches of a quick audit may take; the rest of its two minutes goes to everything else.
-QUICK_SECONDS = 75.0
+QUICK_SECONDS = 60.0
 #: Seconds after which a quick audit begins no further what-if, whatever was planned: other work may slow it down.
 LATE_SECONDS = 95.0
 #: Numbers of steps that a quick audit chooses from: about what the seconds allow, so that small differences of speed

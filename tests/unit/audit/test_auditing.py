@@ -197,8 +197,8 @@ def test_validation_refuses_malicious_servers_and_accepts_the_honest_one():
 def test_a_quick_audit_takes_the_steps_that_its_time_allows_and_more_where_no_what_if_needs_it(monkeypatch):
     """If it fails, a quick audit takes hours for a large net, or searches for less than it could."""
     asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 4, "batches": 1, "against": "op"}
-    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
-    # 75 s for one search and four changes, which count as six: 21 steps of 0.5 s. Nothing leaks, so the other 64 s
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.4)
+    # 60 s for one search and four changes, which count as six: 21 steps of 0.4 s. Nothing leaks, so the other 51 s
     # go to one longer search, of 128 steps; both are rounded down on the ladder.
     seen = []
     report = audit(Pooled(), **asked, progress=lambda what, step, steps: seen.append(steps))
