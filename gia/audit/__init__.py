@@ -2,8 +2,9 @@
 
 The names load when they are first used, so that the pytest plugin of this package costs nothing until a test asks.
 
-    >>> import gia
-    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, width=16)
+    >>> import gia, torch
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, generator=seed)
     >>> report = gia.audit.audit(model, data="digits", image_size=8, batch_size=1, against="ana_linear")
     >>> report.leak["ana_linear"] > 20  # the first layer sees the image, so it comes back whole
     True

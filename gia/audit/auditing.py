@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ Budget = Literal["quick", "full"]
 Watch = Callable[[str, int, int], None]
 
 #: Seconds that the searches of a quick audit may take; the rest of its two minutes goes to everything else.
-QUICK_SECONDS = 75.0
+QUICK_SECONDS = 60.0
 #: Seconds after which a quick audit begins no further what-if, whatever was planned: other work may slow it down.
 LATE_SECONDS = 95.0
 #: Numbers of steps that a quick audit chooses from: about what the seconds allow, so that small differences of speed
@@ -124,8 +125,9 @@ def audit(
     Raises:
         ValueError: an argument out of range, a model that does not take the images, or that cannot be trained on them.
 
-    >>> import gia
-    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, width=16)
+    >>> import gia, torch
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> model = gia.models.build("mlp", num_classes=10, image_size=8, channels=1, generator=seed)
     >>> report = gia.audit.audit(model, data="digits", image_size=8, batch_size=1, against="ana_linear")
     >>> report.exact["ana_linear"]
     1.0
@@ -142,7 +144,7 @@ def audit(
         raise ValueError(f"lr: expected the step size of {epochs} epochs of local training, got None")
     model = unwrapped(model)
     if device is not None:
-        model = model.to(device)
+        model = copy.deepcopy(model).to(device)  # a module moves in place, and the user's stays where it is
     shape, outputs = shape_for(model, image_size, channels, loss=loss, training=training, count=max(2, batch_size))
     if classes is not None and classes > outputs:
         raise ValueError(f"classes: expected at most the {outputs} outputs of the model, got {classes}")
@@ -174,7 +176,7 @@ def audit(
     )
     run = _Run(setup, chosen, budget, steps, Parts(parts), progress)
     if gradient is not None:
-        report = run.captured(gradient, originals is not None, labels)
+        report = run.captured(gradient, labels, scored=originals is not None, labelled=_has_labels(originals))
     else:
         _check_trainable(setup)
         report = run.simulated(what_if=what_if)
@@ -238,12 +240,17 @@ class _Run:
         )
 
     def captured(
-        self, gradient: str | Path | Observation, scored: bool, labels: Tensor | Sequence[int] | None
+        self,
+        gradient: str | Path | Observation,
+        labels: Tensor | Sequence[int] | None,
+        *,
+        scored: bool,
+        labelled: bool,
     ) -> AuditReport:
-        """Of a gradient that was captured elsewhere."""
+        """Of a gradient that was captured elsewhere; `labelled` says whether the originals have labels."""
         setup = self.setup
         known = None if labels is None else torch.as_tensor(labels)
-        if scored and known is None:
+        if labelled and known is None:
             known = setup.images.labels[setup.private]
         if isinstance(gradient, Observation):
             observation = gradient
@@ -258,9 +265,15 @@ class _Run:
                 local=setup.local,
                 labels=known,
             )
+        if (observation.batch_size, observation.image_shape) != (setup.batch_size, setup.shape):
+            got = f"{observation.batch_size} of {observation.image_shape}"
+            raise ValueError(f"gradient: expected {setup.batch_size} images of {setup.shape} behind it, got {got}")
         if observation.labels is None:
             rule: Literal["sign", "counts"] = "sign" if observation.batch_size == 1 else "counts"
             observation = attacks.labels.restore(setup.model, observation, rule=rule)
+            if scored:  # pictures without labels: those that the gradient gives away
+                assert observation.labels is not None
+                setup.images.labels[setup.private] = observation.labels.cpu()
         results: dict[str, Leak] = {}
         for name in self.chosen:
             if KINDS[name].malicious:
@@ -411,7 +424,7 @@ class _Run:
                     continue
                 leaks[name] = (before.leak or 0.0, after.leak or 0.0)
             if not live:
-                silent = [name for name in self.chosen if name not in results or not results[name].known]
+                silent = [name for name, each in results.items() if not each.known]
                 but = f"; what {', '.join(silent)} would get is not known" if silent else ""
                 reasons.append(f"nothing to lose: no type leaks {ROOM:g} dB{but}")
             yield WhatIf(change, leaks, "; ".join(reasons) or None)
@@ -426,8 +439,8 @@ class _Run:
             )
         if any(each.leak is not None for each in results.values()):
             yield (
-                "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable at "
-                "0 dB. Look at the pictures."
+                "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable "
+                "at 0 dB. Look at the pictures."
             )
         if any(each.interval is not None and each.facts["batches"] < 4 for each in results.values()):
             yield (
@@ -468,6 +481,13 @@ def _behind(
         images=torch.cat([found.images, images.images]),
         labels=torch.cat([found.labels, images.labels]),
     )
+
+
+def _has_labels(originals: object) -> bool:
+    """Whether originals come with labels; a folder does where it has sub-folders, which are the classes."""
+    if isinstance(originals, str | Path) and Path(originals).is_dir():
+        return any(each.is_dir() for each in Path(originals).iterdir())
+    return originals is not None
 
 
 def _check_trainable(setup: Setup) -> None:

@@ -19,6 +19,7 @@ from gia.audit.kinds import KINDS
 from gia.audit.page import to_html
 from gia.audit.parts import Parts
 from gia.audit.report import MARK, AuditReport, TooMuchLeaks
+from gia.audit.setup import one_line
 from gia.errors import expected_one_of
 from gia.numerics import replacing
 
@@ -136,7 +137,10 @@ def _made(path: str) -> nn.Module:
     if not isinstance(found, nn.Module):
         if not callable(found):
             raise TypeError(f"model: expected a function that makes a module at {path!r}, got {type(found).__name__}")
-        found = found()
+        try:
+            found = found()
+        except Exception as error:  # the user's own code
+            raise ValueError(f"model: expected {path} to make a module, got {one_line(error)}") from error
     if not isinstance(found, nn.Module):
         raise TypeError(f"model: expected {path} to make a torch.nn.Module, got {type(found).__name__}")
     return found

@@ -73,8 +73,9 @@ as you would share the data.</p>
 <main>
 <section aria-labelledby="leaks">
 <h2 id="leaks">Leaks</h2>
-{% if rows %}<p class="soft">Leak is PSNR above that of the best placebo, which an attacker has without the gradient, as a mean over
-images; the interval is one of 95 %. PSNR punishes wrong brightness and contrast: look at the pictures, too.</p>
+{% if rows %}<p class="soft">Leak is PSNR above that of the best placebo, which an attacker has without the gradient,
+as a mean over images; the interval is one of 95 %. PSNR punishes wrong brightness and contrast: look at the
+pictures, too.</p>
 <table role="table" aria-labelledby="leaks">
 <thead role="rowgroup"><tr role="row">{% for head in heads %}<th role="columnheader" scope="col"\
 {% if not loop.first and not loop.last %} class="number"{% endif %}>{{ head }}</th>{% endfor %}</tr></thead>

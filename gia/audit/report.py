@@ -289,7 +289,8 @@ def summary(report: AuditReport) -> list[str]:
 
 
 def _names(results: Sequence[Leak]) -> str:
-    return ", ".join(each.name for each in results)
+    steps = [f" ({each.facts['steps']} steps)" if each.facts.get("steps") else "" for each in results]
+    return ", ".join(f"{each.name}{few}" for each, few in zip(results, steps, strict=True))
 
 
 def advice(report: AuditReport) -> str:

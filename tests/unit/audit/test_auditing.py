@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import gia
-from gia.audit import TooMuchLeaks, audit
+from gia.audit import TooMuchLeaks, audit, auditing
+from gia.audit.setup import unwrapped
 from gia.audit.trial import Trial
+from gia.experiment.controls import searched
 
 #: Sets, sizes and steps with which an audit takes about a second.
 SMALL = {"data": "digits", "image_size": 8, "steps": 3, "what_if": False, "validate": False}
@@ -64,6 +66,12 @@ def test_wrapped_models_and_those_with_other_outputs_give_the_same_leak(form, wr
     assert audit(model if wrap is nn.Identity else wrap(model), **settings).leak == audit(Pooled(), **settings).leak
 
 
+def test_the_module_inside_wrappers_is_the_users_own():
+    """If it fails, names of parameters have prefixes that no captured gradient has."""
+    model = mlp()
+    assert unwrapped(torch.compile(nn.DataParallel(model))) is model
+
+
 def test_colour_and_images_that_are_not_square_are_taken():
     """If it fails, only square gray images can be audited."""
     report = audit(Pooled(channels=3), data="photos", image_size=(12, 16), batch_size=1, batches=1, **{
@@ -93,6 +101,16 @@ def test_a_loss_of_the_user_reaches_client_and_attacker():
     plain = Trial("op", _setup(loss="cross_entropy"), steps=1)._exchange.observations[0].gradients
     assert all(torch.allclose(same[name], 3 * plain[name]) for name in plain)
     assert Trial("op", _setup(loss=tripled), steps=1)._exchange.protocol.attacker.settings["loss"] is tripled
+
+
+def test_the_control_simulates_the_loss_of_the_user():
+    """If it fails, a sound search under another loss is said not to work, and no gate can pass."""
+
+    def shifted(outputs, labels):
+        return nn.functional.cross_entropy(outputs, (labels + 1) % 10)
+
+    checks, _ = searched(Trial("op", _setup(loss=shifted), steps=2)._exchange)
+    assert list(checks.values())[:2] == [True, True]  # zero at the truth, and larger elsewhere
 
 
 def _setup(**changes):
@@ -174,6 +192,31 @@ def test_validation_refuses_malicious_servers_and_accepts_the_honest_one():
     assert not honest.findings
     assert len(others) == 3
     assert all(each.findings and each.error is None for each in others)
+
+
+def test_a_quick_audit_takes_the_steps_that_its_time_allows_and_more_where_no_what_if_needs_it(monkeypatch):
+    """If it fails, a quick audit takes hours for a large net, or searches for less than it could."""
+    asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 4, "batches": 1, "against": "op"}
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.4)
+    # 60 s for one search and four changes, which count as six: 21 steps of 0.4 s. Nothing leaks, so the other 51 s
+    # go to one longer search, of 128 steps; both are rounded down on the ladder.
+    seen = []
+    report = audit(Pooled(), **asked, progress=lambda what, step, steps: seen.append(steps))
+    assert [steps for steps in dict.fromkeys(seen) if steps] == [20, 100]
+    assert report.results["op"].facts["steps"] == 100
+    assert "100 steps" in report.limits[0]
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 10.0)
+    assert audit(Pooled(), **asked).not_tried["op"] == "its steps take too long for a quick audit; use --budget full"
+
+
+def test_what_ifs_end_with_the_time_of_a_quick_audit(monkeypatch):
+    """If it fails, a quick audit on a busy machine takes as long as it likes."""
+    monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
+    monkeypatch.setattr(auditing, "LATE_SECONDS", 0.0)
+    asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 1, "batches": 1, "against": "ana_linear"}
+    report = audit(mlp(), **asked)
+    assert report.leak["ana_linear"] > 20
+    assert all(each.reason == "ana_linear: no time left in a quick audit" for each in report.what_if)
 
 
 def test_limits_are_kept_exceeded_or_unknown():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -68,12 +69,20 @@ def test_a_file_that_cannot_be_read_or_does_not_fit_is_named(tmp_path):
 def test_with_originals_a_captured_gradient_has_a_leak_and_without_them_a_reconstruction(tmp_path):
     """If it fails, the audit claims a number that nobody can know, or shows nothing."""
     model, images, labels = model_and_images()
+    folder = tmp_path / "originals"
+    folder.mkdir()
     gia.share_gradient(model, images, labels).save(tmp_path / "g.safetensors")
     asked = {"image_size": 8, "data": "digits", "batch_size": 1, "steps": 3, "validate": False, "training": False}
     asked |= {"gradient": tmp_path / "g.safetensors"}
     scored = audit(model, **asked, originals=(images, labels))
     assert scored.exact["ana_linear"] == 1.0
     assert not scored.what_if
+    Image.fromarray((images[0, 0] * 255).round().byte().numpy()).save(folder / "one.png")
+    pictured = audit(model, **asked, originals=folder)
+    assert pictured.exact["ana_linear"] == 1.0
+    assert pictured.leak["op"] == pytest.approx(scored.leak["op"], abs=1e-3)  # the label is restored
+    with pytest.raises(ValueError, match=r"gradient: expected 2 images of \(1, 8, 8\) behind it, got 1"):
+        audit(model, **{**asked, "batch_size": 2})
     unscored = audit(model, **asked)
     assert unscored.leak == {}
     result = unscored.results["ana_linear"]

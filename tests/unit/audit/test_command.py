@@ -21,7 +21,7 @@ def words(monkeypatch, tmp_path):
         "def make_model():\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))\n"
         "def loss(outputs, labels):\n    return nn.functional.cross_entropy(outputs, labels)\n"
-        "broken = 3\n"
+        "broken = 3\ndef fails():\n    raise KeyError('width')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     state = torch.get_rng_state()
@@ -91,6 +91,7 @@ def test_more_than_the_allowed_leak_is_exit_code_1(words, capsys):
         ("nets_of_a_user:make_modl", [], "model: expected one of .*did you mean 'make_model'"),
         ("nets_of_nobody:make", [], "model: expected a module that can be imported in 'nets_of_nobody:make'"),
         ("nets_of_a_user:broken", [], "model: expected a function that makes a module at .*, got int"),
+        ("nets_of_a_user:fails", [], "model: expected nets_of_a_user:fails to make a module, got 'width'"),
         (None, ["--data", "digit"], "data: expected one of"),
         (None, ["--against", "opp"], "against: expected one of"),
         (None, ["--gradient", "absent.pt"], "gradient: expected a file, got absent.pt"),

@@ -99,5 +99,5 @@ def test_an_attack_that_did_not_work_says_nothing():
     for text in (to_html(silent), silent.text()):
         assert "says nothing" in text
         assert "data term 0.9 found" in text
-        assert "What op would get is not known" in text
+        assert "What op (30 steps) would get is not known" in text
         assert "gets nothing" not in text
