@@ -64,5 +64,5 @@ class Adapted:
         if self.epochs == 0:
             return adapted
         few = public.take(torch.arange(min(len(public), 64)))
-        settings = {"epochs": self.epochs, "batch_size": 16, "lr": 1e-2}
-        return fit(adapted, few, **settings, held_out=few, generator=generator).model
+        fitted = fit(adapted, few, epochs=self.epochs, batch_size=16, lr=1e-2, held_out=few, generator=generator)
+        return fitted.model

@@ -59,7 +59,7 @@ def largest_gradient_of_a(
     g = torch.Generator().manual_seed(seed)
     data = load_cached(source, image_size=8)
     chosen = torch.randperm(len(data.labels), generator=g)[:batch_size]
-    sizes = {"patch": 4, "width": width, "depth": depth, "heads": 2, "fused": fused}
+    sizes: dict[str, Any] = {"patch": 4, "width": width, "depth": depth, "heads": 2, "fused": fused}
     model = build(
         "vit_tiny",
         num_classes=data.num_classes,

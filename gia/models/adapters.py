@@ -82,7 +82,11 @@ def lora(
     names = _targeted(model, targets)
     classifier = _classifier(model)
     settings = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules="|".join(map(re.escape, names)), lora_dropout=0.0, bias="none"
+        r=rank,
+        lora_alpha=cast(int, alpha),
+        target_modules="|".join(map(re.escape, names)),
+        lora_dropout=0.0,
+        bias="none",
     )
     training = model.training
     with torch.random.fork_rng(devices=[]):  # peft draws initial weights, which are drawn again below
@@ -124,7 +128,7 @@ def _is_bypassed(model: nn.Module, name: str) -> bool:
 
 
 def _classifier(model: nn.Module) -> str:
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("model: expected linear layers, got none")
     weight = model.get_submodule(linear[-1]).weight
