@@ -64,4 +64,5 @@ class Adapted:
         if self.epochs == 0:
             return adapted
         few = public.take(torch.arange(min(len(public), 64)))
-        return fit(adapted, few, epochs=self.epochs, batch_size=16, lr=1e-2, held_out=few, generator=generator).model
+        fitted = fit(adapted, few, epochs=self.epochs, batch_size=16, lr=1e-2, held_out=few, generator=generator)
+        return fitted.model

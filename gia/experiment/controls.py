@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gia import attacks, federated, metrics
+from gia.attacks.analytics.tokens import misfit
 from gia.experiment.exchange import Answer, Exchange
 from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
@@ -48,6 +49,9 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
     - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its training images' class means.
       Where these are of another domain (`Attacker.public`), the control's images are held out of them.
     - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
+    - The closed form on patches: in float64, with one image behind each gradient and every parameter shared, its
+      equations hold at the truth, and neither at the truth plus noise nor at a placebo; what it finds fits them better
+      than every placebo and than `STARTS` random images.
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
     protocol has a `fit`, whatever its state, the trained victims of the block and of its control must both have reached
@@ -60,6 +64,8 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
         outside = round.protocol.attacker.public is not None  # the path is that from the attacker's domain to it
         controlled = round.controlled_on_public if outside else round.controlled
         exchange, of = Exchange(controlled, controlled.private), _learned
+    elif card is not None and "patch_tokens" in card.needs:
+        exchange, of = _singly(round), _fitted
     elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
         exchange, of = _singly(round), exact
     else:
@@ -196,6 +202,33 @@ def exact(exchange: Exchange) -> tuple[Checks, Values]:
     recovered = sum(error <= 1e-3 for error in errors)
     text = f"{recovered} of {len(errors)} images exact, each alone and in float64"
     return {text: recovered == len(errors)}, {"recovered": recovered / len(errors)}
+
+
+def _fitted(exchange: Exchange) -> tuple[Checks, Values]:
+    """(a) and (b) for the equations of a closed form, on the ideal input of the level."""
+    terms: dict[str, list[float]] = {}
+    for number, answer in enumerate(exchange.answers):
+        model = copy.deepcopy(answer.model).double().requires_grad_(True)
+        alone = _alone(exchange, answer, model, slice(None))
+        (result,) = exchange.reconstructions([alone], "control start")
+        truth, noise = alone.reference, exchange.round.block.generator("noise", number)
+        noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise).to(truth)).clamp(0, 1)
+        images = {"truth": truth, "found": result.images, "noisy truth": noisy, **_placebos(exchange, answer, number)}
+        for start in range(STARTS):
+            generator = exchange.round.block.generator("random start", start, number)
+            images[f"random image {start}"] = torch.rand(truth.shape, generator=generator)
+        for kind, each in images.items():
+            terms.setdefault(kind, []).append(misfit(model, alone.observation, each))
+    means = {kind: math.fsum(each) / len(each) for kind, each in terms.items()}
+    at_truth, found = means.pop("truth"), means.pop("found")
+    least = min(means, key=lambda kind: means[kind])
+    limit = ZERO["float64"] * max(means.values())
+    checks = {
+        f"misfit {at_truth:.2g} at the truth, at most {limit:.2g} asked": at_truth <= limit,
+        f"misfit {means[least]:.2g} at the {least}, more than at the truth asked": means[least] > at_truth,
+        f"misfit {found:.2g} found, less than half of {means[least]:.2g} asked": found < means[least] / 2,
+    }
+    return checks, {"ideal_truth": at_truth, "found": found, "unsearched": means[least]}
 
 
 def _ideal(exchange: Exchange, answer: Answer) -> Answer:

@@ -82,7 +82,11 @@ def lora(
     names = _targeted(model, targets)
     classifier = _classifier(model)
     settings = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules="|".join(map(re.escape, names)), lora_dropout=0.0, bias="none"
+        r=rank,
+        lora_alpha=cast(int, alpha),
+        target_modules="|".join(map(re.escape, names)),
+        lora_dropout=0.0,
+        bias="none",
     )
     training = model.training
     with torch.random.fork_rng(devices=[]):  # peft draws initial weights, which are drawn again below

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -267,7 +267,14 @@ def _dinov2() -> nn.Module:
             "timm: expected to be installed for the network dinov2-small; python -m pip install 'timm>=1.0'",
             name="timm",
         ) from error
-    sizes = {"img_size": 224, "patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1.0}
+    sizes: dict[str, Any] = {
+        "img_size": 224,
+        "patch_size": 14,
+        "embed_dim": 384,
+        "depth": 12,
+        "num_heads": 6,
+        "init_values": 1.0,
+    }
     net: nn.Module = VisionTransformer(**sizes, num_classes=0, weight_init="skip")
     return net
 

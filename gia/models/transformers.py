@@ -56,7 +56,7 @@ def make(
     if width % heads:
         raise ValueError(f"width: expected a multiple of heads={heads}, got {width}")
     net: nn.Module = VisionTransformer(
-        img_size=tuple(sides),
+        img_size=(sides[0], sides[1]),
         patch_size=patch,
         in_chans=channels,
         num_classes=num_classes,

@@ -98,7 +98,7 @@ PUBLIC = {
         "share_update",
         "validate_model",
     },
-    gia.federated.server: {"Imprint", "fish_class", "fish_feature", "imprint", "trap_weights"},
+    gia.federated.server: {"Imprint", "fish_class", "fish_feature", "flatten_blocks", "imprint", "trap_weights"},
     flower: {"observation", "validation_mod"},
     opacus: {"observation"},
     gia.metrics: {
@@ -149,6 +149,7 @@ SIGNATURES = {
     "federated.server.imprint": ("model", "image_shape bins probe quantiles sparse generator"),
     "federated.server.fish_class": ("model", "target"),
     "federated.server.fish_feature": ("model", "decoy cutoff"),
+    "federated.server.flatten_blocks": ("model", "scale sharpness generator"),
     "federated.server.trap_weights": ("model", "scale generator"),
     "attacks.fish": ("model client", "target queries generator"),
     "attacks.train_inverter": (

@@ -2,6 +2,7 @@
 
 from gia.federated.layers import classifier
 from gia.federated.server.fishing import fish_class, fish_feature
+from gia.federated.server.flattened import flatten_blocks
 from gia.federated.server.imprint import Empirical, Gaussian, Imprint, Laplace, imprint, probed
 from gia.federated.server.traps import trap_weights
 
@@ -13,6 +14,7 @@ __all__ = [
     "classifier",
     "fish_class",
     "fish_feature",
+    "flatten_blocks",
     "imprint",
     "probed",
     "trap_weights",

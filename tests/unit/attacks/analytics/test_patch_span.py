@@ -6,7 +6,7 @@ from torch import nn
 
 import gia
 from gia.attacks import NothingFound, patch_span
-from gia.attacks.analytics.patch_span import tokens_of
+from gia.attacks.analytics.tokens import tokens_of
 
 pytest.importorskip("timm", reason="Vision Transformers need the package timm")
 pytest.importorskip("peft", reason="low-rank adapters need the package peft")

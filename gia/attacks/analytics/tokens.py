@@ -150,6 +150,27 @@ def patch_span(
     return _many(model, [observation], generators=[generator], smoothness=smoothness, loss=loss)[0]
 
 
+def misfit(model: nn.Module, observation: Observation, images: Tensor) -> float:
+    """How far images are from fulfilling the equations of `patch_span`: zero at a single private image.
+
+    The share of what the tokens have outside the span, as a ratio of sums of squares, on average over images.
+
+    >>> import gia
+    >>> gia.attacks.patch_span.card.leaf
+    'OP'
+    """
+    tokens = tokens_of(model, observation)
+    mean, std = (value.double().cpu() for value in standardization(model))
+    equations = _equations(tokens, observation)
+    system, constants, matrix, offsets = _linear(tokens, equations, observation.image_shape[0], mean, std)
+    shares = []
+    for image in images.detach().double().cpu():
+        patches = _patches(image, tokens.patch)
+        outside = (constants + patches @ system.T).square().sum()
+        shares.append(float(outside / (offsets + patches @ matrix.T).square().sum()))
+    return sum(shares) / len(shares)
+
+
 def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
     """What the attack knows of the first block, found on two made-up images; the names of layers do not matter.
 
@@ -190,27 +211,27 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
             offsets = inputs[:, inputs.shape[1] - patches.shape[1] :] - patches  # a class token comes first
             if not _same(offsets[0], offsets[1]):
                 continue
-            norm = module if isinstance(module, nn.LayerNorm) else None
-            tokens = inputs if norm is None else after
-            later = [(name, one, own, out) for name, one, own, out in seen[place:] if isinstance(one, nn.Linear)]
+            normal = isinstance(module, nn.LayerNorm)
+            tokens = after if normal else inputs
+            later = [one for one in seen[place:] if isinstance(one[1], nn.Linear)]
             behind = [(name, one, out) for name, one, own, out in later if _same(own, tokens)]
             direct = tuple(f"{name}.weight" for name, _, _ in behind if f"{name}.weight" in shared)
             projected = {
-                f"{name}.weight": one.weight.detach()
+                f"{name}.weight": _weights(one)["weight"]
                 for name, _, own, _ in later
                 for _, one, out in behind
-                if f"{name}.weight" in shared and one.bias is None and _same(own, out)
+                if f"{name}.weight" in shared and "bias" not in _weights(one) and _same(own, out)
             }
             if direct or projected:
-                weight = convolution.weight.detach()
-                bias = 0 if convolution.bias is None else convolution.bias.detach()
+                embedding, normalizing = _weights(convolution), _weights(module) if normal else {}
+                weight, bias = embedding["weight"], embedding.get("bias", 0)
                 return Tokens(
                     matrix=weight.flatten(1),
                     patch=int(weight.shape[-1]),
                     offsets=offsets[0] + bias,
-                    scale=None if norm is None or norm.weight is None else norm.weight.detach(),
-                    shift=None if norm is None or norm.bias is None else norm.bias.detach(),
-                    normal=norm is not None,
+                    scale=normalizing.get("weight"),
+                    shift=normalizing.get("bias"),
+                    normal=normal,
                     direct=direct,
                     projected=projected,
                 )
@@ -218,6 +239,10 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
         "model: expected a shared linear layer, or an adapter of one, that sees the embedded patches of the image, got "
         f"none among {list(shared)[:4]}"
     )
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -260,7 +285,28 @@ def _solved(
     smoothness: float,
 ) -> Tensor:
     """The image (C, H, W) whose tokens fit the equations best, and which is smooth where they leave it open."""
-    per_pixel = (values.expand(shape[0]).repeat_interleave(tokens.patch**2) for values in (mean, std))
+    system, constants, matrix, offsets = _linear(tokens, equations, shape[0], mean, std)
+    gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64)
+    if not len(system):
+        return _assembled(gray.expand(len(constants), -1), shape, tokens.patch)
+    misfit = constants + gray @ system.T  # from a gray image, so that least squares of least norm stay near it
+    solution = gray - misfit @ torch.linalg.pinv(system, rtol=1e-12).T
+    image = _assembled(solution, shape, tokens.patch)
+    if smoothness == 0:
+        return image
+    left = (constants + solution @ system.T).square().mean(1)
+    floor = (1e-6 * (offsets + solution @ matrix.T).square().mean().sqrt()) ** 2
+    return image + _filling(system, 1 / (left + floor), image, shape, tokens.patch, 100 * smoothness)
+
+
+def _linear(
+    tokens: Tokens, equations: Tensor, channels: int, mean: Tensor, std: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """System (k, C * p * p) and constants (n, k): system @ patch n + constants[n] is zero at the truth, in pixels.
+
+    Also the centred and scaled embedding (d, C * p * p) and offsets (n, d) that they are made of.
+    """
+    per_pixel = (values.expand(channels).repeat_interleave(tokens.patch**2) for values in (mean, std))
     means, stds = per_pixel
     matrix = tokens.matrix.double().cpu() / stds
     offsets = tokens.offsets.double().cpu() - matrix @ means
@@ -277,17 +323,7 @@ def _solved(
             along = along / along.norm()
             system = system - along[:, None] * (along @ system)
             constants = constants - (constants @ along)[:, None] * along
-    gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64)
-    if not len(system):
-        return _assembled(gray.expand(len(constants), -1), shape, tokens.patch)
-    misfit = constants + gray @ system.T  # from a gray image, so that least squares of least norm stay near it
-    solution = gray - misfit @ torch.linalg.pinv(system, rtol=1e-12).T
-    image = _assembled(solution, shape, tokens.patch)
-    if smoothness == 0:
-        return image
-    left = (constants + solution @ system.T).square().mean(1)
-    floor = (1e-6 * (offsets + solution @ matrix.T).square().mean().sqrt()) ** 2
-    return image + _filling(system, 1 / (left + floor), image, shape, tokens.patch, 100 * smoothness)
+    return system, constants, matrix, offsets
 
 
 def _filling(
