@@ -42,6 +42,8 @@ def test_every_snippet_runs_and_gives_the_number_that_it_announces(code: str, tm
     """If it fails, the first thing that a new user copies does not work, or promises another result."""
     assert code.count("# about ") == len(ANNOUNCED.findall(code)), "expected `print(...)  # about N unit`"
     done = run(checked(code), tmp_path)
+    if re.search("ModuleNotFoundError: (timm|peft): expected to be installed", done.stderr):
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
 
 
