@@ -225,7 +225,7 @@ def _fitted(exchange: Exchange) -> tuple[Checks, Values]:
     limit = ZERO["float64"] * max(means.values())
     checks = {
         f"misfit {at_truth:.2g} at the truth, at most {limit:.2g} asked": at_truth <= limit,
-        f"misfit {means[least]:.2g} at the {least}, more than at the truth asked": means[least] > at_truth,
+        f"misfit {means[least]:.2g} at the {least}, above that of the truth asked": at_truth < means[least],
         f"misfit {found:.2g} found, less than half of {means[least]:.2g} asked": found < means[least] / 2,
     }
     return checks, {"ideal_truth": at_truth, "found": found, "unsearched": means[least]}

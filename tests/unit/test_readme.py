@@ -88,6 +88,8 @@ def test_every_snippet_runs_and_gives_the_number_that_it_announces(
         write({"claims/claims.toml": (ROOT / "claims" / "claims.toml").read_text(encoding="utf-8")}, tmp_path)
     assert code.count("# about ") == len(ANNOUNCED.findall(code)), "expected `print(...)  # about N unit`"
     done = run(checked(code), tmp_path)
+    if re.search("ModuleNotFoundError: (timm|peft): expected to be installed", done.stderr):
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
     for drawn in tmp_path.glob("*.png"):
         assert differs(drawn, PICTURES / drawn.name) < 0.1
