@@ -223,8 +223,8 @@ def _charts(claim: Mapping[str, Any], now: Row | None, found: Mapping[str, Any])
         names, values = curve["levels"], curve["values"]
         chart = charts.levels(names, values)
         add("levels", chart, f"{metric} at each level", _medians(chart))
-    for number, table in enumerate(tables, start=1):
-        several = f", {table['experiment']} {number}" if len(tables) > 1 else ""
+    for place, table in enumerate(tables, start=1):
+        several = f", {table['experiment']} {place}" if len(tables) > 1 else ""
         if not curve.get("values") and metric in table["metrics"]:
             chart = charts.levels(table["levels"], table["metrics"][metric])
             add("levels", chart, f"{metric} at each level{several}", _medians(chart))
