@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics.layers import input_layer, signal_scale
@@ -145,7 +146,8 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     victim = victim_of(model, False)
     outputs: list[Tensor] = []
     victim.get_submodule(name).register_forward_hook(lambda _, __, output: outputs.append(output))
-    logits = victim(images)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        logits = victim(images)
     check_logits(logits)
     weights = torch.zeros_like(logits, requires_grad=True)
     (to_outputs,) = torch.autograd.grad(logits, outputs, weights, create_graph=True)

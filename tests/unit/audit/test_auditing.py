@@ -66,6 +66,23 @@ def test_wrapped_models_and_those_with_other_outputs_give_the_same_leak(form, wr
     assert audit(model if wrap is nn.Identity else wrap(model), **settings).leak == audit(Pooled(), **settings).leak
 
 
+def test_an_imprint_block_in_front_of_attention_is_tried():
+    """Its check of exact images needs a second derivative. If it fails, no transformer is audited against it."""
+
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.last = nn.Linear(8, 10)
+
+        def forward(self, images):
+            rows = images.flatten(1, 2)[:, None]
+            return self.last(nn.functional.scaled_dot_product_attention(rows, rows, rows).mean((1, 2)))
+
+    report = audit(Attending(), batch_size=1, batches=1, against="ana_arch", **SMALL)
+    assert report.leak["ana_arch"] > 20
+
+
 def test_the_module_inside_wrappers_is_the_users_own():
     """If it fails, names of parameters have prefixes that no captured gradient has."""
     model = mlp()
