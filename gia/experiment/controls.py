@@ -300,6 +300,7 @@ def _control(checks: Checks, values: Values, rounds: Mapping[str, Round]) -> Con
             text = f"held-out accuracy {learned:.3f} of the {whose}trained victim, at least {least:g} asked"
             checks = {**checks, text: learned >= least}
             values = {**values, f"{'control_' if whose else ''}held_out_accuracy": learned}
+    values = {name: value for name, value in values.items() if math.isfinite(value)}  # the text has the others
     failed = [text for text, holds in checks.items() if not holds]
     reason = "failed: " + "; ".join(failed) if failed else "; ".join(checks)
     return Control(not failed, reason, values)

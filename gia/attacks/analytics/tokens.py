@@ -350,10 +350,11 @@ def _filling(
     direction = improved = preconditioned(residual)
     product = (residual * improved).sum()
     for _ in range(_FILLING):
-        if float(product) <= 0:
-            break
         along = curved(direction)
-        step = product / (direction * along).sum()
+        curvature = (direction * along).sum()
+        if not (float(product) > 0 and float(curvature) > 0):  # at rounding, or of numbers that are no longer finite
+            break
+        step = product / curvature
         change, residual = change + step * direction, residual - step * along
         improved = preconditioned(residual)
         product, before = (residual * improved).sum(), product

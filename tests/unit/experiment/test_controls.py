@@ -447,3 +447,11 @@ def test_a_data_term_that_is_no_number_passes_no_control(at: str, monkeypatch: p
     control = path_works(ALIVE, BLOCK)
     assert not control.passed
     assert "nan" in control.reason
+
+
+def test_a_number_of_a_control_that_is_not_finite_is_told_and_not_kept() -> None:
+    """JSON has no NaN: a block with one could not be stored, and its row ended in an error."""
+    told = controls._control({"misfit nan found, less than 1 asked": False}, {"found": math.nan, "truth": 0.5}, {})
+    assert not told.passed
+    assert "nan" in told.reason
+    assert told.values == {"truth": 0.5}
