@@ -266,7 +266,7 @@ class Exchange:
             local=client.local,
             reveal=client.reveal,
             defenses=client.defenses,
-            defense_generator=self.block.generator("defense", number, 0),
+            defense_generator=self.block.generator("defense", number, 0) if client.defenses else None,
             generator=self.block.generator("order", number),
             loss=self.loss,
             training=client.training,

@@ -43,7 +43,7 @@ def standardize(net: nn.Module, *, mean: float | Sequence[float], std: float | S
         raise ValueError(f"mean: expected finite numbers, got {means}")
     if not all(math.isfinite(s) and s > 0 for s in stds):
         raise ValueError(f"std: expected positive finite numbers, got {stds}")
-    if any(_MEAN in module._buffers for module in net.modules()):
+    if _standardized(net) is not None:
         raise ValueError("net: expected one that does not standardize its input yet, got a standardized one")
     like = next(net.parameters())
     copied = copy.deepcopy(net)
@@ -56,17 +56,26 @@ def standardize(net: nn.Module, *, mean: float | Sequence[float], std: float | S
 def standardization(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Copies of the mean and std, each (C,) or (1,), of a model that `standardize` made; 0 and 1 of any other model.
 
-    A model that holds a standardized one, such as its adapted form, counts as standardized.
+    A wrapper around a standardized model, such as its adapted form, counts as standardized.
 
     >>> import gia
     >>> [value.tolist() for value in gia.models.standardization(gia.models.pretrained("face-decoder"))]
     [[0.0], [1.0]]
     """
-    for module in model.modules():  # adapters wrap the network that standardizes
-        if _MEAN in module._buffers:
-            return module.get_buffer(_MEAN).clone(), module.get_buffer(_STD).clone()
+    if (module := _standardized(model)) is not None:
+        return module.get_buffer(_MEAN).clone(), module.get_buffer(_STD).clone()
     like = next(model.parameters())
     return like.new_zeros(1), like.new_ones(1)
+
+
+def _standardized(model: nn.Module) -> nn.Module | None:
+    """The module that standardizes the model's input: itself, or the only one in its wrappers, as peft's are."""
+    while _MEAN not in model._buffers:
+        children = list(model.children())
+        if len(children) != 1 or list(model.parameters(recurse=False)):
+            return None
+        (model,) = children
+    return model
 
 
 def _standardize_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -171,7 +171,7 @@ def test_without_matplotlib_curves_name_the_command_that_installs_it_and_the_gri
 ) -> None:
     """If it fails, a user without the optional package reads a bare import error, or cannot look at images."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ModuleNotFoundError, match=r'matplotlib: expected .* python -m pip install "gia\[harness\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'matplotlib: expected .* python -m pip install "matplotlib>=3\.8"'):
         pictures.curves(tmp_path / "c.png", np.zeros((2, 1)), levels=["1"], metric="psnr", title="")
     pictures.grid(tmp_path / "grid.png", {"found": np.zeros((1, 1, 8, 8))})
     assert page(tmp_path / "grid.png").shape[0] == SIDE + GAP

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 
 from claims import table1
 from gia.__main__ import COMMANDS
+from gia.audit import command as audit_command
 from gia.harness.decide.register import load_register
 from gia.harness.plugin.options import OPTIONS
 from gia.numerics import REPEATABLE
@@ -178,10 +181,18 @@ def unknown(text: str, sessions: set[str]) -> set[str]:
             found |= {module[2]} - {None, *COMMANDS} if module[1] == "gia" else set()
             if not importlib.util.find_spec(module[1]):
                 found.add(module[1])
-        if re.match(r"\W*(?:nox|pytest|--)", line) and "pip" not in line:
+        if re.match(r"\W*(?:nox|pytest|--|.*python -m gia audit)", line) and "pip" not in line:
             options = set(re.findall(r"(?<!\S)--([a-z][a-z-]*)", line))
-            found |= {f"--{each}" for each in options if each.removeprefix("gia-") not in OPTIONS} - OTHERS
+            found |= {f"--{each}" for each in options if each.removeprefix("gia-") not in OPTIONS} - OTHERS - audited()
     return found
+
+
+@cache
+def audited() -> set[str]:
+    """The options of `python -m gia audit`."""
+    parser = argparse.ArgumentParser()
+    audit_command.add_arguments(parser)
+    return {option for action in parser._actions for option in action.option_strings}
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +212,8 @@ def test_every_command_that_a_page_names_exists(page: Path, sessions: set[str]) 
 def test_a_command_that_does_not_exist_is_noticed() -> None:
     """If it fails, the check of commands cannot fail."""
     text = "Run `nox -s lint typos -- --lane x`, `python -m gia dta`, or `python -m gia.data`.\n"
-    text += "```\npytest claims --atack x\npython -m claims.nowhere\n```\n"
-    assert unknown(text, {"lint"}) == {"typos", "dta", "--atack", "claims.nowhere"}
+    text += "```\npytest claims --atack x\npython -m claims.nowhere\n- run: python -m gia audit a:b --seeed 0\n```\n"
+    assert unknown(text, {"lint"}) == {"typos", "dta", "--atack", "claims.nowhere", "--seeed"}
 
 
 def broken(page: Path, root: Path) -> list[str]:

@@ -22,7 +22,7 @@ ENDINGS = {".bmp", ".gif", ".ipynb", ".jpeg", ".jpg", ".npy", ".npz", ".pdf", ".
 ENDINGS |= {".safetensors", ".svg", ".tif", ".tiff", ".webp"}
 
 #: An image inside a page or a document, as in a self-contained report.
-EMBEDDED = re.compile(r"data:image/[a-z+.-]+;base64,")
+EMBEDDED = re.compile(r"data:image/[a-z+.-]+;base64,[A-Za-z0-9+/]")
 
 LARGEST = 300_000  # bytes
 

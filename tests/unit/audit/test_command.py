@@ -35,11 +35,11 @@ def test_an_audit_writes_its_report_and_page_and_leaves_no_parts(words, tmp_path
     assert main([*words, "--defense", "clip=1.0", "--loss", "nets_of_a_user:loss"]) == 0
     shown = capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["audit.html", "audit.json"]
-    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    found = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
     assert found["setup"]["defenses"] == "clip(norm=1.0)"
     assert f"{found['results']['ana_linear']['leak']:.1f}" in shown
     assert "a page that contains private images" in shown
-    page = (tmp_path / "out" / "audit.html").read_text()
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "This page contains private images" in page
     assert (tmp_path / "out" / "audit.html").stat().st_mode & 0o077 == 0
 
@@ -50,12 +50,12 @@ def test_files_of_an_audit_are_replaced_and_foreign_ones_are_not(words, tmp_path
     assert main(words) == 0
     for name in ("audit.html", "audit.json"):
         path = tmp_path / "out" / name
-        own = path.read_text()
-        path.write_text("{}")
+        own = path.read_text(encoding="utf-8")
+        path.write_text("{}", encoding="utf-8")
         assert main(words) == 2
         assert f"out: expected a folder without a foreign {name}" in capsys.readouterr().err
-        assert path.read_text() == "{}"
-        path.write_text(own)
+        assert path.read_text(encoding="utf-8") == "{}"
+        path.write_text(own, encoding="utf-8")
 
 
 def test_a_run_that_was_stopped_goes_on(words, tmp_path, monkeypatch, capsys):

@@ -30,9 +30,9 @@ def test_gate(audit):
 
 def test_the_fixture_gives_numbers_and_a_gate_that_fails_with_a_clear_message(tmp_path):
     """In a fresh process and another folder. If it fails, a team cannot gate its own repository."""
-    (tmp_path / "test_gate.py").write_text(TESTS)
+    (tmp_path / "test_gate.py").write_text(TESTS, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "gia.audit.plugin", "-p", "no:cacheprovider", "-q"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "1 failed, 1 passed" in ended.stdout, ended.stdout + ended.stderr
     assert "TooMuchLeaks: max_leak: expected at most 1 dB of ana_linear" in ended.stdout
