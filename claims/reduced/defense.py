@@ -27,11 +27,14 @@ _SHALLOW: Mapping[str, Any] = {"victim.depth": 3, "victim.activation": "sigmoid"
 _DEEP: Mapping[str, Any] = {"victim.depth": 6, "victim.activation": "relu"}
 
 
-def _designed(protocol: Protocol) -> Row:
-    """On small images and plain nets."""
+def _plain(protocol: Protocol, **changes: Any) -> Protocol:
+    """The protocol on small images and plain nets of any depth."""
     nets = {"victim.name": "convnet", "victim.depth": 3, "batch.image_size": SIZE}
-    plain = narrowed(protocol, "victim.activation", changes=nets)
-    return Row(protocol=plain, levels={WITHOUT: _SHALLOW, WITH: _DEEP})
+    return narrowed(protocol, "victim.activation", changes={**nets, **changes})
+
+
+def _designed(protocol: Protocol) -> Row:
+    return Row(protocol=_plain(protocol), levels={WITHOUT: _SHALLOW, WITH: _DEEP})
 
 
 #: One image's gradient in place of the update of four images.
@@ -80,13 +83,11 @@ def _checked(protocol: Protocol) -> Row:
 
 
 def _whole(protocol: Protocol, known: tuple[str, ...], unknown: tuple[str, ...]) -> Row:
-    """Undefended is any activation of the space: the search fails its control on most shallow Sigmoid nets."""
     levels: dict[Level, Mapping[str, Any]] = {
-        UNDEFENDED: {**_ALONE, "client.reveal": unknown},
+        UNDEFENDED: {**_ALONE, **_SHALLOW, "client.reveal": unknown},
         ALL: {**_DEEP, "client.reveal": known},
     }
-    nets = {"victim.name": "convnet", "victim.depth": 3, "batch.image_size": SIZE, "batch.pattern_batch": 4}
-    return Row(protocol=narrowed(protocol, changes=nets), levels=levels)
+    return Row(protocol=_plain(protocol, **{"batch.pattern_batch": 4}), levels=levels)
 
 
 def _whole_of_server(protocol: Protocol) -> Row:
