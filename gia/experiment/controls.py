@@ -22,6 +22,7 @@ from gia.experiment.exchange import Answer, Exchange
 from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
 from gia.experiment.round import Block, Round
+from gia.federated.client import DivergedError
 from gia.federated.server import classifier
 
 #: The smallest batch on which a search is controlled; larger levels need the other control images.
@@ -55,10 +56,17 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
     protocol has a `fit`, whatever its state, the trained victims of the block and of its control must both have reached
-    the accuracy that it states. Other attacks without a
-    search are controlled as one by the cosine of gradients.
+    the accuracy that it states. Other attacks without a search are controlled as one by the cosine of gradients. A
+    block whose local training diverges, of the attacked clients or of the control's, is void.
     """
     round = Round(protocol, block, cache=cache)
+    try:
+        return _path_works(round)
+    except DivergedError as error:
+        return _control({str(error): False}, {}, {})
+
+
+def _path_works(round: Round) -> Control:
     card = attacks.card_of(round.protocol.attacker.attack)
     if card is not None and card.leaf == "GEN-inverter":
         outside = round.protocol.attacker.public is not None  # the path is that from the attacker's domain to it
@@ -70,6 +78,11 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
         exchange, of = _singly(round), exact
     else:
         exchange, of = _few(round), searched
+    if round.protocol.client.local is not None:
+        attacked = Exchange(round, round.private)
+        attacked.answers  # noqa: B018 - raises DivergedError, which no attack can be blamed for
+        if of is _learned and attacked.placebo is None:
+            attacked.equipment  # noqa: B018 - the same, of the batches that its inverter learns from
     checks, values = of(exchange)
     return _control(checks, values, {"": round, "control's ": exchange.round})
 

@@ -47,6 +47,15 @@ class Report(Protocol):
         """Whether the client will train on the model."""
 
 
+class DivergedError(ValueError):
+    """Local training whose weights are no longer finite; nothing that it shares can be attacked.
+
+    >>> from gia.federated.client import DivergedError
+    >>> issubclass(DivergedError, ValueError)
+    True
+    """
+
+
 class RefusedModel(ValueError):
     """The client's validation does not accept the model that it received.
 
@@ -312,8 +321,14 @@ def share_update(
         return _gradients(loss(logits, labels[chosen]), shared)
 
     before = {name: p.detach().clone() for name, p in shared.items()}
+    update = local_sgd(before, gradient, images=len(images), local=local, fused=True)
+    if broken := [name for name, change in update.items() if not bool(change.isfinite().all())]:
+        raise DivergedError(
+            f"local: expected steps after which all weights are finite, got NaN or infinity in {broken[0]!r}; "
+            f"a smaller lr than {local.lr:g} may help"
+        )
     return Observation(
-        gradients=local_sgd(before, gradient, images=len(images), local=local, fused=True),
+        gradients=update,
         image_shape=_image_shape(images),
         batch_size=len(images),
         training=training,

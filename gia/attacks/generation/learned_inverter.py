@@ -21,7 +21,7 @@ from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
-from gia.federated.client import check_batch
+from gia.federated.client import DivergedError, check_batch
 from gia.federated.layers import batch_norm_layers, classifier
 from gia.federated.losses import Loss, LossName, check_labels, class_loss
 from gia.federated.observation import shared_names
@@ -227,6 +227,8 @@ def train_inverter(
             gradients_of_batches(model, inverter, *part, local=local, loss=loss, training=training, generator=source)
             for part in parts
         )
+    if local is not None and not all(bool(pairs.buckets.isfinite().all()) for pairs in (known, unseen)):
+        raise DivergedError(f"local: expected steps after which all weights are finite, got NaN or infinity at {local}")
     _train(inverter, known, unseen, epochs, lr, training_batch, patience, source, progress)
     if path is not None:
         cached_net.keep(path, *inverter.stored())

@@ -455,3 +455,25 @@ def test_a_number_of_a_control_that_is_not_finite_is_told_and_not_kept() -> None
     assert not told.passed
     assert "nan" in told.reason
     assert told.values == {"truth": 0.5}
+
+
+@pytest.mark.parametrize("whose", ["attacked", "control's"])
+def test_local_training_that_diverges_voids_the_block(whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a whole run ended in an error, since a client's weights were no longer finite."""
+    protocol = ALIVE.with_(
+        {"client.local": LocalTraining(epochs=1, batch_size=1, lr=0.01), "client.reveal": ("local",)}
+    )
+    round = Round(protocol, BLOCK)
+    broken = round.private if whose == "attacked" else round.control
+    client = Exchange._client
+
+    def diverging(self: Exchange, batch: Tensor, number: int) -> Any:
+        asked = client(self, batch, number)
+        if bool(torch.isin(batch, broken).any()):
+            asked._local = LocalTraining(epochs=9, batch_size=1, lr=1e30)
+        return asked
+
+    monkeypatch.setattr(Exchange, "_client", diverging)
+    control = path_works(protocol, BLOCK)
+    assert not control.passed
+    assert "local: expected steps after which all weights are finite" in control.reason
