@@ -75,7 +75,7 @@ def test_another_machine_or_torch_minor_is_held_to_half_the_loss_to_be_caught(
 
 def test_a_seed_that_diverges_elsewhere_is_not_taken_for_a_loss_of_all(file: Path) -> None:
     """A chaotic search ends elsewhere after one other rounding; six seeds paired say what the code did."""
-    values = {**SAMPLE, "psnr": [PSNR[0] - 4, PSNR[1] + 3, *PSNR[2:]]}
+    values = {**SAMPLE, "psnr": [PSNR[0] - 4, PSNR[1] + 1, *PSNR[2:]]}
     assert check(baseline_of(file, machine=ELSEWHERE), values).how == "elsewhere"
     with pytest.raises(BaselineWorse):
         check(baseline_of(file, machine=ELSEWHERE), {**values, "psnr": [value - 0.5 for value in values["psnr"]]})
