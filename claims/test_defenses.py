@@ -70,5 +70,5 @@ def described(verdict: Verdict, table: Table) -> str:
     if not table.valid:
         return f"{verdict.outcome}, no valid block"
     leaks = "/".join(f"{median:.2f}" for median in np.median(table.values("leak"), axis=0))
-    low, high = verdict.interval or (float("nan"), float("nan"))
-    return f"{verdict.outcome} {verdict.effect:+.2f} [{low:+.2f}, {high:+.2f}], leak {leaks} dB, {verdict.void} void"
+    interval = "" if verdict.interval is None else " [{:+.2f}, {:+.2f}]".format(*verdict.interval)
+    return f"{verdict.outcome} {verdict.effect:+.2f}{interval}, leak {leaks} dB, {verdict.void} void"
