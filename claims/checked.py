@@ -96,7 +96,7 @@ class _Scene:
 def behind_checks(protocol: Protocol, block: Block, *, cache: Path | None = None) -> Measurement:
     """What leaks to a malicious server, where `checked` in the attack's settings says how clients and server behave.
 
-    None: clients check nothing, and the server sends what leaks most on images of its own. "naive": the server sends
+    None: clients check nothing, and the server sends what leaks most on its images. "naive": the server sends
     the same, and clients refuse what `gia.validate_model` flags. "adaptive": the server sends the strongest of its
     tries that pass these checks, or the honest model where none does. Clients know no earlier model. A refused model
     leaks nothing. Which of the server's quotients are images is seen by the images, as in `detect.evasion`. An exact

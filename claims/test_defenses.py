@@ -44,7 +44,7 @@ def test_the_attacks_that_a_stage_addresses_leak_less(claims: Claims, scale: Sca
 def test_training_under_the_pipeline_ends_at_a_lower_accuracy(claims: Claims, scale: Scale) -> None:
     """The same clients' images, seen as often: a shallow net in small steps, and all three stages.
 
-    What classical defenses cost beside it, at which leak, is `python -m claims.privacy_utility`.
+    `python -m claims.privacy_utility` measures what classical defenses cost, and at which leak.
     """
     row = scale.COST
     if row is None:

@@ -399,7 +399,7 @@ class _Run:
         self, changes: Sequence[tuple[str, Setup | None]], results: Mapping[str, Leak], first: Mapping[str, int]
     ) -> Iterator[WhatIf]:
         live = [name for name, each in results.items() if each.leak is not None and each.leak >= ROOM]
-        if self.budget == "quick":  # fishing is a search of its own for each image
+        if self.budget == "quick":  # fishing searches once for each image
             live = [name for name in live if name != "ana_param" or self.given is not None]
         if self.budget == "quick" and self.given is None:
             searches = sorted((n for n in live if KINDS[n].searches), key=lambda n: -(results[n].leak or 0.0))

@@ -45,7 +45,7 @@ CHECKS: Mapping[str, tuple[str, Outcome, str]] = {
     ),
 }
 
-#: The shallower of the two networks that `op.architecture` compares has so many layers on its longest path.
+#: The shallower of the two networks that `op.architecture` compares has this number of layers on its longest path.
 FEW = 8
 
 #: Outcome -> what it means for advice that rests on the row.

@@ -109,7 +109,7 @@ class prune:
         _check_number("keep", self.keep, above=0.0, at_most=1.0)
 
     def __call__(self, observation: Observation, *, generator: torch.Generator | None = None) -> Observation:
-        """The observation with exactly so many entries of each tensor; `generator` is not used."""
+        """The observation with exactly this share of the entries of each tensor; `generator` is not used."""
 
         def pruned(gradient: Tensor) -> Tensor:
             flat = gradient.flatten()

@@ -73,7 +73,7 @@ class dp_sgd:
         return found
 
     def epsilon(self, *, steps: int, sampling_rate: float, delta: float) -> float:
-        """The privacy loss epsilon after so many steps, by the Renyi accountant of the package opacus.
+        """The privacy loss epsilon after `steps` steps, by the Renyi accountant of the package opacus.
 
         Args:
             steps: steps of training, in all rounds.

@@ -156,7 +156,7 @@ class Client:
         training: the mode of batch normalization, True for train mode.
         local: the local training. Its batches come in an order of the client's choice, new in every epoch.
         defenses: what the client does to what it shares, as `gia.federated.Client` takes them: module-level functions,
-            or frozen dataclasses such as `gia.defenses.clip`. Each client draws from a generator of its own.
+            or frozen dataclasses such as `gia.defenses.clip`. Each client draws from a separate generator.
     """
 
     reveal: tuple[str, ...] = ("labels",)

@@ -278,7 +278,7 @@ def share_update(
     One step on the full batch gives `lr` times `share_gradient`.
 
     Args:
-        model, images, labels, loss, training, step: as in `share_gradient`; the step is taken anew for each gradient.
+        model, images, labels, loss, training, step: as in `share_gradient`; the step is taken again for each gradient.
         local: epochs, batch size, step size and momentum.
         reveal: which optional fields leak, of "labels", "local" and "batch_norm". The last reveals the statistics of
             the first local step.

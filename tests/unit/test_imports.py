@@ -21,7 +21,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 TEST_TOOLS = {"_pytest", "hypothesis", "pytest", "pytest_benchmark", "xdist"}
 
-#: Files outside the harness that may import them: a plugin of its own, which its package does not import.
+#: Files outside the harness that may import them: a separate plugin, which its package does not import.
 PLUGINS = {"gia.audit.plugin"}
 
 #: Room -> the rooms that none of its files may import. Arrows point down the flow of data.

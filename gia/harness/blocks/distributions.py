@@ -118,7 +118,7 @@ def _first_listing(distribution: metadata.Distribution) -> Mapping[str, tuple[in
 
 
 def _listing(distribution: metadata.Distribution) -> Mapping[str, tuple[int, int]]:
-    """Own file -> its size and last change, of RECORD's and of all code beside it."""
+    """Own file -> its size and last change, of RECORD's and of all code in the same folders."""
     root, recorded = str(distribution.locate_file("")), _recorded(distribution)
     tops = {file.partition("/")[0] for file in recorded if "/" in file}
     if not recorded:

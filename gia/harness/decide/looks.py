@@ -64,7 +64,7 @@ def look(
 
 
 def hopeless(void: int, *, looks: int) -> bool:
-    """Whether not even the valid blocks of the last look can bring so many void ones down to a third.
+    """Whether not even the valid blocks of the last look can bring this number of void ones down to a third.
 
     >>> hopeless(4, looks=1), hopeless(5, looks=1), hopeless(5, looks=2)
     (False, True, False)

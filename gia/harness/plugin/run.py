@@ -477,7 +477,7 @@ class ClaimRun:
         }
 
     def _announce(self, text: str) -> None:
-        """A verdict in one line, and what is left of the run."""
+        """A verdict in one line, and how long the rest of the run will take."""
         self._progress.line("; ".join(filter(None, (text, self._time_left()))))
 
     def _time_left(self) -> str:

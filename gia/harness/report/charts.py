@@ -52,7 +52,7 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 2)
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """At most so many round numbers between both ends, and their texts."""
+        """Round numbers between both ends, at most the given number, and their texts."""
         if self.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             every = max(1, math.ceil((last - first + 1) / most))

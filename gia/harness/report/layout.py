@@ -55,7 +55,7 @@ class Figure(TypedDict):
 
 
 class Group(TypedDict, total=False):
-    """A part of the report: the rows whose id begins with one of `prefixes`, and figures of its own.
+    """A part of the report: the rows whose id begins with one of `prefixes`, and its figures.
 
     `short` is its name in the list of parts at the top, where it is left out without one.
     """

@@ -2,7 +2,7 @@
 
     python -m gia report --markdown        # writes docs/results.md
 
-The published verdict of a row is that of its confirm run. The first look of the claims run stands beside it.
+The published verdict of a row is that of its confirm run. The first look of the claims run is shown next to it.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def outcome(row: Row) -> str:
 
 
 def standing(row: Row) -> list[str]:
-    """What a verdict stands beside: its record, its reach, its history, and why it holds by construction.
+    """What is shown with a verdict: its record, its reach, its history, and why it holds by construction.
 
     >>> holds = {"holds": {"count": 18, "share": 0.75, "interval": [0.45, 0.93], "of_live": 0.9}}
     >>> beside = {"disagrees": "", "notice": "", "recorded": {"outcome": "supported", "commit": "ab12"}, "reach": holds}

@@ -9,7 +9,7 @@ from typing import Any
 
 from gia.harness.report.rows import Run, blocks, effect, other_metrics, outcome, remarks, standing, summary
 
-#: The end of a run takes at most so many lines unless all is asked for.
+#: The end of a run takes at most this number of lines unless all is asked for.
 MOST_LINES = 60
 
 #: Outcome -> its sign in the matrix, and its colour on a terminal (SGR).

@@ -1,4 +1,4 @@
-"""docs/results.md: what it says of rows with and without records, and that it is made from the files beside it."""
+"""docs/results.md: what it says of rows with and without records, and that it is made from the files of records."""
 
 from __future__ import annotations
 

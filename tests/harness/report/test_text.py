@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def a_run(number: int, **changes: Any) -> Run:
-    """A run of so many rows."""
+    """A run with a number of rows."""
     rows = [a_verdict(f"op.row{index}", history="", by_construction=None) for index in range(number)]
     return Run("reduced", {}, rows, not_covered=[], **changes)
 
