@@ -85,11 +85,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _audited(options: argparse.Namespace) -> AuditReport:
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(options.seed)
+    with torch.random.fork_rng(devices=()):  # a user's function draws its weights from the global state
+        torch.manual_seed(options.seed)
+        model = _made(options.model)
     parts = options.out / PARTS
     with tqdm(disable=None, leave=False, bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}") as bar:
         report = audit(
-            _made(options.model),
+            model,
             data=options.data,
             image_size=options.image_size,
             channels=options.channels,

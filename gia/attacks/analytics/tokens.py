@@ -90,7 +90,7 @@ def _many(
         leaf="OP",
         needs=frozenset({"patch_tokens"}),
         iterative=False,
-        source="after Lu et al., 2022, APRIL (Sec. 3.2), and Petrov et al., 2024, DAGER (Sec. 4), on image patches",
+        source="after Lu et al., 2022, APRIL, and Petrov et al., 2024, DAGER, on image patches",
     ),
     many=_many,
 )
@@ -105,13 +105,13 @@ def patch_span(
     """Patches whose tokens lie in the span of the first block's gradients; for full gradients and for adapters.
 
     The gradient of a linear layer's weight is a sum of products with its inputs, so its rows lie in the span of the
-    tokens (Petrov et al., 2024, Sec. 4.1, who test words of a vocabulary). The same holds for the A of a low-rank
+    tokens (Petrov et al., 2024, DAGER, who test words of a vocabulary). The same holds for the A of a low-rank
     adapter whose B is not zero, and for the B of one whose A is known, there for A times the tokens. A token is the
     layer normalization of an affine function of its patch, whose position embedding is known. So each position gives
     linear equations for its patch alone: the part of its centred token outside the span is zero. They have one solution
     where the span holds all tokens, which needs at least as many rows as there are tokens, and where the width leaves
     at least as many equations as a patch has pixels. With fewer rows the least squares are taken; a smooth image fills
-    in what the equations leave open, and replaces patches that they do not fit. APRIL (Lu et al., 2022, Sec. 3.2)
+    in what the equations leave open, and replaces patches that they do not fit. APRIL (Lu et al., 2022)
     solves for the tokens in another way, which needs the gradient of the position embeddings.
 
     Args:

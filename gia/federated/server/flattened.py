@@ -20,7 +20,7 @@ def flatten_blocks(
     A server that sends trunk and adapters can make every block see what only the first one sees. The gradients of the A
     matrices of all blocks are then combinations of the same tokens, and `gia.attacks.patch_span` solves for the patches
     although no adapter alone has a rank that is large enough. The threat model is that of PEFTLeak (Sami et al., 2025,
-    arXiv 2506.04453, Sec. 3), whose server designs trunk and adapters; the construction is ours. What a block adds to
+    arXiv 2506.04453), whose server designs trunk and adapters; the construction is ours. What a block adds to
     its tokens is multiplied by `scale`. Queries and keys are multiplied by `sharpness`, so that heads and blocks weight
     the tokens differently. Each B is drawn, so that no A has a gradient of zero.
 

@@ -27,7 +27,7 @@ def words(monkeypatch, tmp_path):
     state = torch.get_rng_state()
     options = "--data digits --image-size 8 --batch-size 1 --steps 3 --against ana_linear,op"
     yield ["audit", "nets_of_a_user:make_model", *options.split(), "--out", str(tmp_path / "out")]
-    torch.set_rng_state(state)
+    assert torch.get_rng_state().equal(state), "the seed of the user's model is not that of the process"
 
 
 def test_an_audit_writes_its_report_and_page_and_leaves_no_parts(words, tmp_path, capsys):
