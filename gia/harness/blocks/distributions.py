@@ -16,12 +16,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 #: What Python imports; such a file counts even where RECORD does not list it.
 _CODE = (".py", ".so", ".pyd")
 
 #: What no computation reads, and large libraries have by the thousand; of these RECORD's word is taken.
 _UNREAD = (".h", ".hpp", ".cuh", ".pyi", ".cmake", ".txt", ".md")
+
+
+class _State(NamedTuple):
+    """Of a file: its size, when its content was last written, and when anything about it last changed."""
+
+    size: int
+    written: int
+    touched: int
 
 
 @functools.cache
@@ -31,9 +40,12 @@ def behind(top: str) -> Mapping[str, str]:
 
 
 def changed(names: Iterable[str]) -> list[str]:
-    """Which of these distributions have other files than when `behind` first looked."""
+    """Which of these distributions have other files than when `behind` first looked, or files that were written since.
+
+    A file that only got another name, as when uv links it into a second environment, is the same file.
+    """
     wanted = set(names)
-    return sorted({_name(each) for each in _all() if _name(each) in wanted and _listing(each) != _first_listing(each)})
+    return sorted({_name(each) for each in _all() if _name(each) in wanted and _is_changed(each)})
 
 
 @functools.cache
@@ -73,21 +85,43 @@ def _record(distribution: metadata.Distribution) -> str | None:
 @functools.cache
 def _content(distribution: metadata.Distribution) -> str:
     """A digest of the package's own files: neither launchers, which hold the environment's path, nor pip's notes."""
-    root = Path(str(distribution.locate_file("")))
+    lines = [f"{file},{digest},{size}" for file, (digest, size) in _files(distribution).items()]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _files(distribution: metadata.Distribution) -> Mapping[str, tuple[str, str]]:
+    """Own file -> ("sha256=...", size) when this process first looked."""
     listing, recorded = _first_listing(distribution), _recorded(distribution)
     installed = _when_recorded(distribution)
-    lines = []
+    files = {}
     for file in sorted({*recorded, *listing}):
-        digest, size = recorded.get(file, ("", ""))
-        found = listing.get(file)
+        entry, found = recorded.get(file, ("", "")), listing.get(file)
         if found is None and not file.endswith(_UNREAD):
             continue
-        if found is not None and (str(found[0]) != size or found[1] > installed):
-            data = (root / file).read_bytes()
-            digest = "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-            size = str(len(data))
-        lines.append(f"{file},{digest},{size}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+        if found is not None and (str(found.size) != entry[1] or found.touched > installed):
+            entry = _read(distribution, file, found)
+        files[file] = entry
+    return files
+
+
+def _is_changed(distribution: metadata.Distribution) -> bool:
+    first, now = _first_listing(distribution), _listing(distribution)
+    if first.keys() != now.keys():
+        return True
+    moved = [file for file in now if now[file] != first[file]]
+    return any(
+        now[file].written != first[file].written or _read(distribution, file, now[file]) != _files(distribution)[file]
+        for file in moved
+    )
+
+
+@functools.cache
+def _read(distribution: metadata.Distribution, file: str, state: _State) -> tuple[str, str]:
+    """As `_recorded` has them; a file is read again only in another state."""
+    data = Path(str(distribution.locate_file(file))).read_bytes()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    return f"sha256={digest}", str(len(data))
 
 
 @functools.cache
@@ -113,12 +147,12 @@ def _when_recorded(distribution: metadata.Distribution) -> int:
 
 
 @functools.cache
-def _first_listing(distribution: metadata.Distribution) -> Mapping[str, tuple[int, int]]:
+def _first_listing(distribution: metadata.Distribution) -> Mapping[str, _State]:
     return _listing(distribution)
 
 
-def _listing(distribution: metadata.Distribution) -> Mapping[str, tuple[int, int]]:
-    """Own file -> its size and last change, of RECORD's and of all code in the same folders."""
+def _listing(distribution: metadata.Distribution) -> Mapping[str, _State]:
+    """Own file -> its state, of RECORD's and of all code in the same folders."""
     root, recorded = str(distribution.locate_file("")), _recorded(distribution)
     tops = {file.partition("/")[0] for file in recorded if "/" in file}
     if not recorded:
@@ -132,5 +166,5 @@ def _listing(distribution: metadata.Distribution) -> Mapping[str, tuple[int, int
     for name in names:
         with suppress(OSError):
             status = os.stat(os.path.join(root, name))
-            found[name] = (status.st_size, status.st_ctime_ns)
+            found[name] = _State(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return found

@@ -231,6 +231,26 @@ def test_a_package_that_is_overlaid_in_place_is_another_one(
     assert seen() != before
 
 
+@pytest.mark.parametrize("how", ["linked", "linked after it was written again"])
+def test_a_package_whose_files_get_a_second_name_is_the_same_one(
+    tmp_path: Path, python: pytest.MonkeyPatch, how: str
+) -> None:
+    """uv links the files of its cache into every environment, and each link touches them: a run would end because
+    somebody installed something elsewhere. What was written meanwhile may have been used, whatever it holds now."""
+    installed(tmp_path / "site", "toy")
+    module = tmp_path / "site" / "toy.py"
+    python.syspath_prepend(tmp_path / "site")
+    before = distributions.behind("toy")
+    assert distributions.changed(["toy"]) == []
+    time.sleep(0.02)  # the clock of files ticks
+    if how != "linked":
+        module.write_bytes(module.read_bytes())
+    os.link(module, tmp_path / "toy.py")
+    assert distributions.changed(["toy"]) == ([] if how == "linked" else ["toy"])
+    distributions.behind.cache_clear()
+    assert distributions.behind("toy") == before
+
+
 def test_a_distribution_counts_by_the_files_that_it_installed(tmp_path: Path, python: pytest.MonkeyPatch) -> None:
     """A rebuilt package of the same version would be taken for the old one, or the same one in another environment for
     another."""
