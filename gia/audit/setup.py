@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from gia.federated.outputs import check_initialized
 from gia.federated.victims import victim_of
 from gia.numerics import digest_of
 
-__all__ = ["Setup", "digest_of_tensors", "one_line", "shape_for", "unwrapped"]
+__all__ = ["Setup", "digest_of_tensors", "facts", "one_line", "shape_for", "unwrapped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,3 +157,29 @@ def digest_of_tensors(*tensors: Tensor) -> str:
         hashed.update(f"{tuple(plain.shape)} {plain.dtype}".encode())
         hashed.update(plain.flatten().view(torch.uint8).numpy().tobytes())
     return digest_of(hashed.hexdigest())
+
+
+def facts(setup: Setup) -> dict[str, Any]:
+    """The set-up as plain JSON, with names as they are printed."""
+    parameters = list(setup.model.parameters())
+    shared = [p for p in parameters if p.requires_grad]
+    channels, height, width = setup.shape
+    return {
+        "model": f"{type(setup.model).__name__}, {sum(p.numel() for p in parameters):,} parameters, "
+        f"{sum(p.numel() for p in shared):,} of them shared",
+        "images": f"{setup.images.source}, {height}x{width}, {'gray' if channels == 1 else f'{channels} channels'}",
+        "attacked": f"{setup.batches} client{'s' if setup.batches > 1 else ''} with {setup.batch_size} "
+        f"image{'s' if setup.batch_size > 1 else ''} each",
+        "shared": "the gradient of the batch" if setup.local is None else f"the update of {setup.local}",
+        "defenses": ", ".join(map(repr, setup.defenses)) or "none",
+        "batch normalization": "statistics of the batch" if setup.training else "running statistics",
+        "device": str(parameters[0].device),
+        "versions": f"gia {_version()}, torch {torch.__version__}",
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("gia")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "0+unknown"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gia
-from gia.audit import TooMuchLeaks, audit, auditing
+from gia.audit import TooMuchLeaks, audit, run
 from gia.audit.setup import unwrapped
 from gia.audit.trial import Trial
 from gia.experiment.controls import searched
@@ -229,7 +229,7 @@ def test_a_quick_audit_takes_the_steps_that_its_time_allows_and_more_where_no_wh
 def test_what_ifs_end_with_the_time_of_a_quick_audit(monkeypatch):
     """If it fails, a quick audit on a busy machine takes as long as it likes."""
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
-    monkeypatch.setattr(auditing, "LATE_SECONDS", 0.0)
+    monkeypatch.setattr(run, "LATE_SECONDS", 0.0)
     asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 1, "batches": 1, "against": "ana_linear"}
     report = audit(mlp(), **asked)
     assert report.leak["ana_linear"] > 20
