@@ -16,9 +16,16 @@ LOOKS: dict[Look, int] = {1: 8, 2: 16, 3: 32}
 #: Blocks that are drawn at most, void ones included: with more, over a third would be void.
 MOST_DRAWN = 48
 
+#: Blocks that a look draws at once where it may end early: at first, and then.
+STEPS = (4, 2)
+
 
 def look(
-    measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict], *, looks: int
+    measured: Callable[[int], Measured],
+    decide: Callable[[Measured, Look], Verdict],
+    *,
+    looks: int,
+    settled: Callable[[Measured], bool] | None = None,
 ) -> tuple[Verdict, Measured]:
     """The verdict over exactly 8 valid blocks, and after an inconclusive one over 16, then over 32.
 
@@ -29,12 +36,14 @@ def look(
         measured: a number n -> what is decided on, such as the table of the first n blocks.
         decide: (that, look) -> verdict, whose `blocks` and `void` count the valid and the void blocks.
         looks: how many looks are allowed, 1 to 3.
+        settled: asked after every few blocks of a single look: whether it will be inconclusive whatever the other
+            blocks say. Then it ends. None draws all blocks.
 
     Returns:
         The verdict that counts, and what it was decided on.
 
     Raises:
-        ValueError: if looks is not 1 to 3.
+        ValueError: if looks is not 1 to 3, or not 1 where a look may end early.
 
     >>> def decide(blocks: int, look: Look) -> Verdict:  # the first two blocks are void
     ...     return Verdict("op.size", "supported", 2.0, "dB", (1, 3), blocks - 2, 2, look, None, "", "psnr 24/22", {})
@@ -44,16 +53,22 @@ def look(
     """
     if looks not in LOOKS:
         raise ValueError(f"looks: expected 1 to 3, got {looks!r}")
+    if settled is not None and looks != 1:  # ranks of later looks may decide what the first one cannot
+        raise ValueError(f"looks: expected 1 where a look may end early, got {looks!r}")
     drawn, valid = 0, 0
     for number, needed in list(LOOKS.items())[:looks]:
         while True:
-            drawn += needed - valid
+            missing = needed - valid
+            drawn += missing if settled is None else min(missing, STEPS[drawn > 0])
             blocks = measured(drawn)
             verdict = decide(blocks, number)
             valid = verdict.blocks
             ended = hopeless(verdict.void, looks=looks)
             if valid >= needed or ended:
                 break
+            if settled is not None and settled(blocks):
+                reason = f"certain after {valid} of {needed} valid blocks, some below what decides and some beyond"
+                return replace(_inconclusive(verdict, reason), measured=reason), blocks
         if valid < needed:
             return _inconclusive(verdict, f"{valid} of {drawn} blocks are valid: expected {needed}"), blocks
         if ended or verdict.outcome != "inconclusive":

@@ -65,6 +65,10 @@ class Table:
         experiment = Experiment(self.experiment.id, {**self.experiment.levels, **other.experiment.levels})
         return Table(experiment, [_joined(*both) for both in zip(self.results, other.results, strict=True)])
 
+    def at(self, places: Sequence[int]) -> Table:
+        """The blocks at these places, in this order; one may stand several times."""
+        return Table(self.experiment, [self.results[place] for place in places])
+
     def of(self, *levels: str | int | float) -> Table:
         """Only these levels, in this order. Raises ValueError for one that is not there."""
         if missing := [level for level in levels if level not in self.experiment.levels]:

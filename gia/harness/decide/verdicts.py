@@ -83,7 +83,7 @@ class Verdict:
         measured: one line for tables: medians over blocks level by level, and p; or the worst example.
         detail: further numbers, as plain JSON. `reason` explains the outcome. `direction` is "certain" where a trend or
             a pair surely goes in the claimed direction, but its size is not shown. `room` holds the largest median that
-            can be lost and how much a row needs.
+            can be lost and how much a row needs. `by_interval` is the outcome without regard to room.
 
     >>> verdict = Verdict("op.size", "supported", 2.0, "dB", (1.5, 2.5), 8, 0, 1, None, "", "psnr 24/22", {})
     >>> verdict.outcome
@@ -346,7 +346,7 @@ def _conclude(
         distance = np.maximum(low, -high) if outcome == "refuted" else np.maximum(np.abs(low), np.abs(high))
     shown = int(distance.argmax())
     effect, bounds = float(interval.median[shown]), (float(interval.low[shown]), float(interval.high[shown]))
-    detail |= {"coverage": interval.coverage, "shown": shown}
+    detail |= {"coverage": interval.coverage, "shown": shown, "by_interval": outcome}
     parts = [f"{claim.metric} {'/'.join(f'{median:.4g}' for median in medians)}"]
     parts += [f"the worst of {comparisons} comparisons decides"] if comparisons > 1 else []
     parts += [f"{test[1]} p = {test[0]:.2g}"] if test[0] is not None else []

@@ -47,7 +47,7 @@ class Remaining:
 def seconds_of_rows(runs: Path, facts: Mapping[str, object]) -> dict[str, float]:
     """Claim id -> the seconds of its test in the last run with it at this scale, in this lane, on this device."""
     found: dict[str, float] = {}
-    wanted = ("scale", "device", "lane", "attack", "defense")
+    wanted = ("scale", "device", "lane", "attack", "defense", "looks")
     for told, rows in _runs(runs):
         if all(told.get(name) == facts.get(name) for name in wanted):
             for row in rows:

@@ -23,6 +23,7 @@ class Lane:
             "all" tries one after the other.
         opening: only ask which rows there are, and with which protocols.
         draws: number of settings in the lane "reach".
+        early: whether a look ends once it is certain to be inconclusive, as the record says.
 
     >>> Lane("confirm").looks, Lane("claims").looks
     (3, 1)
@@ -32,6 +33,7 @@ class Lane:
     placebo: str | None = None
     opening: bool = False
     draws: int = DRAWS
+    early: bool = False
 
     @property
     def looks(self) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.decide import looks
+from gia.harness.decide.early import stays_inconclusive
 from gia.harness.decide.looks import LOOKS, MOST_DRAWN
+from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.confirm import BUDGET, BUDGET_DEPENDENT, budget_dependent, protocol_digest
 from gia.harness.plugin.context import Context
@@ -45,12 +47,20 @@ class Looking:
             return self._reach(measured, decide)
         if self._context.confirm is not None:
             self._expect_announced(measured)
-        verdict, seen = looks.look(measured, decide, looks=lane.looks)
+        settled = self._settled(decide) if lane.early else None
+        verdict, seen = looks.look(measured, decide, looks=lane.looks, settled=settled)
         if self._context.confirm is None:
             return verdict, seen
         if verdict.detail.get("tries", 1) != self._context.tries(verdict.id):
             raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
         return self._checked_budget(verdict, measured, decide, seen), seen
+
+    def _settled(self, decide: Callable[[Measured, Look], Verdict]) -> Callable[[Measured], bool] | None:
+        """When a look may end early; None where the record does not say the same, so that a change is seen whole."""
+        recorded = self._context.records.rows(self._context.lane.name)
+        if any(recorded.get(id, {}).get("outcome") != "inconclusive" for id in self._context.ids):
+            return None
+        return lambda seen: isinstance(seen, Table) and stays_inconclusive(seen, cast(Any, decide))
 
     def _asked(self, measured: Callable[[int], object]) -> list[Experiment]:
         """The experiments of a row; nothing is measured."""

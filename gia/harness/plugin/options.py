@@ -48,6 +48,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "open": {"action": "store_true", "default": False, "help": "announce the confirm runs of this lane; run nothing"},
     "draws": {"type": int, "default": DRAWS, "metavar": "N", "help": "settings that the lane reach draws for each row"},
+    "stop-early": {
+        "action": "store_true",
+        "default": False,
+        "help": "end a look that is certain to be inconclusive, as its record is; the verdict has no interval then",
+    },
     "record": {"action": "store_true", "default": False, "help": "store this run's verdicts; needs a reason"},
     "reason": {"metavar": "TEXT", "help": "why baselines or recorded verdicts move; stored with them"},
     "base": {"metavar": "REF", "help": "time this working tree against that commit, in place of the goals"},

@@ -72,7 +72,7 @@ def tables_in(measured: Any) -> list[Table]:
 def _only(measured: Measured, place: int) -> Measured:
     """The same with one block in each table."""
     if isinstance(measured, Table):
-        return cast(Measured, Table(measured.experiment, [measured.results[place]]))
+        return cast(Measured, measured.at([place]))
     if isinstance(measured, Mapping):
         return cast(Measured, {name: _only(each, place) for name, each in measured.items()})
     assert isinstance(measured, list | tuple)

@@ -110,11 +110,15 @@ class ClaimRun:
             "torch": torch.__version__,
             "commit": self.commit,
         }
-        self.lane = Lane(option.gia_lane, option.gia_placebo, option.gia_open, option.gia_draws)
+        self.lane = Lane(
+            option.gia_lane, option.gia_placebo, option.gia_open, option.gia_draws, early=option.gia_stop_early
+        )
         if option.gia_attack is not None:
             self.environment["attack"] = option.gia_attack
         if option.gia_defense:
             self.environment["defense"] = "; ".join(option.gia_defense)
+        if self.lane.early:
+            self.environment["looks"] = "end early"
         if self.lane.suffix:
             self.environment["lane"] = self.lane.suffix[1:]
         self.notices: list[str] = []
@@ -505,6 +509,9 @@ def _check_lane(option: Any) -> None:
         and (lane != elsewhere or option.gia_placebo or foreign(option)),
         f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack and --gia-defense": option.gia_placebo
         and (lane != elsewhere or foreign(option)),
+        f"--gia-stop-early: expected in the lane {elsewhere}, on the protocols' own attacks and defenses, and without "
+        "--gia-record": option.gia_stop_early
+        and (lane != elsewhere or option.gia_placebo or foreign(option) or option.gia_record),
         "--gia-lane: expected confirm and reach without --gia-attack and --gia-defense": foreign(option)
         and lane in ("confirm", "reach"),
         "--gia-open: expected in the lane confirm": option.gia_open and lane != "confirm",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,9 @@ def verdict(outcome: str, look: Look, blocks: int, void: int = 0) -> Verdict:
     return Verdict("toy", outcome, 1.0, "dB", None, blocks, void, look, None, "", "", detail)
 
 
-def run(outcomes: list[str], void: set[int], *, looks: int = 3) -> tuple[Verdict, list[int]]:
+def run(
+    outcomes: list[str], void: set[int], *, looks: int = 3, settled: Callable[[list[bool]], bool] | None = None
+) -> tuple[Verdict, list[int]]:
     """The verdict where these blocks are void and the looks end so, and the numbers of blocks that were drawn."""
     drawn: list[int] = []
 
@@ -27,7 +31,7 @@ def run(outcomes: list[str], void: set[int], *, looks: int = 3) -> tuple[Verdict
     def decide(valid: list[bool], number: Look) -> Verdict:
         return verdict(outcomes[number - 1], number, sum(valid), len(valid) - sum(valid))
 
-    found, blocks = look(measured, decide, looks=looks)
+    found, blocks = look(measured, decide, looks=looks, settled=settled)
     assert len(blocks) == drawn[-1]  # what is returned is what the verdict was decided on
     return found, drawn
 
@@ -125,3 +129,31 @@ def test_a_number_of_looks_that_no_rule_has_is_refused(looks: int) -> None:
     """A fourth look would have no error rate."""
     with pytest.raises(ValueError, match=f"looks: expected 1 to 3, got {looks}"):
         run(["supported"], set(), looks=looks)
+
+
+def test_a_look_that_may_end_early_asks_after_every_few_blocks_and_ends_when_it_is_settled() -> None:
+    """CI would pay for blocks that cannot change what a row says."""
+    found, drawn = run(["supported"], {1}, looks=1, settled=lambda blocks: len(blocks) >= 6)
+    assert drawn == [4, 6]
+    assert (found.outcome, found.blocks, found.void) == ("inconclusive", 5, 1)
+    assert found.measured == found.detail["reason"]
+    assert found.measured == "certain after 5 of 8 valid blocks, some below what decides and some beyond"
+
+
+def test_a_look_that_is_never_settled_has_the_blocks_and_the_verdict_of_any_other() -> None:
+    """A supported row would be decided on fewer blocks than its error rate needs."""
+    found, drawn = run(["supported"], {0, 1, 9}, looks=1, settled=lambda blocks: False)
+    assert drawn == [4, 6, 8, 10, 11]
+    assert (found, drawn[-1]) == (run(["supported"], {0, 1, 9}, looks=1)[0], 11)
+
+
+def test_void_blocks_end_a_look_that_may_end_early_as_soon_as_they_are_too_many() -> None:
+    """Five of six say what five of eight say."""
+    found, drawn = run(["supported"], {0, 1, 2, 3, 4}, looks=1, settled=lambda blocks: False)
+    assert (found.outcome, drawn) == ("inconclusive", [4, 6])
+
+
+def test_only_a_run_of_one_look_may_end_early() -> None:
+    """The intervals of later looks leave extreme blocks out, and may decide what the first one never can."""
+    with pytest.raises(ValueError, match="looks: expected 1 where a look may end early, got 3"):
+        run(["supported"], set(), settled=lambda blocks: True)

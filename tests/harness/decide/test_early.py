@@ -1,0 +1,105 @@
+"""When a first look is over before its last block: only where no further block can change what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gia.harness.blocks.block import Block
+from gia.harness.blocks.experiment import Experiment
+from gia.harness.blocks.results import BlockResult
+from gia.harness.decide.early import stays_inconclusive
+from gia.harness.decide.register import Claim
+from gia.harness.decide.table import Table
+from gia.harness.decide.verdicts import Look, Verdict, count
+from gia.harness.plugin.deciding import Rule, decided
+from tests.harness.planted import Level
+
+MARGIN = 1.0
+KINDS = ("trend", "paired", "affected", "equivalence", "count")
+
+#: Two or three levels of one block. Few values, so that ends of the margin are met exactly.
+BLOCKS = st.lists(
+    st.lists(st.sampled_from([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]), min_size=3, max_size=3), min_size=8, max_size=8
+)
+
+
+def claim(kind: str, metric: str = "psnr") -> Claim:
+    """A row of this kind; a count claims one at every level."""
+    direction = "worse" if kind in ("trend", "paired") else None
+    number = 1.0 if kind == "count" else None
+    row = Claim("op.a", "So.", kind, metric, "dB", MARGIN, direction, "Fig. 1", "1 to 2", number=number)
+    return replace(row, leak=metric == "leak")
+
+
+def table(rows: list[list[float]], metric: str = "psnr") -> Table:
+    """Valid blocks with these values at the levels 0, 1, 2."""
+    results = [
+        BlockResult(
+            block=Block("op.a", index, {}),
+            levels={str(level): {metric: value} for level, value in enumerate(values)},
+            controls={},
+            valid=True,
+            seconds=1.0,
+        )
+        for index, values in enumerate(rows)
+    ]
+    return Table(Experiment("op.a", {level: Level(size=level) for level in range(len(rows[0]))}), results)
+
+
+def rule(kind: str, metric: str = "psnr"):
+    """What decides on a table of that kind."""
+    return lambda table, look: decided(claim(kind, metric), table, look, 1, Rule())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(settings.get_profile("unit"), max_examples=150)
+@given(rows=BLOCKS, seen=st.integers(1, 7))
+def test_what_is_settled_is_inconclusive_whatever_the_other_blocks_say(
+    kind: str, rows: list[list[float]], seen: int
+) -> None:
+    """A row would be called inconclusive that all of its blocks support or refute."""
+    if stays_inconclusive(table(rows[:seen]), rule(kind)):
+        assert rule(kind)(table(rows), 1).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("swing", [-2.0, 2.0])
+def test_one_block_on_either_side_of_the_margin_settles_a_look(kind: str, swing: float) -> None:
+    """No look would ever end early: CI would take as long as before."""
+    still = 1.0 if kind == "count" else 0.0
+    rows = [[still] * 3, [still, still + swing, still + 2 * swing]]
+    settled = kind in ("affected", "equivalence", "count") or swing < 0  # worse is what the others claim
+    assert stays_inconclusive(table(rows), rule(kind)) == settled
+    assert not stays_inconclusive(table(rows[:1]), rule(kind))
+
+
+def test_a_lack_of_room_settles_nothing() -> None:
+    """What can be lost is a median: the other blocks may bring it."""
+    rows = [[0.5, 0.0, -0.5]] * 4
+    verdict = rule("trend", "leak")(table(rows * 2, "leak"), 1)
+    assert (verdict.outcome, verdict.detail["by_interval"]) == ("inconclusive", "refuted")
+    assert not stays_inconclusive(table(rows, "leak"), rule("trend", "leak"))
+
+
+def test_void_blocks_count_for_nothing() -> None:
+    """Values of a block whose control failed would end a look."""
+    blocks = table([[0.0, 0.0, 0.0], [0.0, -2.0, -4.0]])
+    void = BlockResult(block=Block("op.a", 1, {}), levels={}, controls={}, valid=False, seconds=1.0)
+    assert stays_inconclusive(blocks, rule("trend"))
+    assert not stays_inconclusive(Table(blocks.experiment, [blocks.results[0], void]), rule("trend"))
+    assert not stays_inconclusive(Table(blocks.experiment, [void]), rule("trend"))
+
+
+def test_rates_of_trials_are_never_settled() -> None:
+    """Their interval becomes narrower with more trials, not wider."""
+
+    def decide(seen: Table, look: Look) -> Verdict:
+        return count(replace(claim("count"), margin=0.1), seen.values("psnr") > 0, look=look)
+
+    seen = table([[1.0, 1.0, 0.0]] * 4)
+    assert decide(seen.at([0, 1, 2, 3, 0, 1, 2, 3]), 1).outcome == "inconclusive"
+    assert not stays_inconclusive(seen, decide)
