@@ -100,6 +100,6 @@ def test_rates_of_trials_are_never_settled() -> None:
     def decide(seen: Table, look: Look) -> Verdict:
         return count(replace(claim("count"), margin=0.1), seen.values("psnr") > 0, look=look)
 
-    seen = table([[1.0, 1.0, 0.0]] * 4)
+    seen = table([[1.0, 1.0, 1.0]] * 4)
     assert decide(seen.at([0, 1, 2, 3, 0, 1, 2, 3]), 1).outcome == "inconclusive"
     assert not stays_inconclusive(seen, decide)
