@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where the page goes (default: into the last RUN_DIR)"
     )
+    parser.add_argument(
+        "--without-images", action="store_true", help="show no image, so that the page of one run may be published"
+    )
     parser.add_argument("--markdown", action="store_true", help=f"write {RESULTS} from the records of the project")
     parser.add_argument(
         "--root", type=Path, default=Path(), metavar="DIR", help="the project with the register (default: this folder)"
@@ -36,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
         if options.markdown == bool(options.runs) or len(options.runs) > 2:
             got = f"{len(options.runs)} RUN_DIR" + (" and --markdown" if options.markdown else "")
             raise ValueError(f"RUN_DIR: expected one or two folders of runs, or --markdown alone, got {got}")
-        path = _results(options.root) if options.markdown else _page(options.runs, options.output, options.root)
+        if options.without_images and len(options.runs) != 1:
+            raise ValueError(f"--without-images: expected one RUN_DIR, got {len(options.runs)}")
+        path = _results(options.root) if options.markdown else _page(options)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -50,10 +55,13 @@ def _results(root: Path) -> Path:
     return path
 
 
-def _page(folders: list[Path], output: Path | None, root: Path) -> Path:
+def _page(options: argparse.Namespace) -> Path:
+    folders: list[Path] = options.runs
+    output: Path | None = options.output
+    root: Path = options.root
     found = [material_in(folder.resolve(), root=root if _is_project(root) else None) for folder in folders]
     if len(found) == 1:
-        path, text = output or folders[0] / PAGE, page.html(found[0])
+        path, text = output or folders[0] / PAGE, page.html(found[0], images=not options.without_images)
     else:
         comparison = compare.compared(found[0].rows, found[1].rows)
         print(compare.terminal(comparison, shutil.get_terminal_size((100, 24)).columns))

@@ -30,13 +30,17 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _FITS = ((4, True), (2, True), (1, True), (1, False), (0, False))
 
 
-def html(material: Material) -> str:
+def html(material: Material, *, images: bool = True) -> str:
     """The page.
 
-    Raises ValueError if even without images it is larger than `MOST_BYTES`.
+    Args:
+        images: whether it shows any, which may be private, or may not be copied.
+
+    Raises:
+        ValueError: if even without images it is larger than `MOST_BYTES`.
     """
-    for tiles, pictures in _FITS:
-        page = rendered("report.html", view(material, tiles=tiles, pictures=pictures))
+    for tiles, pictures in _FITS if images else _FITS[-1:]:
+        page = rendered("report.html", view(material, tiles=tiles, pictures=pictures, asked=images))
         if len(page.encode("utf-8")) <= MOST_BYTES:
             return page
     raise ValueError(f"{material.folder}: expected a page of at most {MOST_BYTES} bytes, got {len(page)}")
@@ -66,12 +70,13 @@ def environment_of(material: Material) -> dict[str, str]:
     return known or {name: str(first[name]) for name in ("scale", "device", "torch", "commit") if name in first}
 
 
-def view(material: Material, *, tiles: int = 4, pictures: bool = True) -> dict[str, Any]:
+def view(material: Material, *, tiles: int = 4, pictures: bool = True, asked: bool = True) -> dict[str, Any]:
     """What the template shows, as plain data.
 
     Args:
         tiles: images of each level.
         pictures: whether the pictures that tests drew are shown.
+        asked: whether images are to be shown as far as there is room.
     """
     about, layout = material.about, material.about.get("layout", {})
     placebos = any("placebo" in row for row in material.rows)
@@ -99,7 +104,7 @@ def view(material: Material, *, tiles: int = 4, pictures: bool = True) -> dict[s
         "notices": [*_coverage(about), *about.get("notices", [])],
         "baselines": about.get("baselines", []),
         "placebo_runs": _placebo_table(material.rows) if placebos else None,
-        "left_out": _left_out(tiles, pictures),
+        "left_out": _left_out(tiles, pictures) if asked else "This page was made without images and pictures.",
         "provenance": _provenance(material, environment),
         "script": (_TEMPLATES / "script.js").read_text(encoding="utf-8"),
     }

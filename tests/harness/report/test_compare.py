@@ -52,6 +52,23 @@ def test_the_command_makes_a_page_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "own.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
+def test_a_page_without_images_shows_none_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Private images, or images that nobody may copy, would be published with the numbers."""
+    folder = write_folder(tmp_path / "run", about=an_about())
+    whole, bare = tmp_path / "whole.html", tmp_path / "bare.html"
+    words = ["report", str(folder), "--root", str(tmp_path), "--output"]
+    assert main([*words, str(whole)]) == main([*words, str(bare), "--without-images"]) == 0
+    assert "data:image/" in whole.read_text(encoding="utf-8")
+    text = bare.read_text(encoding="utf-8")
+    assert "data:image/" not in text
+    assert "<img" not in text
+    assert "made without images" in text
+    assert "The statement of op.size." in text
+    capsys.readouterr()
+    assert main(["report", str(folder), str(folder), "--without-images"]) == 2
+    assert capsys.readouterr().err == "--without-images: expected one RUN_DIR, got 2\n"
+
+
 def test_the_command_compares_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page must stand by itself, as that of a run."""
     one = write_folder(tmp_path / "one", about=an_about())
