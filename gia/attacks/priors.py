@@ -56,6 +56,35 @@ def _mean_size(differences: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class PatchConsistency:
+    """weight * sum over the seams between patches of ||difference of the pixels on both sides|| (Hatamizadeh et al.,
+    2022, GradViT, patch prior).
+
+    A Vision Transformer sees patches one by one, so that a search matches each by itself and leaves steps between them.
+
+    Args:
+        weight: of the penalty.
+        size: height and width of a patch in pixels. An image of one patch has no seam, and a penalty of 0.
+
+    >>> import torch
+    >>> halves = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 1, 4, 4)  # images (R, B, C, H, W)
+    >>> PatchConsistency(0.5, size=2)(halves).tolist()  # one seam of four pixels, and one without a step
+    [1.0]
+    """
+
+    weight: float
+    size: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        seams = [
+            images.narrow(axis, place, 1) - images.narrow(axis, place - 1, 1)
+            for axis in (-1, -2)
+            for place in range(self.size, images.shape[axis], self.size)
+        ]
+        return self.weight * sum((_length(seam) for seam in seams), start=images.new_zeros(len(images)))
+
+
+@dataclass(frozen=True)
 class L2Norm:
     """weight * ||x||, over all images of a trial together (Yin et al., 2021, fidelity regularization).
 

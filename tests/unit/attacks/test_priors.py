@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 import gia
 from gia.attacks.alignment import shift
 from gia.attacks.optimization.pixels import penalty
-from gia.attacks.priors import BatchNormStatistics, GroupConsistency, L2Norm, TotalVariation, known_statistics
+from gia.attacks.priors import (
+    BatchNormStatistics,
+    GroupConsistency,
+    L2Norm,
+    PatchConsistency,
+    TotalVariation,
+    known_statistics,
+)
 from gia.federated.client import BatchStatistics
 from tests.contracts.cases import private
 
@@ -239,3 +246,43 @@ def test_candidates_are_pulled_to_their_registered_mean_and_no_further():
     assert float(values[5]) > apart > 10 * float(values[3])
     mean = candidates[1, 2] - along[5] * float(values[5]) / 0.25
     assert (mean - images[1, 0])[..., 4:-4, 4:-4].abs().max() < 1e-9
+
+
+def seams_written_out(images, size):
+    """Over each line between two patches, the root of the sum of squared steps across it."""
+    count, channels, height, width = images.shape
+    total = 0.0
+    for place in range(1, width):
+        if place % size == 0:
+            steps = (
+                images[n, c, i, place] - images[n, c, i, place - 1]
+                for n in range(count)
+                for c in range(channels)
+                for i in range(height)
+            )
+            total += float(sum(step**2 for step in steps)) ** 0.5
+    for place in range(1, height):
+        if place % size == 0:
+            steps = (
+                images[n, c, place, j] - images[n, c, place - 1, j]
+                for n in range(count)
+                for c in range(channels)
+                for j in range(width)
+            )
+            total += float(sum(step**2 for step in steps)) ** 0.5
+    return total
+
+
+@given(shape=SHAPES, size=st.integers(1, 7), weight=st.floats(0, 10), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_patch_consistency_counts_the_steps_over_the_seams_and_nothing_inside_a_patch(shape, size, weight, seed):
+    """If it fails, the prior smooths patches, or charges the border of the image."""
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected = [weight * seams_written_out(trial, size) for trial in images]
+    assert PatchConsistency(weight, size)(images).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_patch_consistency_has_no_gradient_where_there_is_no_step():
+    """If it fails, a constant start is NaN after one step."""
+    along = penalty([PatchConsistency(0.5, 2)], torch.full((1, 1, 3, 4, 4), 0.5))[1]
+    assert along.equal(torch.zeros_like(along))
