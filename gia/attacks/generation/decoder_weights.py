@@ -35,6 +35,7 @@ def _many(
     converged: float | None,
     objective: Objective | None,
     total_variation: float,
+    priors: Sequence[Prior],
     decoder: nn.Module | None,
     loss: Loss | LossName,
     callback: Callable[[Progress], None] | None,
@@ -58,7 +59,7 @@ def _many(
         own = [decoder_for(decoder, problem.reference)] * len(problem)
     decoders = Decoders(own, shape)
     latents = draw_latents(own[0], batch_size, generators, problem.reference)
-    priors: list[Prior] = [TotalVariation(total_variation)] if total_variation else []
+    priors = [*([TotalVariation(total_variation)] if total_variation else []), *priors]
 
     def evaluate(variables: Sequence[torch.Tensor], trials: slice) -> Point:
         def decode(weights: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -100,6 +101,7 @@ def ci_net(
     converged: float | None = None,
     objective: Objective | None = None,
     total_variation: float = 0.0,
+    priors: Sequence[Prior] = (),
     decoder: nn.Module | None = None,
     loss: Loss | LossName = cross_entropy,
     callback: Callable[[Progress], None] | None = None,
@@ -122,6 +124,7 @@ def ci_net(
         converged: as in `inverting_gradients`.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight of the prior on the images, >= 0.
+        priors: further penalties on the images, as in `inverting_gradients`.
         decoder: a module with `latent_shape`, called as decoder(z) or decoder(z, labels), images in [0, 1]; the search
             starts from its weights. None draws the weights of a new `OverParameterized` one.
         loss: the client's training loss.
@@ -152,6 +155,7 @@ def ci_net(
         converged=converged,
         objective=objective,
         total_variation=total_variation,
+        priors=priors,
         decoder=decoder,
         loss=loss,
         callback=callback,

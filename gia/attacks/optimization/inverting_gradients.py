@@ -34,6 +34,7 @@ def _many(
     converged: float | None,
     objective: Objective | None,
     total_variation: float,
+    priors: Sequence[Prior],
     restarts: int,
     init: Start | None,
     space: Space,
@@ -54,7 +55,7 @@ def _many(
             "labels: expected labels, which inverting_gradients needs, got None; use reveal=('labels',) or set them"
         )
     pixels = Pixels(space, model, problem.reference)
-    priors: list[Prior] = [TotalVariation(total_variation)] if total_variation else []
+    priors = [*([TotalVariation(total_variation)] if total_variation else []), *priors]
     start = pixels.start(
         init or ("uniform" if space == "pixels" else "normal"),
         (problem.batch_size, *problem.image_shape),
@@ -105,6 +106,7 @@ def inverting_gradients(
     converged: float | None = None,
     objective: Objective | None = None,
     total_variation: float = 1e-2,
+    priors: Sequence[Prior] = (),
     restarts: int = 1,
     init: Start | None = None,
     space: Space = "pixels",
@@ -115,6 +117,7 @@ def inverting_gradients(
     """Inverting Gradients (Geiping et al., 2020, Eq. 4), with the settings of arXiv 2503.11514, Sec. IV-A.
 
     Minimizes 1 - cos(g*, g(x, y)) + total_variation * TV(x) over the images x with Adam on the sign of the gradient.
+    `priors` adds further penalties, such as GradViT's for Vision Transformers.
 
     Args:
         model: the victim as sent; dtype and device follow it.
@@ -130,6 +133,8 @@ def inverting_gradients(
             given. None takes all steps.
         objective: the matching term, `Cosine()` by default.
         total_variation: weight, >= 0; 1e-2 for CIFAR and 1e-6 for ImageNet in arXiv 2503.11514.
+        priors: penalties on x (restarts, B, C, H, W) in the space where it moves, one value per restart: those of
+            `gia.attacks.priors`, such as `PatchConsistency(weight, size)`, or your own.
         restarts: number of starts; the result with the least objective is returned.
         init: "normal" or "uniform" over the box; None takes uniform noise in pixels, and the paper's N(0, 1) in the
             standardized space.
@@ -162,6 +167,7 @@ def inverting_gradients(
         converged=converged,
         objective=objective,
         total_variation=total_variation,
+        priors=priors,
         restarts=restarts,
         init=init,
         space=space,

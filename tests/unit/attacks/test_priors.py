@@ -286,3 +286,23 @@ def test_patch_consistency_has_no_gradient_where_there_is_no_step():
     """If it fails, a constant start is NaN after one step."""
     along = penalty([PatchConsistency(0.5, 2)], torch.full((1, 1, 3, 4, 4), 0.5))[1]
     assert along.equal(torch.zeros_like(along))
+
+
+def test_patch_consistency_closes_the_seams_of_a_vision_transformers_reconstruction():
+    """If it fails, the prior that was made for Vision Transformers does nothing there."""
+    timm = pytest.importorskip("timm", reason="Vision Transformers need timm")
+    assert timm
+    seed = torch.Generator().manual_seed(0)
+    model = gia.models.build("vit_tiny", num_classes=10, image_size=16, patch=4, width=24, depth=1, generator=seed)
+    images, labels = private(torch.float32, 0)
+    images = torch.nn.functional.interpolate(images, size=16)
+    observation = gia.share_gradient(model, images, labels, reveal=("labels",))
+
+    def seams(*priors):
+        generator = torch.Generator().manual_seed(1)
+        found = gia.attacks.inverting_gradients(
+            model, observation, generator=generator, steps=40, total_variation=0.0, priors=priors
+        )
+        return float(PatchConsistency(1.0, 4)(found.images[None]))
+
+    assert seams(PatchConsistency(0.1, 4)) < 0.5 * seams()

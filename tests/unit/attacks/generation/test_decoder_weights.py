@@ -54,6 +54,7 @@ def test_the_defaults_are_the_papers():
         "converged": None,
         "objective": None,
         "total_variation": 0.0,
+        "priors": (),
         "decoder": None,
         "loss": cross_entropy,
         "callback": None,
@@ -174,3 +175,20 @@ def test_local_training_is_simulated_where_it_is_known():
 
     ci_net(model, observation, generator=seeded(), steps=0, loss=counted)
     assert calls == [1] * 6
+
+
+def test_a_prior_of_the_user_counts_as_the_attacks_own():
+    """If it fails, a further prior is left out, or weighs something else. Total variation is its own oracle."""
+    model = victim()
+    observation = share(CASE, model, 0)
+    results = [
+        gia.attacks.ci_net(model, observation, generator=seeded(), steps=5, **settings)
+        for settings in (
+            {"total_variation": 0.3},
+            {"total_variation": 0.1, "priors": [TotalVariation(0.2)]},
+            {"total_variation": 0.1},
+        )
+    ]
+    torch.testing.assert_close(results[0].images, results[1].images, rtol=1e-9, atol=1e-12)
+    assert results[0].objective == pytest.approx(results[1].objective, rel=1e-9)
+    assert results[2].objective != pytest.approx(results[1].objective, rel=1e-3)

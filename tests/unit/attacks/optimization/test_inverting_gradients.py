@@ -47,6 +47,7 @@ def test_the_defaults_are_the_papers():
         "converged": None,
         "objective": None,
         "total_variation": 1e-2,
+        "priors": (),
         "restarts": 1,
         "init": None,
         "space": "pixels",
@@ -240,3 +241,20 @@ def test_a_search_that_converges_takes_no_schedule():
     model = victim()
     with pytest.raises(ValueError, match="schedule: expected the default beside converged, which decays by its own"):
         inverting_gradients(model, share(CASE, model, 0), generator=seeded(), converged=0.01, schedule=constant)
+
+
+def test_a_prior_of_the_user_counts_as_the_attacks_own():
+    """If it fails, a further prior is left out, or weighs something else. Total variation is its own oracle."""
+    model = victim()
+    observation = share(CASE, model, 0)
+    results = [
+        gia.attacks.inverting_gradients(model, observation, generator=seeded(), steps=5, **settings)
+        for settings in (
+            {"total_variation": 0.3},
+            {"total_variation": 0.1, "priors": [TotalVariation(0.2)]},
+            {"total_variation": 0.1},
+        )
+    ]
+    torch.testing.assert_close(results[0].images, results[1].images, rtol=1e-9, atol=1e-12)
+    assert results[0].objective == pytest.approx(results[1].objective, rel=1e-9)
+    assert results[2].objective != pytest.approx(results[1].objective, rel=1e-3)
