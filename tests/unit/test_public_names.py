@@ -184,7 +184,7 @@ SIGNATURES = {
 }
 
 ATTACK_SETTINGS = {
-    "ci_net": "steps lr signed schedule converged objective total_variation decoder loss callback",
+    "ci_net": "steps lr signed schedule converged objective total_variation priors decoder loss callback",
     "dlg": "steps lr history converged objective restarts init loss callback",
     "idlg": "steps lr history converged objective restarts init loss callback",
     "gias": (
@@ -197,7 +197,7 @@ ATTACK_SETTINGS = {
         "loss callback"
     ),
     "inverting_gradients": (
-        "steps lr signed schedule converged objective total_variation restarts init space box loss callback"
+        "steps lr signed schedule converged objective total_variation priors restarts init space box loss callback"
     ),
     "learning_to_invert": "inverter loss",
     "linear_layer": "layer agreement loss",
