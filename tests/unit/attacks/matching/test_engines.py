@@ -111,6 +111,22 @@ def test_a_known_victim_is_attacked_without_a_word(warnings_of_gia: Callable[[],
     assert not warnings_of_gia()
 
 
+@pytest.mark.parametrize("seed", [0, *engines_module._SEEDS])
+def test_private_images_that_the_check_makes_up_too_do_not_cost_the_fast_engine(
+    seed: int, warnings_of_gia: Callable[[], list[str]]
+) -> None:
+    """At the private images nothing is left to match but rounding, by which the engines are "8.6e+28 apart"."""
+    model = network(activation="relu")
+    made_up = torch.rand(1, 2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    observation = share_gradient(model, made_up[0], torch.tensor([1, 3]), reveal=("labels",))
+    problem = matching(model, [observation], engine="taps")
+    problem._engine._tried = False  # as where the engine is not forced
+    assert problem.labels is not None
+    problem(point(model, 1), problem.labels)
+    assert problem._engine._taps is not None
+    assert not warnings_of_gia()
+
+
 @pytest.mark.parametrize(("name", "trials", "expected"), [("convnet", 1, 0), ("convnet", 2, 1), ("mlp", 1, 1)])
 def test_a_single_trial_of_a_small_victim_is_left_to_double_backward(
     name: str, trials: int, expected: int, monkeypatch: pytest.MonkeyPatch
