@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gia.harness.blocks.executor import Progress
 from gia.harness.blocks.store import Store
-from gia.harness.blocks.workers import Pool
+from gia.harness.blocks.workers import Workers
 from gia.harness.decide.register import Claim, Register
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.laboratory import Laboratory, Substitution
@@ -39,7 +39,7 @@ class Context:
     root: str | None
     folder: Path
     store: Store
-    workers: int | Pool
+    workers: int | Workers
     facts: Mapping[str, str]
     laboratory: Laboratory
     lane: Lane
