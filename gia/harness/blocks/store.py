@@ -31,6 +31,7 @@ from gia.harness.blocks.sources import (
     refuse_edited,
     remember_loaded,
 )
+from gia.harness.blocks.workers import arithmetic
 from gia.numerics import digest_of, file_digest, private_folder, replacing
 
 _FORMAT = 3
@@ -91,7 +92,7 @@ class Store:
             "sources": dict(closure.modules),
             "distributions": dict(closure.distributions),
             "inputs": self._inputs_of(experiment),
-            "arithmetic": _arithmetic(),
+            "arithmetic": arithmetic(),
             "devices": {name: _device(name) for name in sorted({level.device for level in levels})},
             "measure": named(measure),
             "experiment": experiment.id,
@@ -252,13 +253,6 @@ def _to_plain(result: BlockResult) -> dict[str, Any]:
 
 #: What runs a block, as far as a level's functions do not import it.
 _HARNESS = ("gia.harness.blocks.executor",)
-
-
-@functools.cache
-def _arithmetic() -> str:
-    """The fingerprint of arithmetic as it is in a worker."""
-    with numerics.reproducible(threads=1):
-        return numerics.fingerprint()
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -207,7 +207,7 @@ def spread(
         pool = Pool(workers) if isinstance(workers, int) else workers
         try:
             name = getattr(function, "__name__", "a function")
-            origin = partial(_origin, function)
+            origin = functools.partial(_origin, function)
             jobs = (
                 (index, Job(f"{name} of {item!r}", _reproducibly, (function, item), origin))
                 for index, item in enumerate(items)
@@ -223,13 +223,18 @@ def spread(
 def _origin(function: Callable[..., Any]) -> dict[str, Any]:
     """What the result of a function depends on besides its arguments."""
     closure = closure_of([function])
-    with reproducible(threads=1):
-        arithmetic = fingerprint()
     return {
-        "arithmetic": arithmetic,
+        "arithmetic": arithmetic(),
         "sources": dict(closure.modules),
         "distributions": dict(closure.distributions),
     }
+
+
+@functools.cache
+def arithmetic() -> str:
+    """The fingerprint of arithmetic as it is in a worker."""
+    with reproducible(threads=1):
+        return fingerprint()
 
 
 def _reproducibly(function: Callable[[Item], Result], item: Item) -> Result:
@@ -252,7 +257,8 @@ def _die_with_parent() -> None:
 
 def _failure(name: str, error: BaseException) -> WorkerError:
     trace = str(error.__cause__ or "").strip().strip('"').strip()
-    told = WorkerError(f"{name} failed in a worker: {type(error).__name__}: {error}" + (f"\n{trace}" if trace else ""))
+    kind = "" if isinstance(error, WorkerError) else f"{type(error).__name__}: "
+    told = WorkerError(f"{name} failed in a worker: {kind}{error}" + (f"\n{trace}" if trace else ""))
     told.__cause__ = error
     return told
 

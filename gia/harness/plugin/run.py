@@ -16,8 +16,9 @@ import torch
 
 from gia.harness.baseline.check import Baselines, unpinned
 from gia.harness.baseline.file import BaselineError
+from gia.harness.blocks.cluster import workers_of
 from gia.harness.blocks.store import Store
-from gia.harness.blocks.workers import Pool
+from gia.harness.blocks.workers import Pool, Workers
 from gia.harness.ci import under_ci
 from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
@@ -29,7 +30,7 @@ from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
 from gia.harness.plugin.folder import RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
-from gia.harness.plugin.options import foreign
+from gia.harness.plugin.options import LOCAL, foreign
 from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
@@ -59,6 +60,8 @@ def begin(config: pytest.Config, register: Path) -> None:
     option = config.option
     if option.gia_workers < 0:
         raise pytest.UsageError(f"--gia-workers: expected 0 or more, got {option.gia_workers}")
+    if option.gia_executor != LOCAL and option.gia_workers < 1:
+        raise pytest.UsageError("--gia-executor: expected --gia-workers of at least 1, got 0, which computes here")
     if option.gia_reason is not None and not (option.gia_rebaseline or option.gia_record or option.gia_drop):
         raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline, --gia-drop or --gia-record")
     for name in ("rebaseline", "drop"):
@@ -138,7 +141,7 @@ class ClaimRun:
         self._progress = Progress(config, self._time_left)
         self._claims: Claims | None = None
         self._store: Store | None = None
-        self._pool: Pool | None = None
+        self._pool: Workers | None = None
         self._baselines: Baselines | None = None
         self._stale: Sequence[BaselineError] = ()
         self._dropped: Sequence[str] = ()
@@ -201,7 +204,7 @@ class ClaimRun:
         if self._claims is None:
             option, placebos = self.config.option, self._placebos
             self._begin()
-            self._pool = Pool(option.gia_workers) if option.gia_workers else None
+            self._pool = self._workers()
             store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
                 Context(
@@ -393,6 +396,16 @@ class ClaimRun:
     def _ask_for_verdicts(self, ids: Sequence[str]) -> None:
         if missing := [id for id in ids if self._claims is None or not self._claims.recording.decided(id)]:
             pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
+
+    def _workers(self) -> Workers | None:
+        """What computes blocks; None for this process."""
+        where, number = self.config.option.gia_executor, self.config.option.gia_workers
+        if where == LOCAL:
+            return Pool(number) if number else None
+        try:
+            return workers_of(where, number)
+        except (ModuleNotFoundError, TypeError, ValueError) as error:
+            raise pytest.UsageError(f"--gia-executor: {error}") from error
 
     def _blocks(self) -> Path:
         """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""
