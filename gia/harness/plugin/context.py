@@ -26,6 +26,7 @@ class Context:
         records: of earlier runs.
         confirm: which rows may be confirmed; None in another lane.
         store_because: why this run's verdicts go on record; None where they are compared with it.
+        storing: whether blocks are only stored, and no row gets a verdict.
         placebos: what takes the place of each attack; None where the attacks run.
         substitute: level -> the level with the user's attack and defenses, or why they cannot take it; None without.
         announce: prints a line.
@@ -46,6 +47,7 @@ class Context:
     records: Records
     confirm: Confirm | None
     store_because: str | None
+    storing: bool
     placebos: Placebos | None
     substitute: Substitution | None
     announce: Callable[[str], object]

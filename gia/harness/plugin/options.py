@@ -22,6 +22,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "WHERE",
         "help": "what computes: local processes, dask[:ADDRESS], or package.module:factory of an Executor",
     },
+    "shard": {
+        "metavar": "I/N",
+        "help": "only compute and store the blocks of every N-th row, from the I-th on; a run without it has verdicts",
+    },
     "run-dir": {"metavar": "DIR", "help": "where reports go (default: a new folder .gia/runs/<time>-<scale>-<commit>)"},
     "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
     "attack": {

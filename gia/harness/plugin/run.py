@@ -35,6 +35,7 @@ from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
+from gia.harness.plugin.shards import share
 from gia.harness.plugin.timings import TimingRun
 from gia.harness.report.markdown import markdown
 from gia.harness.report.material import PAGE
@@ -69,6 +70,7 @@ def begin(config: pytest.Config, register: Path) -> None:
         if getattr(option, f"gia_{name}") and distributed:
             raise pytest.UsageError(f"--gia-{name}: expected one process, got -n: each would overwrite another's files")
     _check_lane(option)
+    _check_shard(option)
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
     if option.gia_rebaseline and foreign(option):
@@ -120,6 +122,7 @@ class ClaimRun:
             self.environment["defense"] = "; ".join(option.gia_defense)
         if self.lane.suffix:
             self.environment["lane"] = self.lane.suffix[1:]
+        self.share = None if option.gia_shard is None else share(option.gia_shard)
         self.notices: list[str] = []
         if option.gia_attack is not None:
             self.notices.append(
@@ -136,6 +139,8 @@ class ClaimRun:
         self._runs = config.rootpath / ".gia" / "runs"
         self._kind = f"{self.scale}-{self.commit}"
         user = "".join(f"-{_plain(name)}" for name in foreign(option))
+        if self.share is not None:
+            user += f"-shard{self.share.index}of{self.share.count}"
         self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{user}", self.environment, given=given)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config, self._time_left)
@@ -218,6 +223,7 @@ class ClaimRun:
                     lane=self.lane,
                     records=self.records,
                     confirm=self.confirm,
+                    storing=self.share is not None,
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
@@ -268,6 +274,15 @@ class ClaimRun:
         else:
             lines.append(f"numerics: {' '.join(f'{name}={value}' for name, value in REPEATABLE.items())}")
         return lines
+
+    @pytest.hookimpl(trylast=True)  # after -k and -m
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave the rows to other shards that are theirs, and baselines and timings to a run without shards."""
+        if self.share is not None:
+            own = self.share.of([item for item in items if claim_ids(item)])
+            if left := [item for item in items if item not in own]:
+                config.hook.pytest_deselected(items=left)
+            items[:] = own
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Check the ids, and write an empty list, so that no earlier run's verdicts are taken for this one's."""
@@ -328,13 +343,16 @@ class ClaimRun:
             self._dropped, refused = self._baselines.drop()
             whole = self.selection.whole("baseline") and self.selection.all_passed("baseline")
             self._stale = [*refused, *self._baselines.finish(full=whole)]
+        nothing = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        if self.share is not None and nothing and self.selection.tests_of:
+            session.exitstatus = pytest.ExitCode.OK  # more shards than rows
         if session.exitstatus == pytest.ExitCode.OK:
             if not (self.config.option.collectonly or under_xdist(self.config)):
                 self._undecided = self.selection.undecided(self._decided())
             placed = [] if self._placebos is None or self._claims is None else self._claims.recording.rows
             if self._stale or self._undecided or any(map(broken, placed)):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._claims is not None:
+        if self._claims is not None and self.share is None:
             self._report_claims()
         whole = all(self.selection.whole(marker) for marker in ("claim", "baseline"))
         self.folder.end(whole=whole, exit_status=int(session.exitstatus))
@@ -367,7 +385,10 @@ class ClaimRun:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         for line in self._undecided:
             terminalreporter.write_line(f"FAILED without a verdict: {line}", red=True)
-        if self._claims is not None:
+        if self._claims is not None and self.share is not None:
+            terminalreporter.section(f"shard {self.share}")
+            terminalreporter.write_line(self._stored())
+        elif self._claims is not None:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
             if self.lane.placebo is None:
@@ -475,6 +496,17 @@ class ClaimRun:
             baselines=[str(comparison) for comparison in self._baselines.comparisons] if self._baselines else [],
         )
 
+    def _stored(self) -> str:
+        """What a shard did, in place of verdicts."""
+        assert self._claims is not None
+        stored = self._claims.recording.stored
+        tables = [table for tables in stored.values() for table in tables]
+        blocks, found = sum(len(table.results) for table in tables), sum(table.cached for table in tables)
+        return (
+            f"{len(stored)} rows, {blocks} blocks in {self._blocks()}: {blocks - found} computed here, {found} found "
+            "there\nno verdicts: the same command without --shard gives them when all shards have ended"
+        )
+
     def _recorded(self) -> dict[str, str]:
         """Claim id -> its outcome on record, that of the confirm run where there is one."""
         confirmed, first = self.records.rows("confirm"), self.records.rows("claims")
@@ -505,7 +537,10 @@ class ClaimRun:
         return Remaining(seconds_of_rows(self._runs, self.environment), self.selection.selected())
 
     def _decided(self) -> set[str]:
-        return set() if self._claims is None else {row["id"] for row in self._claims.recording.rows}
+        if self._claims is None:
+            return set()
+        recording = self._claims.recording
+        return {row["id"] for row in recording.rows} | set(recording.stored)
 
 
 def _check_lane(option: Any) -> None:
@@ -527,6 +562,21 @@ def _check_lane(option: Any) -> None:
     for message, holds in wrong.items():
         if holds:
             raise pytest.UsageError(message)
+
+
+def _check_shard(option: Any) -> None:
+    """Raise UsageError for a share that is none, or with options that ask for more than blocks."""
+    if option.gia_shard is None:
+        return
+    try:
+        share(option.gia_shard)
+    except ValueError as error:
+        raise pytest.UsageError(f"--gia-shard: {error}") from error
+    for name in ("open", "record", "placebo", "rebaseline", "drop"):
+        if getattr(option, f"gia_{name}"):
+            raise pytest.UsageError(f"--gia-shard: expected without --gia-{name}, since a shard only stores blocks")
+    if under_ci():
+        raise pytest.UsageError("--gia-shard: expected outside CI, where runs share no blocks")
 
 
 def _plain(name: str) -> str:

@@ -126,6 +126,24 @@ def test_a_worker_finds_the_modules_of_the_run(tmp_path: Path, monkeypatch: pyte
     del sys.modules["project_of_mine"]
 
 
+def own_origin() -> dict[str, Any]:
+    """What results depend on in this process."""
+    return planted({})
+
+
+def test_a_job_is_not_begun_where_what_it_depends_on_differs() -> None:
+    """The check would be made, and its answer thrown away."""
+    assert compute(pickle.dumps((own_origin, own_origin, ())), planted({}), [], ("elsewhere", 1)) == planted({})
+    refused = compute(pickle.dumps((own_origin, fail, ())), planted({"sources": {}}), [], ("elsewhere", 1))
+    assert refused.trace == ""
+    assert "expected the sources of this run" in refused.told
+
+
+def fail() -> None:
+    """A job that must not begin."""
+    raise AssertionError("begun")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
