@@ -108,7 +108,7 @@ def test_an_extra_is_locked_or_installed_by_the_session_that_tests_it(noxfile, t
     others = set(PROJECT["project"]["optional-dependencies"]) - EXTRAS - {"all"}
     assert install[-1] == f".[{','.join(['all', *sorted(others)])}]"
     assert f"torch=={noxfile.TORCH_HERE}" in install
-    assert imported[1:] == ("-c", "import flwr, opacus")
+    assert imported[1:] == ("-c", "import distributed, flwr, opacus")
     assert "tests/integrations" in tests
     assert "flwr" not in locked("environment.txt")
 

@@ -48,7 +48,10 @@ def entries(folder: Path) -> list[Entry]:
         if is_marked(folder / kind):
             own = [path for path in sorted((folder / kind).iterdir()) if not path.name.startswith(".")]
             found += [_entry(kind, path.name, [path]) for path in own if path.is_file() and not path.is_symlink()]
-    return found + [_entry("temporary", path.name, [path]) for path in temporary(folder)]
+    left = (
+        list((folder / "reserved").glob("[!.]*")) if is_marked(folder / "reserved") else []
+    )  # by runs that were killed
+    return found + [_entry("temporary", path.name, [path]) for path in (*temporary(folder), *sorted(left))]
 
 
 def runs(folder: Path) -> list[Entry]:

@@ -14,10 +14,12 @@ from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.store import Store, log_controls
-from gia.harness.blocks.workers import Job, Pool
+from gia.harness.blocks.workers import Job, Pool, Take, Workers
 from gia.numerics import reproducible
 
 Done = TypeVar("Done")
+
+_PAUSE = 0.5  # seconds between two looks at blocks that another run computes
 
 #: Called with label -> what its control said, before anything is attacked.
 Log = Callable[[Mapping[str, Control]], object]
@@ -83,14 +85,15 @@ def run_blocks(
     store: Store,
     measure: Measure,
     *,
-    workers: int | Pool = 2,
+    workers: int | Workers = 2,
     progress: Progress | None = None,
 ) -> list[BlockResult]:
     """All blocks in order, from the store where it has them, else computed by `workers` processes and stored.
 
-    `workers` is a number (0 computes in this process, for a debugger) or a `Pool` that stays for the next call. Every
+    `workers` is a number (0 computes in this process, for a debugger) or `Workers` that stay for the next call. Every
     block is stored as it finishes, so an interrupt or a kill loses only those under way. What the controls of a block
-    said is stored before anything is attacked in it.
+    said is stored before anything is attacked in it. A block that another run on the same store computes is waited for,
+    and computed here if that run dies.
     Raises WorkerError with the worker's traceback when a block fails, after the others under way are stored;
     EditedError when a source file, a package or data that take part change before all blocks are stored.
     """
@@ -105,38 +108,64 @@ def run_blocks(
 
     report()
     missing = [index for index in range(len(blocks)) if index not in results]
-    if missing:
-        store.check_sources(keys[missing[0]])
-        store.hold()
-        try:
-            _compute(
-                {index: _job(experiment, blocks[index], measure, store, keys[index]) for index in missing},
-                workers,
-                lambda index, done: results.update({index: _saved(store, keys[index], *done)}),
-                report,
-            )
-        finally:  # also after an error, which may come from the change
-            store.check_all(experiment, [keys[index] for index in missing])
+    if not missing:
+        return [results[index] for index in range(len(blocks))]
+    computed: list[int] = []
+
+    def take() -> tuple[int, Job] | None:
+        """The next block that no other run computes."""
+        for index in list(missing):
+            if store.reserve(keys[index]):
+                missing.remove(index)
+                if (found := store.load(keys[index], blocks[index])) is None:
+                    computed.append(index)
+                    return index, _job(experiment, blocks[index], measure, store, keys[index])
+                results[index] = found  # another run stored it since
+                store.release(keys[index])
+        return None
+
+    def finished(index: int, done: Any) -> None:
+        results[index] = _saved(store, keys[index], *done)
+        store.release(keys[index])
+
+    store.check_sources(keys[missing[0]])
+    store.hold()
+    try:
+        _compute(take, lambda: [keys[index] for index in missing], store, workers, finished, report)
+    finally:  # also after an error, which may come from the change
+        store.reserved.release_all()
+        store.check_all(experiment, [keys[index] for index in computed])
     return [results[index] for index in range(len(blocks))]
 
 
 def _compute(
-    jobs: Mapping[int, Job],
-    workers: int | Pool,
+    take: Take,
+    elsewhere: Callable[[], Sequence[dict[str, Any]]],
+    store: Store,
+    workers: int | Workers,
     finished: Callable[[int, Any], object],
     report: Callable[[], object],
 ) -> None:
-    """Run the jobs in this process, or in workers."""
-    if workers == 0:
-        for index, job in jobs.items():
-            finished(index, job.function(*job.arguments))
-            report()
-        return
-    pool = Pool(workers) if isinstance(workers, int) else workers
+    """Run jobs in this process, or in workers, until none is left that another run computes."""
+    pool = Pool(workers) if isinstance(workers, int) and workers else workers
+    told = False
     try:
-        pool.run(jobs, finished, report)
+        while True:
+            if isinstance(pool, Workers):
+                pool.run(take, finished, report)
+            else:
+                while (taken := take()) is not None:
+                    finished(taken[0], taken[1].function(*taken[1].arguments))
+                    report()
+            if not (left := elsewhere()):
+                break
+            if not told and (owner := store.owner(left[0])):
+                store.tell(f"{owner} computes {len(left)} of these blocks in the same store; this run waits for them")
+                told = True
+            time.sleep(_PAUSE)
+            report()
     finally:
-        if pool is not workers:
+        if pool is not workers and isinstance(pool, Workers):
             pool.close()
 
 
@@ -151,7 +180,15 @@ def _saved(
 def _job(experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any]) -> Job:
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
     run = partial(run_block, log=partial(log_controls, store.log_of(key)))
-    return Job(name, _heard, (run, experiment, block, measure, store.nets))
+    return Job(
+        name, _heard, (run, experiment, block, measure, store.nets), partial(_origin, experiment, block, measure)
+    )
+
+
+def _origin(experiment: Experiment, block: Block, measure: Measure) -> dict[str, Any]:
+    """The parts of a block's key that another machine may have otherwise."""
+    key = Store(Path()).key(experiment, block, measure)
+    return {name: key[name] for name in ("arithmetic", "sources", "distributions", "inputs", "devices")}
 
 
 def _heard(run: Callable[..., Done], *arguments: Any) -> tuple[Done, list[str]]:

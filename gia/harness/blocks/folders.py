@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ except ImportError:  # a system without such locks: nothing is ever cleaned ther
 #: The file that says that gia made the folder around it, and gia's lock. What else lies there is content.
 MARK = ".gia-folder"
 LOCK = ".gia-lock"
+
+_LEFT = 3600.0  # seconds after which a temporary file belongs to nobody
 
 _TEXT = "gia made this folder, and `python -m gia cache --prune` may delete what gia wrote here.\n"
 
@@ -72,7 +75,8 @@ def hold(folder: Path, *, private: bool = False) -> Hold | None:
     """Make, mark and lock a folder for this process; None where the system has no locks.
 
     The system drops the lock when the process ends, however it ends. Temporary files that a killed process left are
-    removed if nobody else holds the folder. Waits for somebody who cleans it.
+    removed if nobody else holds the folder and they are an hour old: some file systems of clusters show a lock only to
+    processes of the same machine. Waits for somebody who cleans it.
     """
     marked = mark(folder, private=private)
     while True:
@@ -81,7 +85,7 @@ def hold(folder: Path, *, private: bool = False) -> Hold | None:
         try:
             if _lock(descriptor, shared=False, wait=False):
                 if marked:
-                    remove(temporary(folder))
+                    remove([path for path in temporary(folder) if _is_left(path)])
                 _lock(descriptor, shared=True, wait=True)
             else:
                 _lock(descriptor, shared=True, wait=True)
@@ -119,6 +123,14 @@ def temporary(folder: Path) -> list[Path]:
     """The files that `gia.numerics.replacing` has not finished, here and in marked folders inside."""
     inside = [path for path in folder.iterdir() if path.is_dir() and is_marked(path)]
     return sorted(path for each in (folder, *inside) for path in each.glob(".*.partial"))
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a file was last written so long ago that nobody is writing it."""
+    try:
+        return time.time() - path.stat().st_mtime > _LEFT
+    except FileNotFoundError:
+        return False
 
 
 def remove(files: list[Path]) -> None:

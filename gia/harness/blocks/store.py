@@ -21,6 +21,7 @@ from gia.harness.blocks.distributions import packages
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.folders import Hold, hold, mark, remove
 from gia.harness.blocks.level import Measure
+from gia.harness.blocks.reservations import Reservations
 from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.sources import (
     EditedError,
@@ -30,6 +31,7 @@ from gia.harness.blocks.sources import (
     refuse_edited,
     remember_loaded,
 )
+from gia.harness.blocks.workers import arithmetic
 from gia.numerics import digest_of, file_digest, private_folder, replacing
 
 _FORMAT = 3
@@ -42,7 +44,7 @@ class Store:
     experiment import, directly or not, the content of the data, the arithmetic of this machine, the device, the block
     and every level's setting. What else is installed is stored beside the result, as `recorded`, and is not compared.
     Networks that blocks train are kept in `nets`, and what the controls of a block said before it was attacked in
-    `controls`.
+    `controls`. Several runs may share the folder: in `reserved` stands which of them computes which block.
     A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again. Nothing
     is stored after something that takes part was changed (`gia.harness.blocks.sources.EditedError`).
 
@@ -53,8 +55,10 @@ class Store:
         self.folder = folder
         self.nets = folder / "nets"
         self.controls = folder / "controls"
+        self.reserved = Reservations(folder / "reserved")
         self._notice = notice
         self._computed: set[Path] = set()
+        self._damaged: set[Path] = set()
         self._inputs: dict[tuple[str | None, str], str] = {}
         self._hold: Hold | None = None
         remember_loaded()
@@ -63,11 +67,12 @@ class Store:
         """Make the folders, and lock them until this object or the process ends."""
         if self._hold is None:
             self._hold = hold(self.folder, private=True)
-            for folder in (self.nets, self.controls):
+            for folder in (self.nets, self.controls, self.reserved.folder):
                 mark(folder, private=True)
 
     def close(self) -> None:
         """Let others clean the folders."""
+        self.reserved.close()
         if self._hold is not None:
             self._hold.close()
             self._hold = None
@@ -87,7 +92,7 @@ class Store:
             "sources": dict(closure.modules),
             "distributions": dict(closure.distributions),
             "inputs": self._inputs_of(experiment),
-            "arithmetic": _arithmetic(),
+            "arithmetic": arithmetic(),
             "devices": {name: _device(name) for name in sorted({level.device for level in levels})},
             "measure": named(measure),
             "experiment": experiment.id,
@@ -103,7 +108,9 @@ class Store:
         except FileNotFoundError:
             return None
         except _DamagedError as damage:
-            self.tell(f"stored block {path.name} is damaged ({damage}); it is computed again")
+            if path not in self._damaged:
+                self.tell(f"stored block {path.name} is damaged ({damage}); it is computed again")
+            self._damaged.add(path)
             return None
         with suppress(OSError):  # the cache forgets what was not used for long
             for file in (path, *result.pictures):
@@ -146,7 +153,24 @@ class Store:
         with replacing(path, private=True) as partial:  # last: an entry is there when this file is
             partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         self._computed.add(path)
+        self._damaged.discard(path)
         return replace(result, pictures=(images,) if arrays else ())
+
+    def reserve(self, key: dict[str, Any]) -> bool:
+        """Whether this run is to compute the block; False while another run that lives computes it.
+
+        The other one may have stored it at this moment, so whoever is to compute it calls `load` first.
+        """
+        self.hold()
+        return self.reserved.take(self._path(key).stem)
+
+    def release(self, key: dict[str, Any]) -> None:
+        """End what `reserve` began, once the block is stored."""
+        self.reserved.release(self._path(key).stem)
+
+    def owner(self, key: dict[str, Any]) -> str:
+        """Which run computes the block; empty where none does."""
+        return self.reserved.owner(self._path(key).stem)
 
     def log_of(self, key: dict[str, Any]) -> Path:
         """The file that `log_controls` writes for the block of this key."""
@@ -229,13 +253,6 @@ def _to_plain(result: BlockResult) -> dict[str, Any]:
 
 #: What runs a block, as far as a level's functions do not import it.
 _HARNESS = ("gia.harness.blocks.executor",)
-
-
-@functools.cache
-def _arithmetic() -> str:
-    """The fingerprint of arithmetic as it is in a worker."""
-    with numerics.reproducible(threads=1):
-        return numerics.fingerprint()
 
 
 @functools.cache

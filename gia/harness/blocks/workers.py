@@ -1,21 +1,22 @@
-"""Work over processes of one thread each; a crash in one reaches the test that asked."""
+"""Work over an executor, by default processes of one thread each; a crash in a worker reaches the test that asked."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from gia.harness.blocks.sources import closure_of, refuse_edited
-from gia.numerics import reproducible
+from gia.numerics import fingerprint, reproducible
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,14 +31,93 @@ class WorkerError(RuntimeError):
 
 
 class Job(NamedTuple):
-    """A module-level function and its arguments; the name is that of an error."""
+    """A module-level function and its arguments; the name is that of an error.
+
+    `origin` says what the result depends on besides the arguments, such as the source and the arithmetic. It is called
+    here and in a worker on another machine, which must agree.
+    """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    origin: Callable[[], Mapping[str, Any]]
 
 
-class Pool:
+#: The next job with its index; None where there is none at this moment.
+Take = Callable[[], "tuple[int, Job] | None"]
+
+
+class Workers(ABC):
+    """Runs jobs over a `concurrent.futures.Executor`: local processes (`Pool`), or machines of a cluster."""
+
+    def run(self, take: Take, finished: Callable[[int, Any], object], tick: Callable[[], object]) -> None:
+        """Run jobs until `take` gives none and none runs. A failure is raised after those under way ended.
+
+        Args:
+            take: is asked for a job whenever there is room for one.
+            finished: called with index and result as jobs end.
+            tick: called now and then.
+        """
+        running: dict[Future[Any], tuple[int, str]] = {}
+        failures: list[WorkerError] = []
+        self._begin_run()
+        try:
+            while True:
+                while not failures and len(running) < self._room() and (taken := take()) is not None:
+                    index, job = taken
+                    try:
+                        running[self._submit(job)] = index, job.name
+                    except BrokenExecutor as broken:
+                        failures.append(_failure(job.name, broken))
+                if not running:
+                    break
+                done = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
+                self._watch([name for _, name in running.values()], idle=not done)
+                for future in done:
+                    index, name = running.pop(future)
+                    try:
+                        result = self._result(future)
+                    except (Exception, CancelledError) as error:
+                        failures.append(_failure(name, error))
+                    else:
+                        finished(index, result)
+                tick()
+        except BaseException:  # an interrupt above all: nothing may go on computing
+            self._kill()
+            raise
+        if failures:
+            if isinstance(failures[0].__cause__, BrokenExecutor):
+                self._kill()
+            raise failures[0]
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the workers go."""
+
+    @abstractmethod
+    def _room(self) -> int:
+        """How many jobs may be under way."""
+
+    @abstractmethod
+    def _submit(self, job: Job) -> Future[Any]: ...
+
+    @abstractmethod
+    def _kill(self) -> None:
+        """End what is under way, after an interrupt or where the executor is broken."""
+
+    def _result(self, future: Future[Any]) -> Any:
+        return future.result()
+
+    def _begin_run(self) -> None:
+        """Called before the first job of a run."""
+        return
+
+    def _watch(self, names: Sequence[str], *, idle: bool) -> None:
+        """Look after the workers; `idle` says that none of these jobs ended since the last call."""
+        return
+
+
+class Pool(Workers):
     """Worker processes of one torch thread each, started when first needed and killed by `close`."""
 
     def __init__(self, workers: int) -> None:
@@ -46,50 +126,26 @@ class Pool:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
         self._children: set[multiprocessing.process.BaseProcess] = set()
-
-    def run(self, jobs: Mapping[int, Job], finished: Callable[[int, Any], object], tick: Callable[[], object]) -> None:
-        """Call `finished` with index and result as jobs end. A failure is raised after those under way ended."""
-        waiting = list(jobs)[::-1]
-        running: dict[Future[Any], int] = {}
-        failures: list[WorkerError] = []
-        still = 0
-        if not all(child.is_alive() for child in self._children):
-            self._kill()  # the system took an idle worker, and the executor is of no use without it
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.workers:
-                    index = waiting.pop()
-                    try:
-                        running[self._submit(jobs[index])] = index
-                    except BrokenProcessPool as broken:
-                        waiting.clear()
-                        failures.append(_failure(jobs[index].name, broken))
-                done = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
-                still = still + 1 if self._stopped() and not done else 0
-                if still > _PATIENCE:
-                    names = ", ".join(jobs[index].name for index in running.values())
-                    raise WorkerError(f"{names}: a worker was stopped by a signal and did not go on; run again")
-                for future in done:
-                    index = running.pop(future)
-                    if (error := future.exception()) is None:
-                        finished(index, future.result())
-                    else:
-                        waiting.clear()
-                        failures.append(_failure(jobs[index].name, error))
-                tick()
-        except BaseException:  # an interrupt above all: nothing may go on computing
-            self._kill()
-            raise
-        if failures:
-            if isinstance(failures[0].__cause__, BrokenProcessPool):
-                self._kill()
-            raise failures[0]
+        self._still = 0
 
     def close(self) -> None:
         """Let the workers go; a later `run` starts new ones."""
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
         self._executor, self._children = None, set()
+
+    def _room(self) -> int:
+        return self.workers
+
+    def _begin_run(self) -> None:
+        self._still = 0
+        if not all(child.is_alive() for child in self._children):
+            self._kill()  # the system took an idle worker, and the executor is of no use without it
+
+    def _watch(self, names: Sequence[str], *, idle: bool) -> None:
+        self._still = self._still + 1 if idle and self._stopped() else 0
+        if self._still > _PATIENCE:
+            raise WorkerError(f"{', '.join(names)}: a worker was stopped by a signal and did not go on; run again")
 
     def _stopped(self) -> bool:
         """Whether a signal such as SIGSTOP holds a worker, where the system tells; nothing is reaped."""
@@ -121,7 +177,7 @@ def spread(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     *,
-    workers: int | Pool,
+    workers: int | Workers,
     tick: Callable[[int, int], object] | None = None,
 ) -> list[Result]:
     """`function` of each item, in their order; nothing is stored.
@@ -151,13 +207,34 @@ def spread(
         pool = Pool(workers) if isinstance(workers, int) else workers
         try:
             name = getattr(function, "__name__", "a function")
-            jobs = {i: Job(f"{name} of {item!r}", _reproducibly, (function, item)) for i, item in enumerate(items)}
-            pool.run(jobs, lambda index, result: results.update({index: result}), report)
+            origin = functools.partial(_origin, function)
+            jobs = (
+                (index, Job(f"{name} of {item!r}", _reproducibly, (function, item), origin))
+                for index, item in enumerate(items)
+            )
+            pool.run(lambda: next(jobs, None), lambda index, result: results.update({index: result}), report)
         finally:
             if pool is not workers:
                 pool.close()
     refuse_edited(sources)
     return [results[index] for index in range(len(items))]
+
+
+def _origin(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the result of a function depends on besides its arguments."""
+    closure = closure_of([function])
+    return {
+        "arithmetic": arithmetic(),
+        "sources": dict(closure.modules),
+        "distributions": dict(closure.distributions),
+    }
+
+
+@functools.cache
+def arithmetic() -> str:
+    """The fingerprint of arithmetic as it is in a worker."""
+    with reproducible(threads=1):
+        return fingerprint()
 
 
 def _reproducibly(function: Callable[[Item], Result], item: Item) -> Result:
@@ -180,7 +257,8 @@ def _die_with_parent() -> None:
 
 def _failure(name: str, error: BaseException) -> WorkerError:
     trace = str(error.__cause__ or "").strip().strip('"').strip()
-    told = WorkerError(f"{name} failed in a worker: {type(error).__name__}: {error}" + (f"\n{trace}" if trace else ""))
+    kind = "" if isinstance(error, WorkerError) else f"{type(error).__name__}: "
+    told = WorkerError(f"{name} failed in a worker: {kind}{error}" + (f"\n{trace}" if trace else ""))
     told.__cause__ = error
     return told
 

@@ -223,7 +223,7 @@ class Claims:
         """The metric over the levels, and the images of the first valid block, whatever they look like."""
         claim = self.claim(id)
         value = value or claim.metric
-        if not table.valid or self._context.placebos is not None:
+        if not table.valid or self._context.placebos is not None or self._context.storing:
             return []
         first = table.valid[0]
         shown = {name: array for name, array in load_pictures(first).items() if name.split("/")[0] in first.levels}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gia.harness.blocks.executor import Progress
 from gia.harness.blocks.store import Store
-from gia.harness.blocks.workers import Pool
+from gia.harness.blocks.workers import Workers
 from gia.harness.decide.register import Claim, Register
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.laboratory import Laboratory, Substitution
@@ -26,6 +26,7 @@ class Context:
         records: of earlier runs.
         confirm: which rows may be confirmed; None in another lane.
         store_because: why this run's verdicts go on record; None where they are compared with it.
+        storing: whether blocks are only stored, and no row gets a verdict.
         placebos: what takes the place of each attack; None where the attacks run.
         substitute: level -> the level with the user's attack and defenses, or why they cannot take it; None without.
         announce: prints a line.
@@ -39,13 +40,14 @@ class Context:
     root: str | None
     folder: Path
     store: Store
-    workers: int | Pool
+    workers: int | Workers
     facts: Mapping[str, str]
     laboratory: Laboratory
     lane: Lane
     records: Records
     confirm: Confirm | None
     store_because: str | None
+    storing: bool
     placebos: Placebos | None
     substitute: Substitution | None
     announce: Callable[[str], object]

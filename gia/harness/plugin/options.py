@@ -9,11 +9,23 @@ import pytest
 
 from gia.harness.plugin.lanes import DRAWS, LANES
 
+#: The value of `--executor` by default: processes of this machine.
+LOCAL = "local"
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "scale": {"metavar": "NAME", "help": "one of the register's scales (default: its first)"},
     "device": {"choices": ("cpu", "cuda", "auto"), "default": "cpu", "help": "where victims and attacks run"},
     "data": {"metavar": "ROOT", "help": "folder with the user's own data sets, for torchvision"},
     "workers": {"type": int, "default": 2, "metavar": "N", "help": "worker processes; 0 computes in this one"},
+    "executor": {
+        "default": LOCAL,
+        "metavar": "WHERE",
+        "help": "what computes: local processes, dask[:ADDRESS], or package.module:factory of an Executor",
+    },
+    "shard": {
+        "metavar": "I/N",
+        "help": "only compute and store the blocks of every N-th row, from the I-th on; a run without it has verdicts",
+    },
     "run-dir": {"metavar": "DIR", "help": "where reports go (default: a new folder .gia/runs/<time>-<scale>-<commit>)"},
     "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
     "attack": {

@@ -48,11 +48,13 @@ class Recording:
 
     Attributes:
         rows: what verdicts.json holds.
+        stored: claim id -> its tables, in a run that only stores blocks.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.rows: list[rows.Row] = []
+        self.stored: dict[str, Sequence[Table]] = {}
         #: Claim id -> what was drawn of it, for its evidence.
         self.drawn: dict[str, Mapping[str, Any]] = {}
 
@@ -64,6 +66,10 @@ class Recording:
             raise ValueError(f"id: expected the running test to be marked claim({claim.id!r}), got {list(ids)}")
         if self.decided(claim.id):
             raise ValueError(f"id: expected one verdict on each row in a run, got a second one on {claim.id!r}")
+        if context.storing:
+            self.stored[claim.id] = tables
+            context.announce(f"{claim.id}: {sum(len(table.results) for table in tables)} blocks are stored")
+            return verdict
         digests = [table.digest() for table in tables]
         # Other arithmetic gives other numbers from the same settings, so its blocks are not the same.
         digest = digest_of([*digests, fingerprint()]) if digests else ""
@@ -109,7 +115,7 @@ class Recording:
     def decided(self, id: str) -> bool:
         """Whether there is a verdict on this row, under the current placebo where there is one."""
         placebo = None if self._context.placebos is None else self._context.placebos.current
-        return any((row["id"], row.get("placebo")) == (id, placebo) for row in self.rows)
+        return id in self.stored or any((row["id"], row.get("placebo")) == (id, placebo) for row in self.rows)
 
     def add_not_applicable(self, claim: Claim, reason: str) -> None:
         """Report that the current placebo says nothing about this row."""

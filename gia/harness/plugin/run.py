@@ -16,8 +16,9 @@ import torch
 
 from gia.harness.baseline.check import Baselines, unpinned
 from gia.harness.baseline.file import BaselineError
+from gia.harness.blocks.cluster import workers_of
 from gia.harness.blocks.store import Store
-from gia.harness.blocks.workers import Pool
+from gia.harness.blocks.workers import Pool, Workers
 from gia.harness.ci import under_ci
 from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
@@ -29,11 +30,12 @@ from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
 from gia.harness.plugin.folder import RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
-from gia.harness.plugin.options import foreign
+from gia.harness.plugin.options import LOCAL, foreign
 from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
+from gia.harness.plugin.shards import share
 from gia.harness.plugin.timings import TimingRun
 from gia.harness.report.markdown import markdown
 from gia.harness.report.material import PAGE
@@ -59,6 +61,8 @@ def begin(config: pytest.Config, register: Path) -> None:
     option = config.option
     if option.gia_workers < 0:
         raise pytest.UsageError(f"--gia-workers: expected 0 or more, got {option.gia_workers}")
+    if option.gia_executor != LOCAL and option.gia_workers < 1:
+        raise pytest.UsageError("--gia-executor: expected --gia-workers of at least 1, got 0, which computes here")
     if option.gia_reason is not None and not (option.gia_rebaseline or option.gia_record or option.gia_drop):
         raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline, --gia-drop or --gia-record")
     for name in ("rebaseline", "drop"):
@@ -66,6 +70,7 @@ def begin(config: pytest.Config, register: Path) -> None:
         if getattr(option, f"gia_{name}") and distributed:
             raise pytest.UsageError(f"--gia-{name}: expected one process, got -n: each would overwrite another's files")
     _check_lane(option)
+    _check_shard(option)
     if option.gia_attack_settings is not None and option.gia_attack is None:
         raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
     if option.gia_rebaseline and foreign(option):
@@ -121,6 +126,7 @@ class ClaimRun:
             self.environment["looks"] = "end early"
         if self.lane.suffix:
             self.environment["lane"] = self.lane.suffix[1:]
+        self.share = None if option.gia_shard is None else share(option.gia_shard)
         self.notices: list[str] = []
         if option.gia_attack is not None:
             self.notices.append(
@@ -137,12 +143,14 @@ class ClaimRun:
         self._runs = config.rootpath / ".gia" / "runs"
         self._kind = f"{self.scale}-{self.commit}"
         user = "".join(f"-{_plain(name)}" for name in foreign(option))
+        if self.share is not None:
+            user += f"-shard{self.share.index}of{self.share.count}"
         self.folder = RunFolder(self._runs, f"{self._kind}{self.lane.suffix}{user}", self.environment, given=given)
         self.timings = TimingRun(config, self.folder, self.environment)
         self._progress = Progress(config, self._time_left)
         self._claims: Claims | None = None
         self._store: Store | None = None
-        self._pool: Pool | None = None
+        self._pool: Workers | None = None
         self._baselines: Baselines | None = None
         self._stale: Sequence[BaselineError] = ()
         self._dropped: Sequence[str] = ()
@@ -205,7 +213,7 @@ class ClaimRun:
         if self._claims is None:
             option, placebos = self.config.option, self._placebos
             self._begin()
-            self._pool = Pool(option.gia_workers) if option.gia_workers else None
+            self._pool = self._workers()
             store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
                 Context(
@@ -219,6 +227,7 @@ class ClaimRun:
                     lane=self.lane,
                     records=self.records,
                     confirm=self.confirm,
+                    storing=self.share is not None,
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
@@ -269,6 +278,15 @@ class ClaimRun:
         else:
             lines.append(f"numerics: {' '.join(f'{name}={value}' for name, value in REPEATABLE.items())}")
         return lines
+
+    @pytest.hookimpl(trylast=True)  # after -k and -m
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave the rows to other shards that are theirs, and baselines and timings to a run without shards."""
+        if self.share is not None:
+            own = self.share.of([item for item in items if claim_ids(item)])
+            if left := [item for item in items if item not in own]:
+                config.hook.pytest_deselected(items=left)
+            items[:] = own
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Check the ids, and write an empty list, so that no earlier run's verdicts are taken for this one's."""
@@ -329,13 +347,16 @@ class ClaimRun:
             self._dropped, refused = self._baselines.drop()
             whole = self.selection.whole("baseline") and self.selection.all_passed("baseline")
             self._stale = [*refused, *self._baselines.finish(full=whole)]
+        nothing = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        if self.share is not None and nothing and self.selection.tests_of:
+            session.exitstatus = pytest.ExitCode.OK  # more shards than rows
         if session.exitstatus == pytest.ExitCode.OK:
             if not (self.config.option.collectonly or under_xdist(self.config)):
                 self._undecided = self.selection.undecided(self._decided())
             placed = [] if self._placebos is None or self._claims is None else self._claims.recording.rows
             if self._stale or self._undecided or any(map(broken, placed)):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._claims is not None:
+        if self._claims is not None and self.share is None:
             self._report_claims()
         whole = all(self.selection.whole(marker) for marker in ("claim", "baseline"))
         self.folder.end(whole=whole, exit_status=int(session.exitstatus))
@@ -368,7 +389,10 @@ class ClaimRun:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         for line in self._undecided:
             terminalreporter.write_line(f"FAILED without a verdict: {line}", red=True)
-        if self._claims is not None:
+        if self._claims is not None and self.share is not None:
+            terminalreporter.section(f"shard {self.share}")
+            terminalreporter.write_line(self._stored())
+        elif self._claims is not None:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
             if self.lane.placebo is None:
@@ -397,6 +421,16 @@ class ClaimRun:
     def _ask_for_verdicts(self, ids: Sequence[str]) -> None:
         if missing := [id for id in ids if self._claims is None or not self._claims.recording.decided(id)]:
             pytest.fail(f"the test ended without a verdict on {missing[0]!r}: call claims.trend or claims.record")
+
+    def _workers(self) -> Workers | None:
+        """What computes blocks; None for this process."""
+        where, number = self.config.option.gia_executor, self.config.option.gia_workers
+        if where == LOCAL:
+            return Pool(number) if number else None
+        try:
+            return workers_of(where, number)
+        except (ModuleNotFoundError, TypeError, ValueError) as error:
+            raise pytest.UsageError(f"--gia-executor: {error}") from error
 
     def _blocks(self) -> Path:
         """Where finished blocks are kept: with the run under CI, and where the project cannot be written to."""
@@ -466,6 +500,17 @@ class ClaimRun:
             baselines=[str(comparison) for comparison in self._baselines.comparisons] if self._baselines else [],
         )
 
+    def _stored(self) -> str:
+        """What a shard did, in place of verdicts."""
+        assert self._claims is not None
+        stored = self._claims.recording.stored
+        tables = [table for tables in stored.values() for table in tables]
+        blocks, found = sum(len(table.results) for table in tables), sum(table.cached for table in tables)
+        return (
+            f"{len(stored)} rows, {blocks} blocks in {self._blocks()}: {blocks - found} computed here, {found} found "
+            "there\nno verdicts: the same command without --shard gives them when all shards have ended"
+        )
+
     def _recorded(self) -> dict[str, str]:
         """Claim id -> its outcome on record, that of the confirm run where there is one."""
         confirmed, first = self.records.rows("confirm"), self.records.rows("claims")
@@ -496,7 +541,10 @@ class ClaimRun:
         return Remaining(seconds_of_rows(self._runs, self.environment), self.selection.selected())
 
     def _decided(self) -> set[str]:
-        return set() if self._claims is None else {row["id"] for row in self._claims.recording.rows}
+        if self._claims is None:
+            return set()
+        recording = self._claims.recording
+        return {row["id"] for row in recording.rows} | set(recording.stored)
 
 
 def _check_lane(option: Any) -> None:
@@ -521,6 +569,21 @@ def _check_lane(option: Any) -> None:
     for message, holds in wrong.items():
         if holds:
             raise pytest.UsageError(message)
+
+
+def _check_shard(option: Any) -> None:
+    """Raise UsageError for a share that is none, or with options that ask for more than blocks."""
+    if option.gia_shard is None:
+        return
+    try:
+        share(option.gia_shard)
+    except ValueError as error:
+        raise pytest.UsageError(f"--gia-shard: {error}") from error
+    for name in ("open", "record", "placebo", "rebaseline", "drop"):
+        if getattr(option, f"gia_{name}"):
+            raise pytest.UsageError(f"--gia-shard: expected without --gia-{name}, since a shard only stores blocks")
+    if under_ci():
+        raise pytest.UsageError("--gia-shard: expected outside CI, where runs share no blocks")
 
 
 def _plain(name: str) -> str:

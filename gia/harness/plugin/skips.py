@@ -35,6 +35,8 @@ class Skips:
         context = self._context
         if context.lane.opening:
             self.announce([])
+        if context.storing:
+            pytest.skip("only stored: this row computes more than blocks, which the run without --shard does")
         if context.substitute is not None:
             pytest.skip("not tried: this row runs no attack of a protocol")
         if context.lane.name == "reach":

@@ -148,7 +148,7 @@ def key(folder):
         )
     return toy(protocol, measure, folder)
 
-store._arithmetic()
+store.arithmetic()
 import claims.equipment, claims.judges, claims.test_detectability
 for name in ("torch", "torchvision", "scipy", "sklearn", "numpy"):
     distributions.behind(name)  # takes time, and no test changes these

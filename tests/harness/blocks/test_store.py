@@ -136,10 +136,10 @@ def test_the_arithmetic_and_the_device_are_in_the_key(store: Store, monkeypatch:
     key = store.key(an_experiment(), BLOCK, measure)
     assert key["arithmetic"] == fingerprint
     assert key["devices"] == {"cpu": "cpu"}
-    store_module._arithmetic.cache_clear()  # asked once in a process
+    store_module.arithmetic.cache_clear()  # asked once in a process
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     assert store.key(an_experiment(), BLOCK, measure)["arithmetic"] != fingerprint
-    store_module._arithmetic.cache_clear()
+    store_module.arithmetic.cache_clear()
 
 
 @pytest.fixture
