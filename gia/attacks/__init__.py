@@ -2,7 +2,8 @@
 
 Each attack is a function (model, observation, *, generator, **settings) -> Reconstruction. `ATTACKS` holds them by
 name, `CARDS` says what each of them needs, `run_many` runs one on several observations, and `data_term` gives what a
-search would minimize, without priors, at given images.
+search would minimize, without priors, at given images. Under `checkpointing` a search that was killed goes on from its
+last stored state.
 """
 
 from gia.attacks import labels
@@ -12,6 +13,7 @@ from gia.attacks.generation import Inverter, ci_net, ggl, gias, learning_to_inve
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Attack, Card
+from gia.numerics import checkpointing
 
 __all__ = [
     "ATTACKS",
@@ -22,6 +24,7 @@ __all__ = [
     "NothingFound",
     "Reconstruction",
     "card_of",
+    "checkpointing",
     "ci_net",
     "data_term",
     "data_terms",

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from gia.attacks.identity import identified
 from gia.attacks.reconstruction import Reconstruction
 from gia.errors import expected_one_of
 from gia.federated import Observation
@@ -106,10 +107,13 @@ def attack(
         @functools.wraps(function)
         def one(*args: P.args, **kwargs: P.kwargs) -> Reconstruction:
             check_settings(function, kwargs, besides=("model", "observation", "generator"))
-            given = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
             _check_instance("observation", given["observation"], Observation)
             _check_instance("generator", given["generator"], torch.Generator)
-            with differentiating():
+            model, observation, generator = (given.pop(name) for name in ("model", "observation", "generator"))
+            with differentiating(), identified(function, model, [observation], [generator], given):
                 return function(*args, **kwargs)
 
         def completed(model: nn.Module, given: object, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def attack(
             **settings: Any,
         ) -> list[Reconstruction]:
             complete = completed(model, observations, settings)
-            with differentiating():
+            with differentiating(), identified(function, model, observations, generators, complete):
                 return many(model, observations, generators=generators, **complete)
 
         def terms_at(

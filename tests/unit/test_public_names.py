@@ -45,6 +45,7 @@ PUBLIC = {
         "NothingFound",
         "Reconstruction",
         "card_of",
+        "checkpointing",
         "ci_net",
         "data_term",
         "data_terms",

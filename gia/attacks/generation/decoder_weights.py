@@ -75,6 +75,7 @@ def _many(
         schedule=schedule,
         converged=converged,
         callback=callback,
+        problem=problem,
     )
     return reconstructions(decoders(found.variables, latents, labels), found, problem)
 

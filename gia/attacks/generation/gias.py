@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from gia.attacks.generation.decoding import Decoders, decoder_for, draw_latents, matched, reconstructions
 from gia.attacks.matching import LEAST, Adam, Matching, Point, Progress, matching_terms, minimize
 from gia.attacks.matching.problem import class_labels
-from gia.attacks.matching.updates import Evaluate, Step, UpdateRule
+from gia.attacks.matching.updates import Evaluate, Resumable, Step, UpdateRule
 from gia.attacks.objectives import Cosine, Objective
 from gia.attacks.optimization.pixels import penalty
 from gia.attacks.priors import Prior, TotalVariation
@@ -79,6 +80,7 @@ def _many(
         converged=converged,
         least=LEAST + latent_steps * 5 // 4,
         callback=callback,
+        problem=problem,
     )
     best, *weights = found.variables
     return reconstructions(decoders(weights, best, labels), found, problem)
@@ -203,7 +205,20 @@ class LatentsFirst:
             move(of_part, factor)
             done += 1
 
-        return step
+        first, second = moves[0][0], moves[1][0]
+        if not isinstance(first, Resumable) or not isinstance(second, Resumable):
+            return step
+
+        def state() -> dict[str, Any]:
+            return {"done": done, "latents": first.state_dict(), "weights": second.state_dict()}
+
+        def load(stored: dict[str, Any]) -> None:
+            nonlocal done
+            done = stored["done"]
+            first.load_state_dict(stored["latents"])
+            second.load_state_dict(stored["weights"])
+
+        return Resumable(step, state, load)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ def _many(
         least=20 * population if optimizer == "cma" else LEAST,
         constraint=clamp if optimizer == "adam" else None,
         callback=callback,
+        problem=problem,
     )
     images = decode(found.variables[0]).clamp(0, 1)
     return reconstructions(images, found, problem)

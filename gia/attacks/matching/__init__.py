@@ -8,7 +8,7 @@ from gia.attacks.matching.evolution import CMA
 from gia.attacks.matching.loop import LEAST, Found, Interrupted, Progress, minimize
 from gia.attacks.matching.problem import Evaluation, Matching, Mirror
 from gia.attacks.matching.term import matching_terms
-from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Langevin, Point, UpdateRule
+from gia.attacks.matching.updates import LBFGS, Adam, Evaluate, Langevin, Point, Resumable, UpdateRule
 
 __all__ = [
     "CMA",
@@ -24,6 +24,7 @@ __all__ = [
     "Mirror",
     "Point",
     "Progress",
+    "Resumable",
     "UpdateRule",
     "matching_terms",
     "minimize",

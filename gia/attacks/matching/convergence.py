@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gia.attacks.matching.updates import Evaluate, Point, Step, UpdateRule
+from gia.attacks.matching.updates import Evaluate, Point, Resumable, Step, UpdateRule
 
 #: Steps between two checks. On an accelerator each check waits for the device.
 _CHECK_EVERY = 5
@@ -103,6 +104,21 @@ class Trials:
         for group, _ in self.evaluate(evaluate):
             group.finished = group.factor is None
 
+    def state_dict(self) -> dict[str, Any] | None:
+        """What a checkpoint needs of this search, None where its rule cannot be stored."""
+        groups = [group.state_dict() for group in self._groups]
+        if None in groups:
+            return None
+        history = torch.stack(self._history) if self._history else self._best[None][:0]
+        return {"best": self._best, "history": history, "groups": groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a stored state."""
+        self._best.copy_(state["best"])
+        self._history = list(state["history"].to(self._best))
+        for group, its_state in zip(self._groups, state["groups"], strict=True):
+            group.load_state_dict(its_state)
+
     def _noting(self, evaluate: Evaluate) -> Evaluate:
         def noted(variables: Sequence[Tensor], trials: slice) -> Point:
             point = evaluate(variables, trials)
@@ -125,6 +141,7 @@ class _Group:
     """
 
     move: Step
+    _SCHEDULE = ("factor", "turn", "converged", "finished", "_decay")
 
     def __init__(self, trials: slice) -> None:
         self.trials, self.size = trials, trials.stop - trials.start
@@ -144,6 +161,17 @@ class _Group:
         if self.turn is not None:
             since = done - self.turn
             self.factor = float(f"1e-{1 + 3 * since // self._decay}") if since < self._decay else None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        if not isinstance(self.move, Resumable):
+            return None
+        return {"schedule": [getattr(self, name) for name in self._SCHEDULE], "move": self.move.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert isinstance(self.move, Resumable)
+        for name, value in zip(self._SCHEDULE, state["schedule"], strict=True):
+            setattr(self, name, value)
+        self.move.load_state_dict(state["move"])
 
 
 def _all(trials: Tensor, groups: Sequence[_Group]) -> list[bool]:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,16 @@ class Engine:
             pairs = [(gradients[name], target[name]) for name in gradients]
             values.append(self._objective(Agreement(list(gradients), *zip(*pairs, strict=True))))
         return torch.stack(values).detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which engine was chosen, since the engines round differently."""
+        return {"tried": self._tried, "fast": self._taps is not None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Use the engine that was chosen."""
+        self._tried = state["tried"]
+        if not state["fast"]:
+            self._taps = None
 
     def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | None:
         """The fast engine where it agrees with `plain` and is faster, else None."""

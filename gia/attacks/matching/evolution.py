@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gia.attacks.matching.updates import Evaluate, Step
+from gia.attacks.matching.updates import Evaluate, Resumable, Step
 from gia.errors import not_installed
 
 
@@ -56,10 +56,26 @@ class CMA:
             values = evaluate(variables, slice(None)).values.tolist()
             for strategy, value in zip(strategies, values, strict=True):
                 strategy.tell(value)
+            told.append(values)
             move()
 
+        def state() -> dict[str, Any]:
+            return {"told": torch.tensor(told, dtype=torch.float64)}
+
+        def load(stored: dict[str, Any]) -> None:
+            """Tell the values again: the package's own state is a pickle, which runs code when it is loaded."""
+            last = variable.clone()
+            for values in stored["told"].tolist():
+                for strategy, value in zip(strategies, values, strict=True):
+                    strategy.tell(value)
+                told.append(values)
+            move()
+            if not torch.equal(variable, last):
+                raise ValueError("its values lead the evolution to other candidates")
+
+        told: list[list[float]] = []
         move()
-        return step
+        return Resumable(step, state, load)
 
 
 class _Strategy:

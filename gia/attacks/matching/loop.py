@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from gia.attacks.identity import searching
 from gia.attacks.matching.convergence import Trials
-from gia.attacks.matching.updates import Evaluate, Point, UpdateRule
+from gia.attacks.matching.parts import Parts
+from gia.attacks.matching.updates import Evaluate, Point, Resumable, UpdateRule
 from gia.attacks.reconstruction import NothingFound
 from gia.attacks.schedules import Schedule, constant, own_schedule
+from gia.numerics.checkpoints import Checkpoint
 
 #: Steps between checks of the objective on an accelerator, where each check waits for the device.
 _CHECK_EVERY = 100
@@ -56,6 +59,14 @@ class Found(NamedTuple):
     lost: list[bool] | None = None
 
 
+class Stateful(Protocol):
+    """What an evaluation counts and chooses on the way, such as `Matching`."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+
+
 def minimize(
     evaluate: Evaluate,
     start: Sequence[Tensor],
@@ -68,6 +79,7 @@ def minimize(
     together: int = 1,
     constraint: Callable[[Sequence[Tensor]], None] | None = None,
     callback: Callable[[Progress], None] | None = None,
+    problem: Stateful | None = None,
 ) -> Found:
     """Search from `start` for `steps` steps and return, per trial, the best point that was evaluated.
 
@@ -77,6 +89,10 @@ def minimize(
     every 5 steps from step `least` on. Then the step size decays over a further third of these steps in three stages,
     x0.1, x0.01 and x0.001, and the trial is finished and not evaluated any more. The constant phase ends after 3/4 of
     `steps` at the latest, so that the decay fits. A trial's result does not depend on the other trials.
+
+    In an attack under `gia.attacks.checkpointing` the search goes on from its checkpoint, if there is one, and stores
+    its state from time to time. The callback then begins at the stored step. Where memory does not suffice for all
+    trials at once, they are evaluated in parts (`gia.attacks.matching.parts`).
 
     Args:
         evaluate: objective and gradients of the chosen trials. The last point is evaluated too, so zero steps cost one
@@ -90,6 +106,7 @@ def minimize(
             of them have converged, and are evaluated together.
         constraint: applied in place after each step, such as the clamp to a box.
         callback: called before each step.
+        problem: what `evaluate` asks, whose counts belong to a checkpoint too.
 
     Returns the best points. Raises ValueError for negative `steps`, a share that is not between 0 and 1, and a schedule
     beside `converged`. A trial whose objective is not finite is lost: the others go on, and `NothingFound` is raised
@@ -109,22 +126,28 @@ def minimize(
     if steps < 0:
         raise ValueError(f"steps: expected at least 0, got {steps}")
     own_schedule(schedule, constant, converged)
-    variables = [variable.detach().clone(memory_format=torch.contiguous_format) for variable in start]
-    best = _Best(variables)
+
+    def begin() -> _State:
+        variables = [variable.detach().clone(memory_format=torch.contiguous_format) for variable in start]
+        search = (
+            _Fixed(update, variables, schedule, steps)
+            if converged is None
+            else Trials(update, variables, share=converged, steps=steps, least=least, together=together)
+        )
+        return _State(variables, _Best(variables), search, Parts(evaluate, together=together), problem)
+
+    now = searching()
+    checkpoint = None if now is None else now.checkpoint(start, steps)
+    state, done, finished = _resumed(begin, checkpoint, now.generators if now else ())
+    variables, best, search = state.variables, state.best, state.search
 
     def scored(at: Sequence[Tensor], trials: slice) -> Point:
-        point = evaluate(at, trials)
+        point = state.parts(at, trials)
         best.offer(point.values, at, trials)
         return point
 
-    search = (
-        _Fixed(update, variables, schedule, steps)
-        if converged is None
-        else Trials(update, variables, share=converged, steps=steps, least=least, together=together)
-    )
-    done = 0
     try:
-        while search.go_on(done):
+        while not finished and search.go_on(done):
             if callback is not None:
                 callback(Progress(done, steps, best.values.clone(), variables))
             search.step(scored)
@@ -133,11 +156,72 @@ def minimize(
             if best.cheap_to_check or done % _CHECK_EVERY == 0:
                 best.check(done)
             done += 1
-        search.finish(scored)
+            if checkpoint is not None and checkpoint.due():
+                state.store(checkpoint, done)
+        if not finished:
+            search.finish(scored)
+            if checkpoint is not None and checkpoint.stored:
+                state.store(checkpoint, done, finished=True)
     except KeyboardInterrupt:
+        if checkpoint is not None:
+            checkpoint.keep()
         warnings.warn(f"interrupted at step {done} of {steps}: the best so far is returned", Interrupted, stacklevel=2)
     best.check(done)
     return best.found(search.converged)
+
+
+class _State(NamedTuple):
+    """All that changes during a search, except for the generators of its rule, which are in the rule's state."""
+
+    variables: list[Tensor]
+    best: _Best
+    search: _Fixed | Trials
+    parts: Parts
+    problem: Stateful | None
+
+    def store(self, checkpoint: Checkpoint, done: int, *, finished: bool = False) -> None:
+        search = self.search.state_dict()
+        if search is None:
+            return
+        checkpoint.save(
+            {
+                "done": done,
+                "finished": finished,
+                "variables": self.variables,
+                "best": self.best.tensors(),
+                "search": search,
+                "at_once": self.parts.at_once,
+                "problem": None if self.problem is None else self.problem.state_dict(),
+            }
+        )
+
+    def load(self, stored: dict[str, Any]) -> tuple[int, bool]:
+        own, others = [*self.variables, *self.best.tensors()], [*stored["variables"], *stored["best"]]
+        for tensor, other in zip(own, others, strict=True):
+            tensor.copy_(other)
+        self.search.load_state_dict(stored["search"])
+        self.parts.at_once = stored["at_once"]
+        if self.problem is not None:
+            self.problem.load_state_dict(stored["problem"])
+        return stored["done"], stored["finished"]
+
+
+def _resumed(
+    begin: Callable[[], _State], checkpoint: Checkpoint | None, generators: Sequence[torch.Generator]
+) -> tuple[_State, int, bool]:
+    """The search at its start or, where it has a checkpoint, there; the steps done, and whether it has ended."""
+    stored = None if checkpoint is None else checkpoint.load()
+    if checkpoint is None or stored is None:
+        return begin(), 0, False
+    before = [generator.get_state() for generator in generators]
+    try:
+        state = begin()
+        return state, *state.load(stored)
+    except (ValueError, KeyError, RuntimeError) as error:
+        checkpoint.refuse(str(error))
+    for generator, its_state in zip(generators, before, strict=True):
+        generator.set_state(its_state)
+    return begin(), 0, False
 
 
 class _Fixed:
@@ -159,6 +243,13 @@ class _Fixed:
     def finish(self, evaluate: Evaluate) -> None:
         evaluate(self._variables, slice(None))
 
+    def state_dict(self) -> dict[str, Any] | None:
+        return self._step.state_dict() if isinstance(self._step, Resumable) else None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if isinstance(self._step, Resumable):
+            self._step.load_state_dict(state)
+
 
 class _Best:
     """The best point of each trial so far. Only `check` waits for an accelerator."""
@@ -169,6 +260,9 @@ class _Best:
         self.values = variables[0].new_full((trials,), torch.inf)
         self._broken = torch.zeros(trials, dtype=torch.bool, device=variables[0].device)
         self.cheap_to_check = variables[0].device.type == "cpu"
+
+    def tensors(self) -> list[Tensor]:
+        return [self.values, self._broken, *self.variables]
 
     def offer(self, values: Tensor, variables: Sequence[Tensor], trials: slice) -> None:
         self._broken[trials] |= ~values.isfinite()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,15 @@ class Matching:
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
         return evaluation
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs: what was counted, and what was chosen."""
+        return {"evaluations": self.evaluations, "engine": self._engine.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from a stored state, with the same choices."""
+        self.evaluations[:] = state["evaluations"]
+        self._engine.load_state_dict(state["engine"])
 
     def values(
         self, images: Tensor, labels: Tensor, *, trials: slice = slice(None), mirror: Sequence[Mirror] = ()

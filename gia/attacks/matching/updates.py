@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,11 +28,30 @@ Evaluate = Callable[[Sequence[Tensor], slice], Point]
 Step = Callable[[Evaluate, float], None]
 
 
+@dataclass(frozen=True)
+class Resumable:
+    """A step whose state can be stored, as a checkpoint of its search needs it (`gia.attacks.checkpointing`).
+
+    Args:
+        move: the step.
+        state_dict: its state between two steps: tensors and plain values in dicts and lists.
+        load_state_dict: puts such a state into the step of a search from the same start, with the generators as they
+            were there. The variables hold the stored values already. Raises ValueError where it cannot.
+    """
+
+    move: Step
+    state_dict: Callable[[], dict[str, Any]]
+    load_state_dict: Callable[[dict[str, Any]], object]
+
+    def __call__(self, evaluate: Evaluate, factor: float) -> None:
+        self.move(evaluate, factor)
+
+
 class UpdateRule(Protocol):
     """The search variables of some trials -> a step function that holds the rule's state.
 
     A step's first evaluation of a trial is at its variables as they are. `trials` says which trials of the search the
-    variables belong to; the step function counts them from 0.
+    variables belong to; the step function counts them from 0. A search has checkpoints if its step is `Resumable`.
     """
 
     def __call__(self, variables: Sequence[Tensor], trials: slice = ..., /) -> Step: ...
@@ -58,7 +77,7 @@ class Adam:
                 group["lr"] = self.lr * factor
             optimizer.step()
 
-        return step
+        return Resumable(step, optimizer.state_dict, optimizer.load_state_dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,18 @@ class Langevin:
                 ]
                 variable.add_(torch.stack(drawn).to(variable), alpha=factor * self.deviation)
 
-        return step
+        if not isinstance(move, Resumable):
+            return step
+
+        def state() -> dict[str, Any]:
+            return {"rule": move.state_dict(), "generators": [generator.get_state() for generator in generators]}
+
+        def load(stored: dict[str, Any]) -> None:
+            move.load_state_dict(stored["rule"])
+            for generator, its_state in zip(generators, stored["generators"], strict=True):
+                generator.set_state(its_state)
+
+        return Resumable(step, state, load)
 
 
 @dataclass(frozen=True)
@@ -119,4 +149,11 @@ class LBFGS:
                     group["lr"] = self.lr * factor
                 optimizer.step(closure)  # type: ignore[no-untyped-call]
 
-        return step
+        def state() -> dict[str, Any]:
+            return {"trials": [optimizer.state_dict() for optimizer in optimizers]}
+
+        def load(stored: dict[str, Any]) -> None:
+            for optimizer, its_state in zip(optimizers, stored["trials"], strict=True):
+                optimizer.load_state_dict(its_state)
+
+        return Resumable(step, state, load)

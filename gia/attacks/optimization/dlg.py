@@ -67,6 +67,7 @@ def _many(
         converged=converged,
         least=20,
         callback=callback,
+        problem=problem,
     )
     return pixels.best(found, problem, restarts, known if known is not None else found.variables[1].argmax(-1))
 

@@ -107,6 +107,7 @@ def _many(
         together=seeds if grouped else 1,
         constraint=pixels.clamp if box else None,
         callback=callback,
+        problem=problem,
     )
     return pixels.best(found, problem, seeds, labels)
 

@@ -80,6 +80,7 @@ def _many(
         converged=converged,
         constraint=pixels.clamp if box else None,
         callback=callback,
+        problem=problem,
     )
     return pixels.best(found, problem, restarts, labels)
 

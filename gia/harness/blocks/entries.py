@@ -10,7 +10,7 @@ from pathlib import Path
 from gia.harness.blocks.folders import LOCK, MARK, is_marked, temporary
 
 #: The kinds of a store's entries, as they are listed.
-KINDS = ("blocks", "controls", "nets", "temporary")
+KINDS = ("blocks", "checkpoints", "controls", "nets", "temporary")
 
 _BLOCK = re.compile(r"[0-9a-f]{16}\.(json|npz)")
 
@@ -44,7 +44,7 @@ def entries(folder: Path) -> list[Entry]:
         if _BLOCK.fullmatch(path.name):
             stems.setdefault(path.stem, []).append(path)
     found += [_entry("blocks", stem, files) for stem, files in stems.items()]  # .json before .npz: the entry goes first
-    for kind in ("controls", "nets"):
+    for kind in ("checkpoints", "controls", "nets"):
         if is_marked(folder / kind):
             own = [path for path in sorted((folder / kind).iterdir()) if not path.name.startswith(".")]
             found += [_entry(kind, path.name, [path]) for path in own if path.is_file() and not path.is_symlink()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.store import Store, log_controls
 from gia.harness.blocks.workers import Job, Pool, Take, Workers
-from gia.numerics import reproducible
+from gia.numerics import checkpointing, reproducible
 
 Done = TypeVar("Done")
 
@@ -35,6 +36,7 @@ def run_block(
     cache: Path | None = None,
     *,
     log: Log | None = None,
+    checkpoints: Path | None = None,
 ) -> tuple[BlockResult, Arrays]:
     """Run the controls of all levels of one block, then all levels, on one thread; the second value is its arrays.
 
@@ -42,10 +44,12 @@ def run_block(
         experiment, block, measure: what is run; nothing is attacked in a block where a control fails.
         cache: networks that are trained for the block are kept in this folder.
         log: is given what the controls said before anything is attacked.
+        checkpoints: where the files of the block's searches begin; they stay until the block is stored.
     """
     began = time.perf_counter()
     arrays: Arrays = {}
-    with reproducible(threads=1):
+    stored = nullcontext() if checkpoints is None else checkpointing(checkpoints, keep=True)
+    with reproducible(threads=1), stored:
         controls = _controls(experiment, block, cache)
         if log is not None:
             log(controls)
@@ -179,7 +183,8 @@ def _saved(
 
 def _job(experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any]) -> Job:
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
-    run = partial(run_block, log=partial(log_controls, store.log_of(key)))
+    log = partial(log_controls, store.log_of(key))
+    run = partial(run_block, log=log, checkpoints=store.checkpoints_of(key))
     return Job(
         name, _heard, (run, experiment, block, measure, store.nets), partial(_origin, experiment, block, measure)
     )
@@ -192,13 +197,15 @@ def _origin(experiment: Experiment, block: Block, measure: Measure) -> dict[str,
 
 
 def _heard(run: Callable[..., Done], *arguments: Any) -> tuple[Done, list[str]]:
-    """What a function returns, and what it told the logger of caches meanwhile: a worker has no other way to say so."""
+    """What a function returns, and what it told the loggers of caches and of memory: a worker has no other way."""
     told: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("gia.cache")
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("gia.cache", "gia.memory")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         return run(*arguments), told
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)

@@ -33,6 +33,7 @@ from gia.harness.blocks.sources import (
 )
 from gia.harness.blocks.workers import arithmetic
 from gia.numerics import digest_of, file_digest, private_folder, replacing
+from gia.numerics.checkpoints import checkpoints_of
 
 _FORMAT = 3
 
@@ -44,7 +45,8 @@ class Store:
     experiment import, directly or not, the content of the data, the arithmetic of this machine, the device, the block
     and every level's setting. What else is installed is stored beside the result, as `recorded`, and is not compared.
     Networks that blocks train are kept in `nets`, and what the controls of a block said before it was attacked in
-    `controls`. Several runs may share the folder: in `reserved` stands which of them computes which block.
+    `controls`. Searches of a block that is not finished have their states in `checkpoints`. Several runs may share the
+    folder: in `reserved` stands which of them computes which block.
     A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again. Nothing
     is stored after something that takes part was changed (`gia.harness.blocks.sources.EditedError`).
 
@@ -55,6 +57,7 @@ class Store:
         self.folder = folder
         self.nets = folder / "nets"
         self.controls = folder / "controls"
+        self.checkpoints = folder / "checkpoints"
         self.reserved = Reservations(folder / "reserved")
         self._notice = notice
         self._computed: set[Path] = set()
@@ -67,7 +70,7 @@ class Store:
         """Make the folders, and lock them until this object or the process ends."""
         if self._hold is None:
             self._hold = hold(self.folder, private=True)
-            for folder in (self.nets, self.controls, self.reserved.folder):
+            for folder in (self.nets, self.controls, self.checkpoints, self.reserved.folder):
                 mark(folder, private=True)
 
     def close(self) -> None:
@@ -152,6 +155,7 @@ class Store:
         content["digest"] = digest_of(content)
         with replacing(path, private=True) as partial:  # last: an entry is there when this file is
             partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        remove(checkpoints_of(self.checkpoints_of(key)))
         self._computed.add(path)
         self._damaged.discard(path)
         return replace(result, pictures=(images,) if arrays else ())
@@ -175,6 +179,10 @@ class Store:
     def log_of(self, key: dict[str, Any]) -> Path:
         """The file that `log_controls` writes for the block of this key."""
         return self.controls / self._path(key).name
+
+    def checkpoints_of(self, key: dict[str, Any]) -> Path:
+        """The beginning of the files in which the searches of this key's block have their states."""
+        return self.checkpoints / self._path(key).stem
 
     def _inputs_of(self, experiment: Experiment) -> dict[str, str]:
         """Name -> content of all data; what the levels have under one name, and not alike, stands there level by level.
