@@ -58,9 +58,12 @@ class Looking:
     def _settled(self, decide: Callable[[Measured, Look], Verdict]) -> Callable[[Measured], bool] | None:
         """When a look may end early; None where the record does not say the same, so that a change is seen whole."""
         recorded = self._context.records.rows(self._context.lane.name)
-        if any(recorded.get(id, {}).get("outcome") != "inconclusive" for id in self._context.ids):
+        if len(self._context.ids) != 1 or any(
+            recorded.get(id, {}).get("outcome") != "inconclusive" for id in self._context.ids
+        ):
             return None
-        return lambda seen: isinstance(seen, Table) and stays_inconclusive(seen, cast(Any, decide))
+        claim = self._context.claim(self._context.ids[0])
+        return lambda seen: isinstance(seen, Table) and stays_inconclusive(claim, seen, cast(Any, decide))
 
     def _asked(self, measured: Callable[[int], object]) -> list[Experiment]:
         """The experiments of a row; nothing is measured."""

@@ -55,15 +55,16 @@ def rule(kind: str, metric: str = "psnr"):
     return lambda table, look: decided(claim(kind, metric), table, look, 1, Rule())
 
 
+@pytest.mark.parametrize("metric", ["psnr", "leak"])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(settings.get_profile("unit"), max_examples=150)
 @given(rows=BLOCKS, seen=st.integers(1, 7))
 def test_what_is_settled_is_inconclusive_whatever_the_other_blocks_say(
-    kind: str, rows: list[list[float]], seen: int
+    kind: str, metric: str, rows: list[list[float]], seen: int
 ) -> None:
     """A row would be called inconclusive that all of its blocks support or refute."""
-    if stays_inconclusive(table(rows[:seen]), rule(kind)):
-        assert rule(kind)(table(rows), 1).outcome == "inconclusive"
+    if stays_inconclusive(claim(kind, metric), table(rows[:seen], metric), rule(kind, metric)):
+        assert rule(kind, metric)(table(rows, metric), 1).outcome == "inconclusive"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,25 +74,30 @@ def test_one_block_on_either_side_of_the_margin_settles_a_look(kind: str, swing:
     still = 1.0 if kind == "count" else 0.0
     rows = [[still] * 3, [still, still + swing, still + 2 * swing]]
     settled = kind in ("affected", "equivalence", "count") or swing < 0  # worse is what the others claim
-    assert stays_inconclusive(table(rows), rule(kind)) == settled
-    assert not stays_inconclusive(table(rows[:1]), rule(kind))
+    assert stays_inconclusive(claim(kind), table(rows), rule(kind)) == settled
+    assert not stays_inconclusive(claim(kind), table(rows[:1]), rule(kind))
 
 
-def test_a_lack_of_room_settles_nothing() -> None:
-    """What can be lost is a median: the other blocks may bring it."""
-    rows = [[0.5, 0.0, -0.5]] * 4
-    verdict = rule("trend", "leak")(table(rows * 2, "leak"), 1)
+def test_a_lack_of_room_settles_a_look_once_most_of_its_blocks_lack_it() -> None:
+    """What can be lost is a median: four of eight blocks without room may still have it, five cannot."""
+    poor, rich = [0.5, 0.0, -0.5], [90.0, 90.0, 90.0]
+    row, decide = claim("trend", "leak"), rule("trend", "leak")
+    verdict = decide(table([poor] * 8, "leak"), 1)
     assert (verdict.outcome, verdict.detail["by_interval"]) == ("inconclusive", "refuted")
-    assert not stays_inconclusive(table(rows, "leak"), rule("trend", "leak"))
+    assert not stays_inconclusive(row, table([poor] * 4, "leak"), decide)
+    assert decide(table([poor] * 4 + [rich] * 4, "leak"), 1).detail["room"]["largest"] > 40
+    assert stays_inconclusive(row, table([poor] * 5, "leak"), decide)
+    assert decide(table([poor] * 5 + [rich] * 3, "leak"), 1).detail["reason"] == "nothing to lose"
+    assert not stays_inconclusive(claim("trend"), table([poor] * 5), rule("trend"))
 
 
 def test_void_blocks_count_for_nothing() -> None:
     """Values of a block whose control failed would end a look."""
     blocks = table([[0.0, 0.0, 0.0], [0.0, -2.0, -4.0]])
     void = BlockResult(block=Block("op.a", 1, {}), levels={}, controls={}, valid=False, seconds=1.0)
-    assert stays_inconclusive(blocks, rule("trend"))
-    assert not stays_inconclusive(Table(blocks.experiment, [blocks.results[0], void]), rule("trend"))
-    assert not stays_inconclusive(Table(blocks.experiment, [void]), rule("trend"))
+    assert stays_inconclusive(claim("trend"), blocks, rule("trend"))
+    assert not stays_inconclusive(claim("trend"), Table(blocks.experiment, [blocks.results[0], void]), rule("trend"))
+    assert not stays_inconclusive(claim("trend"), Table(blocks.experiment, [void]), rule("trend"))
 
 
 def test_rates_of_trials_are_never_settled() -> None:
@@ -102,4 +108,4 @@ def test_rates_of_trials_are_never_settled() -> None:
 
     seen = table([[1.0, 1.0, 1.0]] * 4)
     assert decide(seen.at([0, 1, 2, 3, 0, 1, 2, 3]), 1).outcome == "inconclusive"
-    assert not stays_inconclusive(seen, decide)
+    assert not stays_inconclusive(claim("count"), seen, decide)
