@@ -57,12 +57,10 @@ class Looking:
 
     def _settled(self, decide: Callable[[Measured, Look], Verdict]) -> Callable[[Measured], bool] | None:
         """When a look may end early; None where the record does not say the same, so that a change is seen whole."""
-        recorded = self._context.records.rows(self._context.lane.name)
-        if len(self._context.ids) != 1 or any(
-            recorded.get(id, {}).get("outcome") != "inconclusive" for id in self._context.ids
-        ):
+        ids, recorded = self._context.ids, self._context.records.rows(self._context.lane.name)
+        if len(ids) > 1 or recorded.get(ids[0], {}).get("outcome") != "inconclusive":
             return None
-        claim = self._context.claim(self._context.ids[0])
+        claim = self._context.claim(ids[0])
         return lambda seen: isinstance(seen, Table) and stays_inconclusive(claim, seen, cast(Any, decide))
 
     def _asked(self, measured: Callable[[int], object]) -> list[Experiment]:
