@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gia.harness.baseline.check import Baselines
+from gia.harness.plugin.checks import under_xdist
 from gia.harness.plugin.claims import Claims
 from gia.harness.plugin.options import foreign
-from gia.harness.plugin.run import RUN, under_xdist
+from gia.harness.plugin.run import RUN
 from gia.harness.timing.goals import Timings
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import time
 from collections.abc import Generator, Sequence
 from functools import cached_property
@@ -23,14 +21,17 @@ from gia.harness.ci import under_ci
 from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
 from gia.harness.plugin import page
+from gia.harness.plugin.checks import refuse_contradictions, under_xdist
 from gia.harness.plugin.claims import Claims
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
 from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
+from gia.harness.plugin.environment import commit_at, device_for
 from gia.harness.plugin.folder import RunFolder, newest
-from gia.harness.plugin.laboratory import Laboratory, Substitution, load
-from gia.harness.plugin.lanes import DRAWS, LANES, Lane
+from gia.harness.plugin.laboratory import Laboratory, load
+from gia.harness.plugin.lanes import Lane
 from gia.harness.plugin.options import LOCAL, foreign
+from gia.harness.plugin.outside import substitution
 from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
@@ -43,10 +44,8 @@ from gia.harness.report.placebos import broken, matrix
 from gia.harness.report.project import Project, layout_of
 from gia.harness.report.rows import Run
 from gia.harness.report.text import Closing
-from gia.harness.timing.against_base import commit_of
 from gia.numerics import REPEATABLE
 
-_CHANGED = "+changes"
 RUN = pytest.StashKey["ClaimRun"]()
 
 
@@ -58,32 +57,8 @@ def begin(config: pytest.Config, register: Path) -> None:
         "timing: measures what something costs",
     ):
         config.addinivalue_line("markers", marker)
+    refuse_contradictions(config)
     option = config.option
-    if option.gia_workers < 0:
-        raise pytest.UsageError(f"--gia-workers: expected 0 or more, got {option.gia_workers}")
-    if option.gia_executor != LOCAL and option.gia_workers < 1:
-        raise pytest.UsageError("--gia-executor: expected --gia-workers of at least 1, got 0, which computes here")
-    if option.gia_reason is not None and not (option.gia_rebaseline or option.gia_record or option.gia_drop):
-        raise pytest.UsageError("--gia-reason: expected together with --gia-rebaseline, --gia-drop or --gia-record")
-    for name in ("rebaseline", "drop"):
-        distributed = under_xdist(config) or getattr(option, "numprocesses", None)
-        if getattr(option, f"gia_{name}") and distributed:
-            raise pytest.UsageError(f"--gia-{name}: expected one process, got -n: each would overwrite another's files")
-    _check_lane(option)
-    _check_shard(option)
-    if option.gia_attack_settings is not None and option.gia_attack is None:
-        raise pytest.UsageError("--gia-attack-settings: expected together with --gia-attack")
-    if option.gia_rebaseline and foreign(option):
-        raise pytest.UsageError(
-            "--gia-rebaseline: expected without --gia-attack and --gia-defense, since baselines are of the own ones"
-        )
-    if option.gia_repeats < 1:
-        raise pytest.UsageError(f"--gia-repeats: expected at least 1, got {option.gia_repeats}")
-    if option.gia_base is not None:
-        try:
-            commit_of(config.rootpath, option.gia_base)
-        except ValueError as error:
-            raise pytest.UsageError(f"--gia-base: {error}") from error
     run = ClaimRun(config, register)
     if option.gia_junit and not option.xmlpath:
         option.xmlpath = str(run.folder.path / "junit.xml")
@@ -108,10 +83,10 @@ class ClaimRun:
         if self.scale not in scales:
             raise pytest.UsageError(f"--gia-scale: expected one of {list(scales)}, got {self.scale!r}")
         self.ci = under_ci()
-        self.commit = _commit(config.rootpath)
+        self.commit = commit_at(config.rootpath)
         self.environment = {
             "scale": self.scale,
-            "device": _device(option.gia_device),
+            "device": device_for(option.gia_device),
             "torch": torch.__version__,
             "commit": self.commit,
         }
@@ -232,7 +207,7 @@ class ClaimRun:
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
                     placebos=placebos,
-                    substitute=self._substitution() if foreign(option) else None,
+                    substitute=substitution(self.laboratory, option) if foreign(option) else None,
                     announce=self._announce,
                     progress=self._progress.reporter,
                     current=self._current,
@@ -446,39 +421,6 @@ class ClaimRun:
             return self.folder.path / "blocks"
         return folder if os.access(folder, os.W_OK) else self.folder.path / "blocks"
 
-    def _substitution(self) -> Substitution:
-        """What puts the user's attack in the place of a protocol's own, and the user's defenses into its clients."""
-        option = self.config.option
-        changes = [] if option.gia_attack is None else [self._attacked()]
-        if option.gia_defense:
-            try:
-                changes.append(self.laboratory.defended(option.gia_defense))
-            except (TypeError, ValueError) as error:
-                raise pytest.UsageError(f"--gia-defense: {error}") from error
-
-        def substitute(level: Any) -> Any:
-            for change in changes:
-                level = level if isinstance(level, str) else change(level)
-            return level
-
-        return substitute
-
-    def _attacked(self) -> Substitution:
-        """What puts the user's attack in the place of a protocol's own."""
-        option = self.config.option
-        try:
-            settings = json.loads(option.gia_attack_settings or "{}")
-        except ValueError as error:
-            raise pytest.UsageError(
-                f"--gia-attack-settings: expected JSON, got {option.gia_attack_settings}: {error}"
-            ) from error
-        if not isinstance(settings, dict):
-            raise pytest.UsageError(f"--gia-attack-settings: expected an object, got {option.gia_attack_settings}")
-        try:
-            return self.laboratory.substitution(option.gia_attack, settings)
-        except (TypeError, ValueError) as error:
-            raise pytest.UsageError(f"--gia-attack: {error}") from error
-
     def _current(self) -> tuple[Sequence[str], list[tuple[str, object]], float]:
         if self._item is None:
             raise RuntimeError("claims: a verdict can only be recorded while a test runs")
@@ -547,71 +489,5 @@ class ClaimRun:
         return {row["id"] for row in recording.rows} | set(recording.stored)
 
 
-def _check_lane(option: Any) -> None:
-    """Raise UsageError for options of lanes that contradict each other."""
-    lane, elsewhere = option.gia_lane, LANES[0]
-    wrong = {
-        "--gia-record: expected --gia-reason": option.gia_record and not (option.gia_reason or "").strip(),
-        "--gia-record: expected outside CI, where its owner sees the verdicts": option.gia_record and under_ci(),
-        f"--gia-record: expected in the lane {elsewhere}, on the protocols' own attacks and defenses": option.gia_record
-        and (lane != elsewhere or option.gia_placebo or foreign(option)),
-        f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack and --gia-defense": option.gia_placebo
-        and (lane != elsewhere or foreign(option)),
-        f"--gia-stop-early: expected in the lane {elsewhere}, on the protocols' own attacks and defenses, and without "
-        "--gia-record": option.gia_stop_early
-        and (lane != elsewhere or option.gia_placebo or foreign(option) or option.gia_record),
-        "--gia-lane: expected confirm and reach without --gia-attack and --gia-defense": foreign(option)
-        and lane in ("confirm", "reach"),
-        "--gia-open: expected in the lane confirm": option.gia_open and lane != "confirm",
-        f"--gia-draws: expected at least {DRAWS}, in the lane reach": option.gia_draws != DRAWS
-        and (lane != "reach" or option.gia_draws < DRAWS),
-    }
-    for message, holds in wrong.items():
-        if holds:
-            raise pytest.UsageError(message)
-
-
-def _check_shard(option: Any) -> None:
-    """Raise UsageError for a share that is none, or with options that ask for more than blocks."""
-    if option.gia_shard is None:
-        return
-    try:
-        share(option.gia_shard)
-    except ValueError as error:
-        raise pytest.UsageError(f"--gia-shard: {error}") from error
-    for name in ("open", "record", "placebo", "rebaseline", "drop"):
-        if getattr(option, f"gia_{name}"):
-            raise pytest.UsageError(f"--gia-shard: expected without --gia-{name}, since a shard only stores blocks")
-    if under_ci():
-        raise pytest.UsageError("--gia-shard: expected outside CI, where runs share no blocks")
-
-
 def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def under_xdist(config: pytest.Config) -> bool:
-    """Whether this process is a worker of pytest-xdist."""
-    return hasattr(config, "workerinput")
-
-
-def _device(asked: str) -> str:
-    if asked == "cpu":
-        return asked
-    if torch.cuda.is_available():
-        return "cuda"
-    if asked == "cuda":
-        raise pytest.UsageError(
-            f"--gia-device: expected a CUDA device that torch {torch.__version__} can see, got none; use cpu"
-        )
-    return "cpu"
-
-
-def _commit(root: Path) -> str:
-    """The short commit, "+changes" where the working tree differs from it; "unversioned" outside git."""
-    command = ["git", "describe", "--always", f"--dirty={_CHANGED}", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unversioned"
-    return answer.stdout.strip()
