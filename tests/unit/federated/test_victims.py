@@ -250,4 +250,4 @@ def test_a_copy_that_is_only_read_shares_the_parameters_and_nothing_else():
     assert not model.training
     with torch.inference_mode():
         made = nn.Linear(3, 2)
-    victim_of(made, False, read_only=True)(torch.ones(1, 3)).sum().backward()
+    victim_of(made, False, read_only=True)(torch.ones(1, 3, requires_grad=True)).sum().backward()
