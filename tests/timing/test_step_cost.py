@@ -37,8 +37,8 @@ LOOP_GAIN = {"small, 1": 4.2, "small, 4": 2.1, "R18, 1": 3.0, "R18, 4": 2.0}
 LOOP_GAIN_ALONE = {"small, 1": 1.25, "small, 4": 1.15, "R18, 1": 2.2, "R18, 4": 1.75}
 FLOPS = 7.0
 
-#: Decoding an imprint module, proof included, over a peer's decode without one. The proof runs the victim on every image,
-#: forward and twice backward.
+#: Decoding an imprint module, proof included, over a peer's decode without one. The proof runs the victim on every
+#: image, forward and twice backward.
 DECODE = 7.0
 
 #: Turns: a step of ResNet-18 takes up to a second, so it gets no more than a median needs.

@@ -64,6 +64,7 @@ def test_restarts_of_one_observation_share_its_target() -> None:
     torch.testing.assert_close(
         problem(points, plain.labels).images, plain(points, plain.labels).images, rtol=1e-9, atol=1e-15
     )
+    assert isinstance(problem._engine._taps, Simulations)
 
 
 def test_batch_statistics_and_a_single_trial_are_left_to_the_plain_engine(monkeypatch: pytest.MonkeyPatch) -> None:
