@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,7 @@ class Simulations:
         values: Tensor = self._mapped(self._value, targets, images, labels)
         return values
 
-    def _mapped(
-        self, function: Callable[..., object], targets: Sequence[Target], images: Tensor, labels: Tensor
-    ) -> object:
+    def _mapped(self, function: Callable[..., Any], targets: Sequence[Target], images: Tensor, labels: Tensor) -> Any:
         shared = len(targets[0].value) != len(images)
         observed = {
             name: target.value[0] if shared else target.value for name, target in zip(self._start, targets, strict=True)
