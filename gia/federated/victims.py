@@ -19,7 +19,7 @@ from gia.federated.outputs import check_initialized, output_of
 __all__ = ["differentiable", "differentiating", "victim_of", "watch"]
 
 
-def victim_of(model: nn.Module, training: bool) -> nn.Module:
+def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> nn.Module:
     """A copy of a model that runs as a client runs it. Everybody who runs a victim makes it here.
 
     Its forward pass returns the tensor of outputs, one row for each image (`gia.federated.outputs.output_of`). The
@@ -30,6 +30,8 @@ def victim_of(model: nn.Module, training: bool) -> nn.Module:
     Args:
         model: not changed.
         training: whether batch normalization uses the statistics of its batch (True) or its running ones.
+        read_only: the copy shares the memory of the model's parameters, which the caller must not change. Copying
+            those of an imprint module takes longer than its attack.
 
     Raises:
         ValueError: lazy parameters; and, in the first forward pass, an output that is no tensor, or a module that draws
@@ -46,7 +48,10 @@ def victim_of(model: nn.Module, training: bool) -> nn.Module:
     True
     """
     check_initialized(model)
-    victim = set_mode(copy.deepcopy(model), training)
+    shared = [
+        p for p in model.parameters() if read_only and not p.is_inference()
+    ]  # autograd needs copies of the others
+    victim = set_mode(copy.deepcopy(model, {id(parameter): parameter for parameter in shared}), training)
     watch(victim)
     return victim
 

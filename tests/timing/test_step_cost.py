@@ -17,7 +17,18 @@ from gia.attacks.matching.memory import peak_bytes
 from gia.harness.timing.flops import count_flops
 from gia.harness.timing.goals import Timings
 from gia.harness.timing.ratio import Ratio, ratio, ratio_of_steps
-from tests.timing.workloads import CASES, Case, alone, core, forward, loop_steps, stand_in, training
+from tests.timing.workloads import (
+    CASES,
+    Case,
+    alone,
+    core,
+    decode,
+    decode_of_a_peer,
+    forward,
+    loop_steps,
+    stand_in,
+    training,
+)
 
 #: Case -> goal.
 OVER_TRAINING = {"small, 1": 0.9, "small, 4": 1.7, "R18, 1": 1.7, "R18, 4": 2.0}
@@ -25,6 +36,10 @@ OVER_FLOOR = {"small, 1": 1.9, "small, 4": 1.7, "R18, 1": 1.45, "R18, 4": 1.35}
 LOOP_GAIN = {"small, 1": 4.2, "small, 4": 2.1, "R18, 1": 3.0, "R18, 4": 2.0}
 LOOP_GAIN_ALONE = {"small, 1": 1.25, "small, 4": 1.15, "R18, 1": 2.2, "R18, 4": 1.75}
 FLOPS = 7.0
+
+#: Decoding an imprint module, proof included, over a peer's decode without one. The proof runs the victim on every
+#: image, forward and twice backward.
+DECODE = 7.0
 
 #: Turns: a step of ResNet-18 takes up to a second, so it gets no more than a median needs.
 TURNS = {"convnet": 13, "resnet18": 9}
@@ -111,6 +126,17 @@ def test_the_peak_memory_of_a_trial_is_at_most_twice_the_plain_engine_s(
         timings.counted(f"peak memory, {what}", name, peaks[-1], None, benchmark.extra_info, unit=" MiB")
     times = peaks[0] / case.trials / peaks[2]
     timings.counted("peak memory of a trial over plain's", name, times, 2.0, benchmark.extra_info)
+
+
+@pytest.mark.timing
+def test_the_decode_of_an_imprint_module_costs_a_few_times_a_peer_s_which_proves_nothing(
+    benchmark: Any, timings: Timings
+) -> None:
+    """It proves which images are exact; copies of the module, or a loop over rows, would cost more than that proof."""
+    ours = decode()
+    benchmark.pedantic(ours)
+    cost = ratio(ours, decode_of_a_peer(), turns=9)
+    timings.at_most("decode over a peer's", "imprint", cost, DECODE, benchmark.extra_info)
 
 
 @pytest.mark.timing

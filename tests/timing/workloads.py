@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gia.attacks import run_many
+from gia.attacks import robbing_the_fed, run_many
 from gia.attacks.matching import Matching
 from gia.attacks.objectives import Cosine
-from gia.federated import Observation, share_gradient
+from gia.federated import LocalTraining, Observation, share_gradient, share_update
+from gia.federated.server import imprint
 from gia.models import build
 
 Call = Callable[[], object]
@@ -155,6 +156,67 @@ def stand_in(case: Case) -> Call:
     return step
 
 
+def simulated() -> Call:
+    """The matching loss of eight trials of "small, 4" and its gradient, through two simulated local steps each."""
+    setting = prepared(Case("convnet", 4, 8, width=16))
+    local = LocalTraining(epochs=1, batch_size=2, lr=0.05)
+    observations = [
+        share_update(setting.victim, images, labels, local=local, reveal=("labels", "local"))
+        for images, labels in zip(setting.images, setting.labels, strict=True)
+    ]
+    matching = Matching(setting.victim, observations, objective=Cosine(), loss=F.cross_entropy)
+    return lambda: matching(setting.starts, setting.labels).images
+
+
+#: Pixels of a side, and bins, of the module that is decoded.
+SIDE, BINS = 128, 512
+
+
+@cache
+def imprinted() -> tuple[nn.Module, Observation]:
+    """A convnet behind an imprint module, and the gradient of eight images."""
+    generator = torch.Generator().manual_seed(0)
+    victim = build("convnet", num_classes=10, image_size=SIDE, width=16, generator=generator).eval()
+    sent = imprint(victim, image_shape=(3, SIDE, SIDE), bins=BINS, generator=generator)
+    brightness = torch.linspace(0.3, 0.7, 8).view(-1, 1, 1, 1)  # one image in a bin
+    images = brightness + 0.2 * torch.rand(8, 3, SIDE, SIDE, generator=generator)
+    return sent, share_gradient(sent, images, torch.arange(8))
+
+
+def decode() -> Call:
+    """Robbing the Fed with its proof of exactness."""
+    sent, observation = imprinted()
+    generator = torch.Generator()
+    return lambda: robbing_the_fed(sent, observation, generator=generator)
+
+
+def decode_of_a_peer() -> Call:
+    """The same images as breaching 0.1.2 computes them: every row's difference, and no proof."""
+    gradients = imprinted()[1].gradients
+
+    def decoded() -> Tensor:
+        weight, bias = gradients["imprint.measure.weight"].clone(), gradients["imprint.measure.bias"].clone()
+        for row in range(BINS - 1):
+            weight[row] -= weight[row + 1]
+            bias[row] -= bias[row + 1]
+        rows = bias.nonzero().flatten().tolist()
+        return torch.stack([weight[row] / bias[row] for row in rows]).view(-1, 3, SIDE, SIDE).clamp(0, 1)
+
+    return decoded
+
+
+def repeated(make: Callable[[], Call]) -> Steps:
+    """A call, again and again."""
+    call = make()
+
+    def steps(between: Callable[[], None]) -> None:
+        while True:
+            between()
+            call()
+
+    return steps
+
+
 def alone(case: Case) -> Case:
     """The case without restarts."""
     return Case(case.victim, case.batch_size, 1, case.width)
@@ -165,4 +227,6 @@ WORKLOADS: Mapping[str, Callable[[], Steps]] = {
     **{f"core / {name}": partial(core_steps, case) for name, case in CASES.items()},
     **{f"core without restarts / {name}": partial(core_steps, alone(case)) for name, case in CASES.items()},
     **{f"whole loop / {name}": partial(loop_steps, CASES[name]) for name in ("small, 1", "small, 4")},
+    "local steps / small, 4": partial(repeated, simulated),
+    "decode / imprint": partial(repeated, decode),
 }

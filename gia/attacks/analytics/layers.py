@@ -23,7 +23,7 @@ def input_layer(model: nn.Module, observation: Observation, wanted: str | None) 
 
     Raises ValueError where there is none, or none of the name `wanted`.
     """
-    victim = victim_of(model, False)
+    victim = victim_of(model, False, read_only=True)
     like = next(iter(observation.gradients.values()))
     size = int(torch.Size(observation.image_shape).numel())
     image = torch.linspace(0, 1, size, dtype=like.dtype, device=like.device).view(1, *observation.image_shape)

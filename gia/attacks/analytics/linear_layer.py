@@ -131,7 +131,7 @@ def _agreeing(candidates: Tensor, limit: float) -> list[list[int]]:
 
 def _signals(model: nn.Module, name: str, images: Tensor, loss: Loss) -> Tensor:
     """dL/dy of the linear layer `name`, (labels, images, neurons), if each image were shared alone with each label."""
-    victim = victim_of(model, False)
+    victim = victim_of(model, False, read_only=True)
     outputs: list[Tensor] = []
     victim.get_submodule(name).register_forward_hook(lambda _, __, output: outputs.append(output))
     logits = victim(images)

@@ -130,11 +130,11 @@ def robbing_the_fed(
 
 def _is_sparse(weight: Tensor) -> bool:
     """Whether the rows are one probe vector at several scales."""
-    size = weight.abs().sum(1, keepdim=True)
+    size = torch.linalg.vector_norm(weight, 1, dim=1, keepdim=True)
+    if bool(((size - size[0]).abs() <= 1e-4 * size[0]).all()):
+        return False
     shape = weight / size
-    return bool(((shape - shape[0]).abs() <= 1e-4 * shape[0].abs().max()).all()) and not bool(
-        ((size - size[0]).abs() <= 1e-4 * size[0]).all()
-    )
+    return bool(((shape - shape[0]).abs() <= 1e-4 * shape[0].abs().max()).all())
 
 
 def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Loss) -> list[Tensor]:
@@ -143,7 +143,7 @@ def _signals(model: nn.Module, name: str, images: Tensor, bins: Tensor, loss: Lo
     Returned in parts, one for each call of the loss. One pass gives the logits' derivative along z for all labels: the
     map u -> u dlogits/dz is linear, and is differentiated by u.
     """
-    victim = victim_of(model, False)
+    victim = victim_of(model, False, read_only=True)
     outputs: list[Tensor] = []
     victim.get_submodule(name).register_forward_hook(lambda _, __, output: outputs.append(output))
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative

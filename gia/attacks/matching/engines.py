@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gia.attacks.matching.gradients import Target
 from gia.attacks.matching.memory import peak_bytes
 from gia.attacks.matching.plain import balanced, matching_gradient, simulated
+from gia.attacks.matching.simulations import Simulations
 from gia.attacks.matching.tapped import Unknown
 from gia.attacks.matching.taps import Taps
 from gia.attacks.objectives import Agreement, Objective
@@ -24,6 +25,10 @@ from gia.federated.losses import Loss
 #: `plain` evaluates a single trial unless the victim's parameters have more entries than this on average, since
 #: `taps` has a constant cost per layer.
 _LARGE = 50_000
+
+#: Trials that `Simulations` takes at once where no memory limit is given. Each holds the graphs of all local steps, and
+#: more of them are hardly faster.
+_SIMULATED = 8
 
 #: Seeds of the made-up batches on which the engines are compared; no user draws private images from them by chance.
 _SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
@@ -35,8 +40,9 @@ _Evaluated = tuple[Tensor, Tensor, Tensor | None]
 class Engine:
     """The objective of chosen trials and its gradient, by the faster engine that supports them.
 
-    `plain` evaluates soft labels, simulated local training, a single trial of a small victim, and every victim for
-    which `taps` has no rule or a different result. In the last case the logger "gia" states the reason once.
+    `plain` evaluates soft labels, a single trial of a small victim or with simulated local training, and every victim
+    for which the fast engine has no rule or a different result. In the last case the logger "gia" states the reason
+    once. The fast engine is `taps`, or `Simulations` for simulated local training.
 
     Args:
         victim: in the client's mode; its shared parameters require a gradient.
@@ -68,10 +74,14 @@ class Engine:
         self._balanced = balanced
         self._memory, self._at_once = memory, 0  # 0: all
         self._large = sum(p.numel() for p in victim.parameters()) > _LARGE * sum(1 for _ in victim.parameters())
-        self._taps: Taps | None = None
-        if local is None and forced != "plain":
+        self._taps: Taps | Simulations | None = None
+        if forced != "plain":
             names = [name for name, _ in victim.named_parameters() if name in targets[0]]
-            self._taps = Taps(victim, names, objective=objective, loss=loss)
+            if local is None:
+                self._taps = Taps(victim, names, objective=objective, loss=loss)
+            else:
+                self._taps = Simulations(victim, names, objective=objective, loss=loss, local=local)
+                self._at_once = _SIMULATED if memory is None else 0
             distinct = targets[:1] if all(target is targets[0] for target in targets) else targets
             self._stacked = [torch.stack([target[name] for target in distinct]) for name in names]
             self._cut: dict[range, list[Target]] = {}
@@ -123,22 +133,23 @@ class Engine:
         if not state["fast"]:
             self._taps = None
 
-    def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | None:
+    def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | Simulations | None:
         """The fast engine where it agrees with `plain` and is faster, else None."""
-        if labels.is_floating_point() or not (len(trials) > 1 or self._large or self._forced):
+        large = self._large and self._local is None
+        if labels.is_floating_point() or not (len(trials) > 1 or large or self._forced):
             return None
         if not self._tried:
             with sdpa_kernel(SDPBackend.MATH):
                 self._try(images, labels)
         return self._taps
 
-    def _by_taps(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
+    def _by_taps(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
         parts = self._parts(taps, images, labels, trials)
         pairs = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
         values, to_images = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
         return values, to_images, None
 
-    def _parts(self, taps: Taps, images: Tensor, labels: Tensor, trials: range) -> list[slice]:
+    def _parts(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: range) -> list[slice]:
         """The trials in parts, each as large as the memory limit allows."""
         if self._memory is not None and not self._at_once:
             self._at_once = self._fitting(taps, images, labels, self._memory)
@@ -152,7 +163,7 @@ class Engine:
             self._cut[trials] = [Target(one if len(one) == 1 else one[chosen]) for one in self._stacked]
         return self._cut[trials]
 
-    def _fitting(self, taps: Taps, images: Tensor, labels: Tensor, memory: int) -> int:
+    def _fitting(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, memory: int) -> int:
         """The number of trials that fit, given that each adds the same amount to the peak."""
         trials = range(min(2, len(self._targets)))
         images, labels = images[:1].expand(2, *images.shape[1:]), labels[:1].expand(2, -1)

@@ -237,3 +237,17 @@ def test_attacks_that_need_class_labels_refuse_other_losses():
         gia.share_gradient(model, IMAGES, torch.tensor([[-1.0, 0, 2], [0, 0, 0]]), loss="bce")
     with pytest.raises(ValueError, match=r"loss: expected one of .*did you mean 'bce'"):
         gia.share_gradient(model, IMAGES, LABELS, loss="bcee")
+
+
+def test_a_copy_that_is_only_read_shares_the_parameters_and_nothing_else():
+    """If it fails, an attack on an imprint module copies gigabytes, or moves the statistics or modes of the model."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(784, 10)).eval()
+    copied = victim_of(model, True, read_only=True)
+    assert all(one is other for one, other in zip(copied.parameters(), model.parameters(), strict=True))
+    assert not any(one is other for one, other in zip(copied.modules(), model.modules(), strict=True))
+    copied(IMAGES)
+    assert not model[1].running_mean.any()
+    assert not model.training
+    with torch.inference_mode():
+        made = nn.Linear(3, 2)
+    victim_of(made, False, read_only=True)(torch.ones(1, 3, requires_grad=True)).sum().backward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tests.contracts.cases import SIZE, private, tangled
 from tests.contracts.snapshots import bits, global_state, model_state
 
 SHAPE = (3, SIZE, SIZE)
+module = sys.modules[imprint.__module__]
 PIXELS = 3 * SIZE**2
 
 
@@ -151,6 +154,51 @@ def test_the_pattern_is_the_one_on_which_labels_differ_least():
     pairs = [(evenness(seed, 1), evenness(seed, 32)) for seed in range(3)]
     assert all(best >= 0.999 * first for first, best in pairs), pairs
     assert sum(best > 1.5 * first for first, best in pairs) >= 2, pairs
+
+
+class Once(torch.autograd.Function):
+    """A doubling that autograd differentiates once only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        """Twice x."""
+        return 2 * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        """Twice the slope."""
+        return 2 * slope
+
+
+class Doubling(nn.Module):
+    """A layer that float32's derivatives cannot pass."""
+
+    def forward(self, x):
+        """Twice x."""
+        return Once.apply(x)
+
+
+@pytest.mark.parametrize("own", [nn.Identity, Doubling])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_pattern_is_the_one_that_float64_chooses(own, seed, monkeypatch):
+    """Among twelve draws, also where a model is differentiated once only. If it fails, float32's rounding decides."""
+    net = gia.models.build("convnet", num_classes=6, image_size=SIZE, width=8, generator=seeded(seed)).eval()
+    model = nn.Sequential(own(), net)
+    sent = imprinted(model, seed=seed, draws=12)
+    monkeypatch.setattr(module, "_contenders", lambda patterns, *_: list(range(len(patterns))))
+    assert bits(sent.imprint.spread.weight) == bits(imprinted(model, seed=seed, draws=12).imprint.spread.weight)
+
+
+def test_few_patterns_are_tried_in_float64(monkeypatch):
+    """If it fails, making a block takes five times as long as it has to."""
+    model = gia.models.build("convnet", num_classes=6, image_size=SIZE, width=8, generator=seeded()).eval()
+    seen = []
+    original = module._contenders
+    monkeypatch.setattr(module, "_contenders", lambda *given: (seen.append(original(*given)), seen[-1])[1])
+    for seed in range(6):
+        imprinted(model, seed=seed, draws=12)
+    assert sum(map(len, seen)) < 6 * 12 / 3, seen
 
 
 def test_a_model_of_other_images_is_an_error():
