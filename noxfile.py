@@ -264,6 +264,13 @@ def integrations(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="uv|virtualenv", default=False)
+def second_device(session: nox.Session) -> None:
+    """Run each attack's easy case on `xla:0`, a second device on a machine without a GPU, and compare with the CPU."""
+    install(session, "torch==2.9.1", "torchvision==0.24.1", "torch_xla==2.9.0")
+    session.run("python", "-m", "tests.xla", *session.posargs, env={**ENVIRONMENT, "PJRT_DEVICE": "CPU"})
+
+
+@nox.session(venv_backend="uv|virtualenv", default=False)
 def unpinned(session: nox.Session) -> None:
     """Run what the matrix runs with the newest release of every package; CI does it once a week."""
     all_kinds(session, "--upgrade")

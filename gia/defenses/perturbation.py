@@ -50,7 +50,9 @@ class noise:
             normal = torch.randn(gradient.shape, generator=drawn, dtype=torch.float64)
             if self.kind == "laplace":
                 # A normal number times the root of an exponential one: Laplace with variance 1.
-                exponential = torch.empty(gradient.shape, dtype=torch.float64).exponential_(generator=drawn)
+                exponential = torch.empty(gradient.shape, dtype=torch.float64, device="cpu").exponential_(
+                    generator=drawn
+                )
                 normal = normal * exponential.sqrt()
             return gradient + self.std * normal.to(gradient)
 

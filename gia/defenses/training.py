@@ -61,7 +61,10 @@ class dp_sgd:
         if mixing and any(model.get_submodule(name).training for name in mixing):
             raise ValueError(f"model: expected batch normalization in eval mode, got {mixing[0]!r} in train mode")
         each = per_example_gradients(model, images, labels, loss=loss)
-        squares = sum((g.double().flatten(1).square().sum(1) for g in each.values()), start=torch.zeros(()).double())
+        squares = sum(
+            (g.double().flatten(1).square().sum(1) for g in each.values()),
+            start=torch.zeros((), dtype=torch.float64, device=images.device),
+        )
         factors = (self.clip / squares.to(images.device).sqrt()).clamp(max=1.0)
         found = {}
         for name, gradients in each.items():

@@ -126,14 +126,18 @@ def split_by_label(
         )
     if len(labels) < clients * least:
         raise ValueError(f"least: expected at most {len(labels) // clients} for {len(labels)} images, got {least}")
-    owner = torch.empty(len(labels), dtype=torch.int64)
+    labels = labels.cpu()
+    owner = torch.empty(len(labels), dtype=torch.int64, device="cpu")
     for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero()[:, 0]
         members = members[torch.randperm(len(members), generator=generator)]
         # A Dirichlet draw is a vector of independent gamma draws over its sum.
-        weights = torch._standard_gamma(torch.full((clients,), float(concentration)).double(), generator=generator)
+        shape = torch.full((clients,), float(concentration), device="cpu").double()
+        weights = torch._standard_gamma(shape, generator=generator)
         ends = (weights.cumsum(0) / weights.sum() * len(members)).round().long()
-        owner[members] = torch.bucketize(torch.arange(len(members)), ends, right=True).clamp(max=clients - 1)
+        owner[members] = torch.bucketize(torch.arange(len(members), device="cpu"), ends, right=True).clamp(
+            max=clients - 1
+        )
     for client in range(clients):
         while (missing := least - int((owner == client).sum())) > 0:
             largest = int(torch.bincount(owner, minlength=clients).argmax())

@@ -392,11 +392,11 @@ def _gradients(value: Tensor, shared: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def _checked_order(order: Tensor | None, epochs: int, count: int) -> Tensor:
     if order is None:
-        return torch.arange(count).expand(epochs, count)
+        return torch.arange(count, device="cpu").expand(epochs, count)
     if (
         order.dtype != torch.int64
         or order.shape != (epochs, count)
-        or not bool((order.sort(1).values.cpu() == torch.arange(count)).all())
+        or not bool((order.sort(1).values.cpu() == torch.arange(count, device="cpu")).all())
     ):
         raise ValueError(
             f"order: expected {epochs} permutations of {count} images in int64, "

@@ -122,7 +122,7 @@ def fit(
         train, test, chosen = images, held_out, None
     else:
         chosen = _choose(images.labels, held_out, source)
-        others = torch.ones(len(images), dtype=torch.bool).index_fill(0, chosen, False).nonzero()[:, 0]
+        others = torch.ones(len(images), dtype=torch.bool, device="cpu").index_fill(0, chosen, False).nonzero()[:, 0]
         train, test = images.take(others), images.take(chosen)
 
     stored = sorted({*checkpoints, epochs})

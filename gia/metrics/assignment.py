@@ -40,7 +40,7 @@ def match(reconstruction: Tensor, reference: Tensor, *, by: str = "pixels") -> T
     if by not in ("pixels", "lpips"):
         raise ValueError(expected_one_of("by", by, ("pixels", "lpips")))
     reconstruction, reference = _batches(reconstruction, reference, smallest=SMALLEST if by == "lpips" else 1)
-    chosen = torch.full((len(reference),), -1, dtype=torch.long)
+    chosen = torch.full((len(reference),), -1, dtype=torch.long, device="cpu")
     if len(reconstruction):
         x = reconstruction.clamp(0, 1)
         cost = _squared_errors(x, reference) if by == "pixels" else pairwise(2 * x - 1, 2 * reference - 1, net="alex")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ BLOCKS = draw_blocks("toy", {}, 8)
 
 def noted(level: Level, block: Block, *, cache: Path | None) -> Result:
     """What a small net's gradient says of the block's images, in this process; each call leaves a line."""
+    state = random.getstate()
     assert cache is not None
     folder = cache.parents[1]
     with (folder / "computed.txt").open("a", encoding="utf-8") as file:
@@ -28,6 +30,9 @@ def noted(level: Level, block: Block, *, cache: Path | None) -> Result:
         time.sleep(600)
     images = torch.rand(4, 3, 16, 16, generator=block.generator("images"))
     kernel = torch.randn(8, 3, 5, 5, generator=block.generator("victim")).requires_grad_()
+    time.sleep(0.2)
+    if random.getstate() != state:  # as a victim is asked whether it draws random numbers
+        raise ValueError("expected a process that does nothing else, got one that draws random numbers meanwhile")
     loss = torch.nn.functional.conv2d(images, kernel).sigmoid().square().mean()
     (gradient,) = torch.autograd.grad(loss, kernel)
     return Result(values={"psnr": float(gradient.norm()) / level.size, "threads": float(torch.get_num_threads())})

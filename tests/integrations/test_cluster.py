@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed: the extra `cluster`")
 
+import dask
 import distributed
 
 from gia.harness.blocks.cluster import workers_of
@@ -83,11 +84,28 @@ def test_a_crash_names_the_item_and_the_place_there(cluster: Workers) -> None:
     assert spread(crashing, [0], workers=cluster) == [0]
 
 
+def test_a_daemonic_worker_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
+    """`dask worker` starts such workers; the error would be one of the standard library about children."""
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as other,
+    ):
+        workers = workers_of(f"dask:{other.scheduler_address}", 1)
+        try:
+            with pytest.raises(WorkerError, match="got a daemonic one; set DASK_DISTRIBUTED__WORKER__DAEMON=False"):
+                spread(where, [0], workers=workers)
+        finally:
+            workers.close()
+
+
 def test_a_worker_with_other_arithmetic_is_refused(tmp_path: Path) -> None:
     """One node whose processor or torch differs would give a table that no machine gives alone."""
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address=":0", env={"ONEDNN_MAX_CPU_ISA": "SSE41"}
-    ) as other:
+    with (
+        dask.config.set({"distributed.worker.daemon": False}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", env={"ONEDNN_MAX_CPU_ISA": "SSE41"}
+        ) as other,
+    ):
         workers = workers_of(f"dask:{other.scheduler_address}", 1)
         try:
             message = r"worker .*: expected the arithmetic of this run \(\w{12}\), got \w{12} with .*MAX_CPU_ISA=SSE41"

@@ -175,7 +175,7 @@ def unknown(text: str, sessions: set[str]) -> set[str]:
     """Names of sessions, options, sub-commands and modules in a page's commands that do not exist."""
     found = set()
     for line in code(text):
-        for words in re.findall(r"nox -s ([a-z][a-z ]*)", line):
+        for words in re.findall(r"nox -s ([a-z][a-z_ ]*)", line):
             found |= set(words.split()) - sessions
         if module := re.search(r"python -m ([a-z_0-9.]+)(?: ([a-z]+))?", line):
             found |= {module[2]} - {None, *COMMANDS} if module[1] == "gia" else set()

@@ -80,9 +80,9 @@ def _isolated(
         raise NothingFound(
             f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
         )
+    known = torch.tensor([label], device=next(model.parameters()).device)
     isolated = [
-        replace(o, batch_size=1, labels=torch.tensor([label]), training=False, local=None, batch_norm=None)
-        for o in observations
+        replace(o, batch_size=1, labels=known, training=False, local=None, batch_norm=None) for o in observations
     ]
     return attacked, label, layers, isolated
 
@@ -241,7 +241,7 @@ def _unsaturated(model: nn.Module, name: str, target: int) -> tuple[nn.Module, i
     if not 0 <= target < len(rows):
         raise ValueError(f"target: expected a class from 0 to {len(rows) - 1}, got {target}")
     label = int(used[0])
-    by_class = bool((biases[torch.arange(len(biases)) != label] != 0).all())
+    by_class = bool((biases[torch.arange(len(biases), device=biases.device) != label] != 0).all())
     if by_class == (label != target):
         role = "target" if by_class else "decoy"
         raise ValueError(

@@ -7,6 +7,7 @@ A worker there computes nothing before it has found that its arithmetic, its sou
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import pickle
 import socket
@@ -14,11 +15,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from gia.harness.blocks.workers import Job, WorkerError, Workers
+from gia.harness.blocks.workers import Job, WorkerError, Workers, begin
 from gia.numerics import REPEATABLE
 
 _ANSWER = 10.0  # seconds in which a scheduler must answer
@@ -92,7 +93,7 @@ class Elsewhere(Workers):
         if self._executor is None:
             self._executor = self._make()
         content = pickle.dumps((job.origin, job.function, job.arguments))
-        future = self._executor.submit(compute, content, dict(job.origin()), list(sys.path), _process())
+        future = self._executor.submit(forward, content, dict(job.origin()), list(sys.path), _process())
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
@@ -118,34 +119,56 @@ class Failed(NamedTuple):
     trace: str
 
 
-def compute(content: bytes, origin: Mapping[str, Any], paths: Sequence[str], process: tuple[str, int]) -> Any:
-    """Run a job in a worker, if everything that its result depends on is here as it is where the run began.
+def forward(content: bytes, origin: Mapping[str, Any], paths: Sequence[str], process: tuple[str, int]) -> Any:
+    """In a worker: pass a job on to a process that does nothing else, and start that when there is none.
+
+    A worker has threads of its own, which draw random numbers and would disturb a job that watches the global state.
+
+    Args:
+        content, origin, paths: as of `compute`.
+        process: where the run began.
+    """
+    global _child
+    if process == _process():  # the flags of arithmetic would change under the run itself
+        return Failed("executor: expected one of other processes, got one of threads in this process", "")
+    if multiprocessing.current_process().daemon:
+        worker = f"worker {socket.gethostname()}, process {os.getpid()}"
+        needed = "set DASK_DISTRIBUTED__WORKER__DAEMON=False where it is started"
+        return Failed(f"{worker}: expected a worker that may start a process, got a daemonic one; {needed}", "")
+    with _ALONE:
+        if _child is None:
+            _child = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
+        try:
+            return _child.submit(compute, content, origin, paths).result()
+        except BrokenExecutor:  # the system took that process, so it is as if it had taken this one
+            os._exit(1)
+
+
+#: Arithmetic is set for a whole process, so jobs that a worker begins in several threads run one after the other.
+_ALONE = threading.Lock()
+_child: ProcessPoolExecutor | None = None
+
+
+def compute(content: bytes, origin: Mapping[str, Any], paths: Sequence[str]) -> Any:
+    """Run a job, if everything that its result depends on is here as it is where the run began.
 
     Args:
         content: origin, function and arguments of the job, pickled.
         origin: what the result depends on besides the arguments, as it is there.
         paths: where Python finds modules there; those that are not searched here are searched last.
-        process: where the run began.
     """
-    if process == _process():  # the flags of arithmetic would change under the run itself
-        return Failed("executor: expected one of other processes, got one of threads in this process", "")
-    with _ALONE:
-        sys.path += [path for path in paths if path not in sys.path]
-        try:
-            asked, function, arguments = pickle.loads(content)
-            if told := difference(origin, asked()):
-                return Failed(told, "")
-            return function(*arguments)
-        except Exception as error:
-            return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+    sys.path += [path for path in paths if path not in sys.path]
+    try:
+        asked, function, arguments = pickle.loads(content)
+        if told := difference(origin, asked()):
+            return Failed(told, "")
+        return function(*arguments)
+    except Exception as error:
+        return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def _process() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
-
-
-#: Arithmetic is set for a whole process, so jobs that a worker begins in several threads run one after the other.
-_ALONE = threading.Lock()
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -188,12 +211,13 @@ def _dask(address: str, workers: int) -> Workers:
         where: dict[str, Any] = {"scheduler_file" if address.endswith(".json") else "address": address}
         if not address:
             # The workers get the variables of this run and none of dask's own, which would be other arithmetic.
-            with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
-                where["address"] = ended.enter_context(
-                    distributed.LocalCluster(
-                        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0"
-                    )
+            own = {"distributed.nanny.pre-spawn-environ": {}, "distributed.worker.daemon": False}
+            ended.enter_context(dask.config.set(own))  # to the end: a worker that is killed is started again by it
+            where["address"] = ended.enter_context(
+                distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0"
                 )
+            )
         client = ended.enter_context(distributed.Client(**where, timeout=_ANSWER, set_as_default=False))
     except BaseException as error:
         ended.close()

@@ -166,7 +166,7 @@ class Pool(Workers):
         with _set_environment(_ONE_THREAD):
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
-                    self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+                    self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin
                 )
             future = self._executor.submit(job.function, *job.arguments)
         self._children |= set(multiprocessing.active_children()) - before
@@ -242,7 +242,7 @@ def _reproducibly(function: Callable[[Item], Result], item: Item) -> Result:
         return function(item)
 
 
-def _begin() -> None:
+def begin() -> None:
     """In a new worker: one thread; the parent alone handles Ctrl-C; no worker outlives the parent."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -121,7 +121,7 @@ def test_a_worker_finds_the_modules_of_the_run(tmp_path: Path, monkeypatch: pyte
         content = pickle.dumps((module.origin, module.one, ()))
         del sys.modules["project_of_mine"]
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert compute(content, {"arithmetic": "a"}, [str(tmp_path)], ("elsewhere", 1)) == 1
+    assert compute(content, {"arithmetic": "a"}, [str(tmp_path)]) == 1
     assert sys.path[-1] == str(tmp_path)
     del sys.modules["project_of_mine"]
 
@@ -133,8 +133,8 @@ def own_origin() -> dict[str, Any]:
 
 def test_a_job_is_not_begun_where_what_it_depends_on_differs() -> None:
     """The check would be made, and its answer thrown away."""
-    assert compute(pickle.dumps((own_origin, own_origin, ())), planted({}), [], ("elsewhere", 1)) == planted({})
-    refused = compute(pickle.dumps((own_origin, fail, ())), planted({"sources": {}}), [], ("elsewhere", 1))
+    assert compute(pickle.dumps((own_origin, own_origin, ())), planted({}), []) == planted({})
+    refused = compute(pickle.dumps((own_origin, fail, ())), planted({"sources": {}}), [])
     assert refused.trace == ""
     assert "expected the sources of this run" in refused.told
 

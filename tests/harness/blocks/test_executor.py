@@ -240,7 +240,7 @@ for _ in range(3):
     store = Store(folder, notice=notices.append)
     run_blocks(an_experiment(), draw_blocks("toy", {}, 12), store, seen, workers=0)
     store.close()
-print([line for line in notices if "used by another run" not in line])
+print([line for line in notices if "this run waits for them" not in line])
 """
 
 
