@@ -15,6 +15,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "data": {"metavar": "ROOT", "help": "folder with the user's own data sets, for torchvision"},
     "workers": {"type": int, "default": 2, "metavar": "N", "help": "worker processes; 0 computes in this one"},
     "run-dir": {"metavar": "DIR", "help": "where reports go (default: a new folder .gia/runs/<time>-<scale>-<commit>)"},
+    "plan": {
+        "action": "store_true",
+        "default": False,
+        "help": "print blocks, steps, hours and memory of each row, from measured steps; attack nothing, read no data",
+    },
     "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
     "attack": {
         "metavar": "NAME",

@@ -31,6 +31,7 @@ from gia.harness.plugin.laboratory import Laboratory, Substitution, load
 from gia.harness.plugin.lanes import DRAWS, LANES, Lane
 from gia.harness.plugin.options import foreign
 from gia.harness.plugin.placebos import ALL, Placebos
+from gia.harness.plugin.plan import Plan
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
@@ -200,7 +201,8 @@ class ClaimRun:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
             option, placebos = self.config.option, self._placebos
-            self._begin()
+            if not option.gia_plan:
+                self._begin()
             self._pool = Pool(option.gia_workers) if option.gia_workers else None
             store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
@@ -218,6 +220,7 @@ class ClaimRun:
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
+                    plan=Plan(self.laboratory, self._progress.line) if option.gia_plan else None,
                     placebos=placebos,
                     substitute=self._substitution() if foreign(option) else None,
                     announce=self._announce,
@@ -271,7 +274,8 @@ class ClaimRun:
         self.selection.check(self.register)
         if self.selection.selected():
             _ = self.confirm, self.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
-        if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
+        writes = not self.config.option.collectonly and not self.config.option.gia_plan
+        if self.selection.selected() and writes and not under_xdist(self.config):
             self.claims.recording.write()
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -331,7 +335,7 @@ class ClaimRun:
             placed = [] if self._placebos is None or self._claims is None else self._claims.recording.rows
             if self._stale or self._undecided or any(map(broken, placed)):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._claims is not None:
+        if self._claims is not None and not self.config.option.gia_plan:
             self._report_claims()
         whole = all(self.selection.whole(marker) for marker in ("claim", "baseline"))
         self.folder.end(whole=whole, exit_status=int(session.exitstatus))
@@ -364,7 +368,10 @@ class ClaimRun:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         for line in self._undecided:
             terminalreporter.write_line(f"FAILED without a verdict: {line}", red=True)
-        if self._claims is not None:
+        if self._claims is not None and self._claims.plan is not None:
+            terminalreporter.section(f"plan at {self.scale} scale, {self.environment['device']}")
+            terminalreporter.write_line(self._claims.plan.closing(self.config.option.gia_workers))
+        elif self._claims is not None:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
             if self.lane.placebo is None:
@@ -507,6 +514,8 @@ def _check_lane(option: Any) -> None:
         and (lane != elsewhere or foreign(option)),
         "--gia-lane: expected confirm and reach without --gia-attack and --gia-defense": foreign(option)
         and lane in ("confirm", "reach"),
+        "--gia-plan: expected alone, without a lane, a placebo, --gia-record and --gia-open": option.gia_plan
+        and (lane != elsewhere or option.gia_placebo or option.gia_record or option.gia_open),
         "--gia-open: expected in the lane confirm": option.gia_open and lane != "confirm",
         f"--gia-draws: expected at least {DRAWS}, in the lane reach": option.gia_draws != DRAWS
         and (lane != "reach" or option.gia_draws < DRAWS),
