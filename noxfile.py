@@ -35,7 +35,7 @@ ENVIRONMENT = {
 }
 
 #: Processes over the cores, one thread each; timings have a session of their own, where nothing else runs.
-SUITE = ("tests", "-m", "not timing", "-n", "auto", "--benchmark-disable")
+SUITE = ("tests", "--ignore=tests/paper", "-m", "not timing", "-n", "auto", "--benchmark-disable")
 
 #: The examples in the docstrings. `tests/` is left out, since a module there may be a script of a test.
 EXAMPLES = ("gia", "--doctest-modules", "-W", "error", "-n", "auto", "--benchmark-disable")
@@ -143,6 +143,12 @@ def tests(session: nox.Session) -> None:
     run(session, "-m", "pytest", *SUITE, *session.posargs)
     if not session.posargs:
         run(session, "-m", "pytest", *EXAMPLES)
+
+
+@nox.session(venv_backend="none", default=False)
+def paper(session: nox.Session) -> None:
+    """Run every comparison of the paper's scale for two steps, on made-up data in the layout of the real sets."""
+    run(session, "-m", "pytest", "tests/paper", "-n", "auto", "--benchmark-disable", *session.posargs)
 
 
 @nox.session(venv_backend="none")

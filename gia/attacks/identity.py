@@ -31,10 +31,6 @@ _PLAIN = (
 _ROOMS = ("attacks", "federated", "models", "numerics")
 
 
-class _Unknown(TypeError):
-    """A value of a kind that has no digest."""
-
-
 class Searching:
     """The attack that runs now, for the checkpoints of its searches."""
 
@@ -72,8 +68,8 @@ def identified(
         digest = digest_of_values(
             _sources(), _arithmetic(torch.get_num_threads()), attack, model, observations, list(generators), counted
         )
-    except _Unknown as error:
-        logging.getLogger("gia").warning(f"{attack.__name__}: no checkpoints, since the digest has no rule for {error}")
+    except (TypeError, ValueError, RuntimeError) as error:  # a setting of the user's may be of any kind
+        logging.getLogger("gia").warning(f"{attack.__name__}: no checkpoints, since a setting has no digest: {error}")
         now = None
     else:
         now = Searching(digest, generators)
@@ -181,7 +177,7 @@ class _Feeder:
         elif hasattr(value, "__dict__"):
             self._feed_all([vars(value)])
         else:
-            raise _Unknown(f"a {type(value).__module__}.{type(value).__qualname__}")
+            raise TypeError(f"values: expected plain values, tensors and modules, got {value!r}")
 
     def _feed_all(self, values: Any) -> None:
         self._say(str(len(values)))

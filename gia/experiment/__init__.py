@@ -4,7 +4,7 @@ A `Protocol` says what is set, `Round` is what that comes to in one block, `Exch
 share and what an attack makes of it, and `measure` the only path from a protocol and a block to a `Measurement`.
 
 The harness is given this module by its option `claims_experiment`, and uses `measure`, `substitution`, `defended`,
-`placebo`, `PLACEBOS`, `draw`, `draw_reach` and `METRICS`.
+`placebo`, `PLACEBOS`, `draw`, `draw_reach`, `cost` and `METRICS`.
 """
 
 from gia.experiment.drawing import draw, draw_reach
@@ -12,6 +12,7 @@ from gia.experiment.exchange import Exchange
 from gia.experiment.measurement import Control, Measurement
 from gia.experiment.measuring import measure, prepared
 from gia.experiment.placebos import PLACEBOS, placebo
+from gia.experiment.planning import Cost, cost
 from gia.experiment.protocol import (
     Attacker,
     Batch,
@@ -33,6 +34,7 @@ __all__ = [
     "Batch",
     "Client",
     "Control",
+    "Cost",
     "Exchange",
     "Fishing",
     "Fitting",
@@ -41,6 +43,7 @@ __all__ = [
     "Round",
     "Scoring",
     "Victim",
+    "cost",
     "defended",
     "draw",
     "draw_reach",

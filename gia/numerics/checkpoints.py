@@ -55,7 +55,8 @@ class Checkpoints:
         """Delete the files, since the block has its results."""
         if not self._unfinished:
             for path in self._used:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # such as a folder that could never be written to
+                    path.unlink(missing_ok=True)
 
 
 class Checkpoint:
@@ -70,7 +71,7 @@ class Checkpoint:
         self._path, self._every, self._digest = path, every, digest
         self.keep = keep
         self._last = time.monotonic()
-        self.stored = False
+        self.stored = self._warned = False
 
     def load(self) -> dict[str, Any] | None:
         """The state that was stored last, with its tensors on the CPU, or None if there is none that can be used.
@@ -112,7 +113,9 @@ class Checkpoint:
                 file.write(payload)
             self.stored = True
         except OSError as error:
-            _LOG.warning(f"checkpoint {self._path.name} could not be written: {error}")
+            if not self._warned:
+                _LOG.warning(f"checkpoint {self._path.name} could not be written: {error}")
+            self._warned = True
         self._last = time.monotonic()
 
 

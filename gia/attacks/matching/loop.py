@@ -134,11 +134,12 @@ def minimize(
             if converged is None
             else Trials(update, variables, share=converged, steps=steps, least=least, together=together)
         )
-        return _State(variables, _Best(variables), search, Parts(evaluate, together=together), problem)
+        return _State(variables, _Best(variables), search, Parts(evaluate, together=together), problem, generators)
 
     now = searching()
     checkpoint = None if now is None else now.checkpoint(start, steps)
-    state, done, finished = _resumed(begin, checkpoint, now.generators if now else ())
+    generators = [] if now is None else _distinct([*now.generators, *getattr(update, "generators", ())])
+    state, done, finished = _resumed(begin, checkpoint, generators)
     variables, best, search = state.variables, state.best, state.search
 
     def scored(at: Sequence[Tensor], trials: slice) -> Point:
@@ -171,13 +172,14 @@ def minimize(
 
 
 class _State(NamedTuple):
-    """All that changes during a search, except for the generators of its rule, which are in the rule's state."""
+    """All that changes during a search."""
 
     variables: list[Tensor]
     best: _Best
     search: _Fixed | Trials
     parts: Parts
     problem: Stateful | None
+    generators: Sequence[torch.Generator]
 
     def store(self, checkpoint: Checkpoint, done: int, *, finished: bool = False) -> None:
         search = self.search.state_dict()
@@ -192,6 +194,7 @@ class _State(NamedTuple):
                 "search": search,
                 "at_once": self.parts.at_once,
                 "problem": None if self.problem is None else self.problem.state_dict(),
+                "generators": [generator.get_state() for generator in self.generators],
             }
         )
 
@@ -203,6 +206,7 @@ class _State(NamedTuple):
         self.parts.at_once = stored["at_once"]
         if self.problem is not None:
             self.problem.load_state_dict(stored["problem"])
+        _set(self.generators, stored["generators"])
         return stored["done"], stored["finished"]
 
 
@@ -214,14 +218,23 @@ def _resumed(
     if checkpoint is None or stored is None:
         return begin(), 0, False
     before = [generator.get_state() for generator in generators]
+    state = begin()
     try:
-        state = begin()
         return state, *state.load(stored)
     except (ValueError, KeyError, RuntimeError) as error:
         checkpoint.refuse(str(error))
-    for generator, its_state in zip(generators, before, strict=True):
-        generator.set_state(its_state)
+    _set(generators, before)
     return begin(), 0, False
+
+
+def _distinct(generators: Sequence[torch.Generator]) -> list[torch.Generator]:
+    """Each generator once, since trials may share one."""
+    return list({id(generator): generator for generator in generators}.values())
+
+
+def _set(generators: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
 
 
 class _Fixed:

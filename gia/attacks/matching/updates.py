@@ -36,7 +36,8 @@ class Resumable:
         move: the step.
         state_dict: its state between two steps: tensors and plain values in dicts and lists.
         load_state_dict: puts such a state into the step of a search from the same start, with the generators as they
-            were there. The variables hold the stored values already. Raises ValueError where it cannot.
+            were there. The variables hold the stored values already, and the search puts the generators of the attack
+            and those in an attribute `generators` of the rule where they were. Raises ValueError where it cannot.
     """
 
     move: Step
@@ -109,16 +110,7 @@ class Langevin:
 
         if not isinstance(move, Resumable):
             return step
-
-        def state() -> dict[str, Any]:
-            return {"rule": move.state_dict(), "generators": [generator.get_state() for generator in generators]}
-
-        def load(stored: dict[str, Any]) -> None:
-            move.load_state_dict(stored["rule"])
-            for generator, its_state in zip(generators, stored["generators"], strict=True):
-                generator.set_state(its_state)
-
-        return Resumable(step, state, load)
+        return Resumable(step, move.state_dict, move.load_state_dict)
 
 
 @dataclass(frozen=True)

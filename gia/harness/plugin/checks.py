@@ -58,6 +58,12 @@ def _check_lane(option: Any) -> None:
         and (lane != elsewhere or option.gia_placebo or foreign(option) or option.gia_record),
         "--gia-lane: expected confirm and reach without --gia-attack and --gia-defense": foreign(option)
         and lane in ("confirm", "reach"),
+        "--gia-plan: expected alone, without a lane, a placebo, --gia-record, --gia-open, --gia-shard and "
+        "--gia-stop-early": option.gia_plan
+        and (
+            lane != elsewhere
+            or any(getattr(option, f"gia_{name}") for name in ("placebo", "record", "open", "shard", "stop_early"))
+        ),
         "--gia-open: expected in the lane confirm": option.gia_open and lane != "confirm",
         f"--gia-draws: expected at least {DRAWS}, in the lane reach": option.gia_draws != DRAWS
         and (lane != "reach" or option.gia_draws < DRAWS),

@@ -17,6 +17,7 @@ from gia.harness.plugin.context import Context
 from gia.harness.plugin.deciding import COMPARING, Change, Deciding, Reported, Row, Rule, decided
 from gia.harness.plugin.looking import Looking
 from gia.harness.plugin.measuring import Measuring
+from gia.harness.plugin.plan import Plan
 from gia.harness.plugin.recording import Recording
 from gia.harness.plugin.skips import Skips
 
@@ -51,6 +52,11 @@ class Claims:
     def placebo(self) -> str | None:
         """The placebo in the place of every attack; None where the attacks run."""
         return None if self._context.placebos is None else self._context.placebos.current
+
+    @property
+    def plan(self) -> Plan | None:
+        """What rows cost, where nothing is measured; None where rows are measured."""
+        return self._context.plan
 
     @property
     def looks(self) -> int:

@@ -14,6 +14,7 @@ from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.laboratory import Laboratory, Substitution
 from gia.harness.plugin.lanes import Lane
 from gia.harness.plugin.placebos import Placebos
+from gia.harness.plugin.plan import Plan
 from gia.harness.plugin.records import Records
 
 
@@ -27,6 +28,7 @@ class Context:
         confirm: which rows may be confirmed; None in another lane.
         store_because: why this run's verdicts go on record; None where they are compared with it.
         storing: whether blocks are only stored, and no row gets a verdict.
+        plan: notes what rows cost where nothing is measured; None where rows are measured.
         placebos: what takes the place of each attack; None where the attacks run.
         substitute: level -> the level with the user's attack and defenses, or why they cannot take it; None without.
         announce: prints a line.
@@ -48,6 +50,7 @@ class Context:
     confirm: Confirm | None
     store_because: str | None
     storing: bool
+    plan: Plan | None
     placebos: Placebos | None
     substitute: Substitution | None
     announce: Callable[[str], object]

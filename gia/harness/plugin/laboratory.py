@@ -16,8 +16,35 @@ from gia.harness.blocks.level import Measure
 Substitution = Callable[[Any], Any]
 
 
+class Cost(Protocol):
+    """What a level of one block costs.
+
+    Attributes:
+        steps: of its search.
+        step: seconds of a step.
+        seconds: of all steps.
+        memory: bytes at the peak.
+        without: what is not counted, in words.
+    """
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def step(self) -> float: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def memory(self) -> int: ...
+
+    @property
+    def without(self) -> Sequence[str]: ...
+
+
 class Laboratory(Protocol):
-    """A module such as `gia.experiment`."""
+    """A module such as `gia.experiment`. For `--plan` it has `cost(level) -> Cost` too, which raises ValueError."""
 
     @property
     def measure(self) -> Measure:

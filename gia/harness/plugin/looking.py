@@ -41,6 +41,8 @@ class Looking:
         lane = self._context.lane
         if lane.opening:
             self._skips.announce(self._asked(measured))
+        if self._context.plan is not None:
+            self._context.plan.end(self._context.ids, self._asked(measured), LOOKS[1])
         if self._context.placebos is not None:
             return self._context.placebos.look(measured, decide)
         if lane.name == "reach":

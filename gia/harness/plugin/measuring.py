@@ -65,6 +65,8 @@ class Measuring:
         if way.asked is not None:
             way.asked.append(experiment)
             return Table(experiment, [])
+        if context.plan is not None:
+            context.plan.end(context.ids, [experiment], blocks)
         # Another attack draws no settings of the protocol's own; factors are drawn independently, so the others stay.
         space = protocol.vary if context.substitute is None else experiment.first.vary
         drawn = draw_blocks(id, space, blocks, lane=lane.of_blocks(id, context.frozen))

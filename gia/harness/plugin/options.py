@@ -27,6 +27,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "only compute and store the blocks of every N-th row, from the I-th on; a run without it has verdicts",
     },
     "run-dir": {"metavar": "DIR", "help": "where reports go (default: a new folder .gia/runs/<time>-<scale>-<commit>)"},
+    "plan": {
+        "action": "store_true",
+        "default": False,
+        "help": "print blocks, steps, hours and memory of each row, from measured steps; attack nothing, read no data",
+    },
     "junit": {"action": "store_true", "default": False, "help": "write junit.xml next to the reports"},
     "attack": {
         "metavar": "NAME",

@@ -33,6 +33,7 @@ from gia.harness.plugin.lanes import Lane
 from gia.harness.plugin.options import LOCAL, foreign
 from gia.harness.plugin.outside import substitution
 from gia.harness.plugin.placebos import ALL, Placebos
+from gia.harness.plugin.plan import Plan
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
 from gia.harness.plugin.selection import Selection, claim_ids
@@ -187,7 +188,8 @@ class ClaimRun:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
             option, placebos = self.config.option, self._placebos
-            self._begin()
+            if not option.gia_plan:
+                self._begin()
             self._pool = self._workers()
             store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
@@ -206,6 +208,7 @@ class ClaimRun:
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
                     laboratory=self.laboratory,
+                    plan=Plan(self.laboratory, self._progress.line) if option.gia_plan else None,
                     placebos=placebos,
                     substitute=substitution(self.laboratory, option) if foreign(option) else None,
                     announce=self._announce,
@@ -268,7 +271,8 @@ class ClaimRun:
         self.selection.check(self.register)
         if self.selection.selected():
             _ = self.confirm, self.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
-        if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
+        writes = not self.config.option.collectonly and not self.config.option.gia_plan
+        if self.selection.selected() and writes and not under_xdist(self.config):
             self.claims.recording.write()
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -331,7 +335,7 @@ class ClaimRun:
             placed = [] if self._placebos is None or self._claims is None else self._claims.recording.rows
             if self._stale or self._undecided or any(map(broken, placed)):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._claims is not None and self.share is None:
+        if self._claims is not None and self.share is None and not self.config.option.gia_plan:
             self._report_claims()
         whole = all(self.selection.whole(marker) for marker in ("claim", "baseline"))
         self.folder.end(whole=whole, exit_status=int(session.exitstatus))
@@ -367,6 +371,9 @@ class ClaimRun:
         if self._claims is not None and self.share is not None:
             terminalreporter.section(f"shard {self.share}")
             terminalreporter.write_line(self._stored())
+        elif self._claims is not None and self._claims.plan is not None:
+            terminalreporter.section(f"plan at {self.scale} scale, {self.environment['device']}")
+            terminalreporter.write_line(self._claims.plan.closing(self.config.option.gia_workers))
         elif self._claims is not None:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")

@@ -21,6 +21,8 @@ REASONS: Mapping[str, tuple[tuple[str, ...], Any] | None] = {
     "reach is on record": (("gia_lane",), "reach"),
     "only announced": (("gia_open",), True),
     "only stored": (("gia_shard",), None),
+    "only planned": (("gia_plan",), True),
+    "not planned": (("gia_plan",), True),
     "confirmed already": (("gia_lane",), "confirm"),
     "not confirmed yet: no run was announced": (("gia_lane",), "confirm"),
 }

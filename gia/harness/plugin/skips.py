@@ -37,6 +37,8 @@ class Skips:
             self.announce([])
         if context.storing:
             pytest.skip("only stored: this row computes more than blocks, which the run without --shard does")
+        if context.plan is not None:
+            pytest.skip("not planned: this row runs no attack of a protocol")
         if context.substitute is not None:
             pytest.skip("not tried: this row runs no attack of a protocol")
         if context.lane.name == "reach":

@@ -21,8 +21,8 @@ from gia.attacks.matching import Progress
 KILLS = 10
 
 
-def search(folder: Path | None, life: int = 0) -> dict[str, torch.Tensor]:
-    """Three hundred steps on noise; with a folder under checkpoints."""
+def search(folder: Path | None, life: int = 0, *, steps: int = 120) -> dict[str, torch.Tensor]:
+    """A search on noise; with a folder under checkpoints."""
     seed = torch.Generator().manual_seed(0)
     model = gia.models.build("mlp", num_classes=4, image_size=8, width=16, generator=seed)
     images, labels = torch.rand(2, 3, 8, 8, generator=seed), torch.tensor([1, 3])
@@ -33,7 +33,7 @@ def search(folder: Path | None, life: int = 0) -> dict[str, torch.Tensor]:
             with (folder / f"{life}.steps").open("a", encoding="utf-8") as file:
                 file.write(f"{progress.step}\n")
 
-    settings = {"steps": 300, "seeds": 2, "generator": seed, "callback": told}
+    settings = {"steps": steps, "seeds": 2, "generator": seed, "callback": told}
     if folder is None:
         found = gia.attacks.gradinversion(model, observation, **settings)
     else:
@@ -45,6 +45,8 @@ def search(folder: Path | None, life: int = 0) -> dict[str, torch.Tensor]:
 def main(folder: Path) -> None:
     """Kill children at random times, then let one end."""
     draw = random.Random(0)
+    (folder / "warm").mkdir()
+    search(folder / "warm", steps=1)  # reads the sources, whose digest the children have then
     for life in range(KILLS + 1):
         child = os.fork()
         if child == 0:
