@@ -22,7 +22,7 @@ PROTOCOL = Protocol(
 
 SIZED = PROTOCOL.with_({"batch.data": "imagenet", "batch.size": 64})
 
-FOURS = PROTOCOL.with_({"batch.data": "cifar10", "batch.size": 64, "batch.pattern": "any"})
+FOURS = PROTOCOL.with_({"batch.data": "cifar10", "batch.size": 4, "batch.pattern": "any"})
 
 TRAINED = PROTOCOL.with_({"fit": Fitting(epochs=100, half=5, batch_size=128, accuracy=0.5)})
 

@@ -35,6 +35,7 @@ class Card:
             "patch_tokens" (a Vision Transformer whose first block is trained, or adapters in it).
         iterative: whether it searches. A search has `steps`, an objective and a callback.
         source: the publication.
+        steps: batch size -> number of steps, for a search that chooses it by itself where `steps` is None.
 
     Raises ValueError for an unknown leaf or need.
 
@@ -47,6 +48,7 @@ class Card:
     needs: frozenset[str]
     iterative: bool
     source: str
+    steps: Callable[[int], int] | None = None
 
     def __post_init__(self) -> None:
         if self.leaf not in LEAVES:

@@ -313,7 +313,7 @@ class Protocol:
     def with_budget(self, factor: float) -> Protocol | None:
         """This protocol with `factor` times the steps of its attack, all of which it takes; None where it takes none.
 
-        Raises ValueError where neither the settings nor the attack's defaults hold a number of steps.
+        Raises ValueError where neither the settings nor the attack's defaults or card hold a number of steps.
 
         >>> protocol = Protocol(
         ...     victim=Victim(name="mlp"), batch=Batch(data="digits", image_size=8), attacker=Attacker(attack="dlg")
@@ -326,6 +326,8 @@ class Protocol:
         if card is None or not card.iterative:
             return None
         steps = settings.get("steps", inspect.signature(attack).parameters["steps"].default)
+        if steps is None and card.steps is not None:
+            steps = card.steps(self.batch.size)
         if not isinstance(steps, int):
             raise ValueError(f"steps: expected a number in attacker.settings, got {steps!r}")
         budget: dict[str, Any] = {"steps": round(factor * steps)}

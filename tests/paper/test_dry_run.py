@@ -23,11 +23,6 @@ from tests.unit.test_cells import compared
 
 ROWS = [(id, levels) for id, _, levels in compared(paper)]
 
-#: Rows that cannot run, on real data sets either.
-BROKEN = {
-    "gen_w.same_labels": "a batch of 64 CIFAR-10 images with a given number of equal labels needs 61 or more labels"
-}
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -69,14 +64,8 @@ def ends(levels: Mapping[Any, Protocol]) -> list[Any]:
     return labels[:1] + labels[1:][-1:]
 
 
-def each(id: str, label: Any) -> Any:
-    """A parameter of the test; of a broken row it is expected to fail."""
-    marks = [pytest.mark.xfail(raises=ValueError, strict=False, reason=BROKEN[id])] if id in BROKEN else []
-    return pytest.param(id, label, marks=marks)
-
-
 @pytest.mark.parametrize(
-    ("id", "label"), [each(id, label) for id, levels in ROWS for label in ends(levels)], ids=lambda value: str(value)
+    ("id", "label"), [(id, label) for id, levels in ROWS for label in ends(levels)], ids=lambda value: str(value)
 )
 def test_a_level_of_the_paper_s_scale_runs(id: str, label: Any, root: Path, tmp_path: Path) -> None:
     """A run that began on Friday would have ended on Friday, at a row that nobody had ever run."""

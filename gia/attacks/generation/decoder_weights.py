@@ -23,6 +23,10 @@ from gia.models import OverParameterized
 _OBJECTIVE: Objective = Cosine()
 
 
+def _steps(batch_size: int) -> int:
+    return 2_000 if batch_size < 32 else 5_000
+
+
 def _many(
     model: nn.Module,
     observations: Sequence[Observation],
@@ -48,7 +52,7 @@ def _many(
     if labels is None:
         raise ValueError("labels: expected labels, which ci_net needs, got None; use reveal=('labels',) or set them")
     if steps is None:
-        steps = 2_000 if problem.batch_size < 32 else 5_000
+        steps = _steps(problem.batch_size)
     shape, batch_size = problem.image_shape, problem.batch_size
     if decoder is None:
         own: list[nn.Module] = [
@@ -86,6 +90,7 @@ def _many(
         needs=frozenset({"labels"}),
         iterative=True,
         source="Zhang et al., 2023, Generative Gradient Inversion via Over-Parameterized Networks in FL",
+        steps=_steps,
     ),
     many=_many,
     terms=matching_terms(_OBJECTIVE),

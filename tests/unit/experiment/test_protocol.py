@@ -528,5 +528,8 @@ def test_a_budget_multiplies_the_steps_and_uses_all_of_them() -> None:
     assert default.attacker.settings == {"steps": 48_000}, "twice the default of inverting_gradients"
     for attack in ("linear_layer", stranger):
         assert PROTOCOL.with_({"attacker.attack": attack}).with_budget(4) is None
-    with pytest.raises(ValueError, match=r"steps: expected a number in attacker\.settings, got None"):
-        PROTOCOL.with_({"attacker.attack": "ci_net", "attacker.settings": {}}).with_budget(4)
+    own = {"attacker.attack": "ci_net", "attacker.settings": {}}
+    for size, steps in ((1, 8_000), (32, 20_000)):
+        chosen = PROTOCOL.with_({**own, "batch.size": size, "batch.images": size}).with_budget(4)
+        assert chosen is not None
+        assert chosen.attacker.settings == {"steps": steps}, "four times what ci_net takes for this batch"
