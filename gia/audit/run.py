@@ -306,7 +306,7 @@ class Run:
             if not live:
                 silent = [name for name, each in results.items() if not each.known]
                 but = f"; what {', '.join(silent)} would get is not known" if silent else ""
-                reasons.append(f"nothing to lose: no type leaks {ROOM:g} dB{but}" if results else "no type was scored")
+                reasons.append(f"no type is known to leak {ROOM:g} dB{but}" if results else "no type was scored")
             yield WhatIf(change, leaks, "; ".join(reasons) or None)
 
     def _limits(self, results: Mapping[str, Leak]) -> Iterator[str]:

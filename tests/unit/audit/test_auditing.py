@@ -199,7 +199,7 @@ def test_the_what_if_table_has_each_change_and_names_the_one_after_which_least_l
 def test_where_nothing_leaks_no_change_is_run_again():
     """If it fails, a sound set-up is told to change, or hours are spent on nothing."""
     report = audit(Pooled(), batch_size=4, batches=1, against="op", **{**SMALL, "what_if": True})
-    assert all(not each.leaks and "nothing to lose" in each.reason for each in report.what_if)
+    assert all(not each.leaks and "is known to leak" in each.reason for each in report.what_if)
     assert report.best_change is None
 
 
@@ -273,6 +273,7 @@ def test_what_ifs_end_with_the_time_of_a_quick_audit(monkeypatch):
     report = audit(mlp(), **asked)
     assert report.results["op"].facts["steps"] == 20
     assert [each.reason for each in report.what_if] == ["no time left in a quick audit"] * 4
+    assert "what if\n  No change was run: no time left in a quick audit.\n" in report.text()
     monkeypatch.setattr(run, "QUICK_SECONDS", 35.0)  # one of 20 s fits, and then none
     report = audit(mlp(), **asked)
     assert [each.reason for each in report.what_if] == [None] + ["no time left in a quick audit"] * 3
