@@ -105,8 +105,8 @@ pictures, too.</p>
 {% if advice %}<section aria-labelledby="changes">
 <h2 id="changes">What if</h2>
 <p>{{ advice }}</p>
-{% if changes %}<p class="soft">Leak in dB before and after one change of the set-up. What a change costs in accuracy is not
-measured.</p>
+{% if changes %}<p class="soft">Leak in dB before and after one change of the set-up. What a change costs in accuracy
+is not measured.</p>
 <table role="table" aria-labelledby="changes">
 <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">change</th>
 <th role="columnheader" scope="col">leaks</th></tr></thead>

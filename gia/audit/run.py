@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,8 @@ QUICK_SECONDS = 90.0
 LADDER = (20, 40, 80, 160, 320, 640, 1280)
 #: Steps of a quick search of a gradient that was captured elsewhere.
 CAPTURED_STEPS = 320
+#: Why "ana_linear" has nothing to attack, which most models are not made for.
+NO_LINEAR = "this model has no linear layer that sees the image and shares its weight and bias"
 #: Most steps of a search of a full audit; it ends before, once it has converged.
 FULL_STEPS = 4800
 CONVERGED = 0.01
@@ -74,6 +77,7 @@ class Run:
         steps, more = self._plan(searches, len(changes))
         clients = self.setup.batches  # the plan may have left one
         changes = [(words, changed and replace(changed, batches=clients)) for words, changed in changes]
+        self._tell_finished(steps)
         for name in self.chosen:
             if name not in searches or steps[name]:
                 self._try(name, results, steps=steps.get(name, 0))
@@ -161,9 +165,10 @@ class Run:
         """Run an attack type and note its result, or in one line why there is none."""
         self._spent += self._cost(name, steps)
         try:
-            found = self._part(trial or self._trial(name, self.setup, steps), KINDS[name].title, scored)
+            found = self._part(trial or self._trial(name, self.setup, steps), f"{name}: {KINDS[name].title}", scored)
         except Exception as error:  # the user's own module, or a layer that an attack cannot take
-            self.not_tried[name] = one_line(error)
+            absent = name == "ana_linear" and str(error).startswith("layer: expected")
+            self.not_tried[name] = NO_LINEAR if absent else one_line(error)
             results.pop(name, None)
         else:
             results[name] = found
@@ -172,11 +177,13 @@ class Run:
         converged = CONVERGED if self.budget == "full" and self.given is None else None
         return Trial(name, setup, steps=steps, converged=converged, answers=answers)
 
-    def _part(self, trial: Trial, what: str, scored: bool = True) -> Leak:
-        self.watch(what, 0, trial.steps)
-        key = digest_of([sources(), trial.key, scored])
-        if (kept := self.parts.get(key)) is None:
+    def _part(self, trial: Trial, what: str, scored: bool = True, *, longer: bool = False) -> Leak:
+        if (kept := self.parts.get(key := self._key(trial, scored))) is None:
             watch = self.watch
+            what += f", {trial.steps} steps" if trial.steps else ""
+            if seconds := self._cost(trial.name, trial.steps) * (2 if longer else 1):
+                what += f", about {max(seconds, 1):.0f} CPU seconds"
+            watch(what, 0, trial.steps)
 
             def callback(progress: Any) -> None:
                 watch(what, progress.step, progress.steps)
@@ -187,6 +194,20 @@ class Run:
         interval = record.pop("interval", None)
         leak = record.pop("leak", None)
         return Leak(trial.name, leak, None if interval is None else (interval[0], interval[1]), record, arrays)
+
+    def _key(self, trial: Trial, scored: bool = True) -> str:
+        return digest_of([sources(), trial.key, scored])
+
+    def _tell_finished(self, steps: Mapping[str, int]) -> None:
+        """Say how many of the attack types were finished by a run that was stopped."""
+        if not self.parts:
+            return
+        tried, finished = [name for name in self.chosen if steps.get(name, 1)], 0
+        for name in tried:
+            with contextlib.suppress(Exception):  # raised again, and noted, where it is tried
+                finished += self.parts.get(self._key(self._trial(name, self.setup, steps.get(name, 0)))) is not None
+        if finished:
+            self.watch(f"goes on: {finished} of {len(tried)} attack types were finished", 0, 0)
 
     def _plan(self, searches: Sequence[str], changes: int) -> tuple[dict[str, int], dict[str, int]]:
         """Steps of each search: first, and where nothing leaks with these. 0 where even the least take too long.
@@ -227,9 +248,9 @@ class Run:
         """Measured once for each search; a run that goes on takes the numbers of the one before it."""
         key = digest_of([sources(), "seconds", self.setup_key, list(searches)])
         if (kept := self.parts.get(key)) is None:
-            self.watch("measuring a step", 0, 0)
             measured = {}
             for name in searches:
+                self.watch(f"{name}: how long a step takes", 0, 0)
                 try:
                     measured[name] = Trial(name, self.setup, steps=0).seconds_of_a_step()
                 except Exception:  # the search itself will raise it again, and then it is noted
@@ -298,7 +319,7 @@ class Run:
                     continue
                 self._spent += self._cost(name, done * (2 if longer else 1))
                 try:
-                    after = self._part(self._trial(name, changed, done), f"what if: {change} ({name})")
+                    after = self._part(self._trial(name, changed, done), f"what if {change} ({name})", longer=longer)
                 except Exception as error:  # as in `_try`
                     reasons.append(f"{name}: {one_line(error)}")
                     continue

@@ -101,13 +101,13 @@ def test_everybody_can_read_the_page():
 
 def test_an_attack_that_did_not_work_says_nothing():
     """If it fails, 0 dB of a broken search reads as safe, on the page or in the terminal."""
-    facts = {**FACTS, "path": {"works": False, "seen": "data term 0.9 found, 0.8 unsearched"}}
+    facts = {**FACTS, "steps": 400, "path": {"works": False, "seen": "data term 0.9 found, 0.8 unsearched"}}
     silent = report(results={"op": Leak("op", 0.0, None, facts)})
     for text in (to_html(silent), silent.text()):
         assert "says nothing" in text
         assert "data term 0.9 found" in text
         assert "An honest server: not known." in text
-        assert "What op (30 steps) would get is not known" in text
+        assert "What op (400 steps) would get is not known" in text
         assert "gets nothing" not in text
 
 
