@@ -6,22 +6,15 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-from tqdm import tqdm
-
-from gia.audit.auditing import audit
 from gia.audit.kinds import KINDS
-from gia.audit.page import to_html
-from gia.audit.parts import Parts
 from gia.audit.report import MARK, AuditReport, TooMuchLeaks
-from gia.audit.setup import one_line
 from gia.errors import expected_one_of
-from gia.numerics import replacing
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and the options of its set-up."""
     parser.add_argument("model", metavar="package.module:make_model", help="a function or class that makes your model")
     of = parser.add_argument
-    of("--image-size", metavar="N|HxW", type=_size, default=32, help="pixels of an image, such as 32 or 24x32")
+    of("--image-size", metavar="N|HxW", default="32", help="pixels of an image, such as 32 or 24x32")
     of("--channels", type=int, choices=(1, 3), help="of an image; by default what the model takes")
     of("--classes", type=int, metavar="N", help="by default the outputs of the model")
     of("--batch-size", type=int, metavar="N", default=8, help="private images of a client (8)")
@@ -42,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     of("--momentum", type=float, metavar="M", default=0.0, help="of local training")
     of("--local-batch-size", type=int, metavar="N", help="of local training; by default the whole batch")
     of("--data", metavar="NAME|FOLDER", help="images of clients and attacker: a data set of gia, or your own pictures")
-    of("--root", metavar="FOLDER", help="folder of the full data sets (python -m gia data)")
+    of("--data-root", "--root", dest="root", metavar="FOLDER", help="folder of the full data sets (python -m gia data)")
     of("--defense", metavar="NAME=VALUE", action="append", default=[], help="such as clip=1.0; may be given again")
     of("--against", metavar="TYPES", default="all", help=f"all, or some of {','.join(KINDS)}")
     of("--budget", choices=("quick", "full"), default="quick", help="about two minutes, or until searches converge")
@@ -58,11 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Audit, print the report, and write it; return 0, 1 above `--max-leak`, 2 for wrong options, 130 if stopped."""
+    """Audit, print the report, and write it; return 0, 1 above `--max-leak`, 2 for wrong options, 130 if stopped.
+
+    Options are checked before torch is imported, which takes seconds.
+    """
     try:
+        options.image_size = _size(options.image_size)
         limits = dict(map(_limit, options.max_leak))
         _check_own(options.out)
         report = _audited(options)
+
+        from gia.audit.page import to_html
+        from gia.numerics import replacing
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"python -m gia audit: {error}", file=sys.stderr)
         return 2
@@ -84,12 +84,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _audited(options: argparse.Namespace) -> AuditReport:
+    import torch
+
+    from gia.audit.auditing import audit
+    from gia.audit.parts import Parts
+    from gia.audit.progress import Progress
+
     options.out.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=()):  # a user's function draws its weights from the global state
         torch.manual_seed(options.seed)
         model = _made(options.model)
     parts = options.out / PARTS
-    with tqdm(disable=None, leave=False, bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}") as bar:
+    with Progress() as progress:
         report = audit(
             model,
             data=options.data,
@@ -113,28 +119,18 @@ def _audited(options: argparse.Namespace) -> AuditReport:
             root=options.root,
             seed=options.seed,
             parts=parts,
-            progress=_shown(bar),
+            progress=progress,
         )
     Parts(parts).remove()
     return report
 
 
-def _shown(bar: Any) -> Callable[[str, int, int], None]:
-    shown = ""
-
-    def show(what: str, step: int, steps: int) -> None:
-        nonlocal shown
-        if what != shown:
-            shown = what
-            bar.reset(total=max(steps, 1))
-            bar.set_description(what)
-        bar.update(step - bar.n)
-
-    return show
-
-
 def _made(path: str) -> nn.Module:
     """The model of "package.module:make_model": what the function returns, or a module that has this name."""
+    from torch import nn
+
+    from gia.audit.setup import one_line
+
     found = _imported("model", path)
     if not isinstance(found, nn.Module):
         if not callable(found):
@@ -182,7 +178,7 @@ def _is_own(path: Path) -> bool:
 def _size(text: str) -> int | tuple[int, int]:
     parts = text.lower().split("x")
     if not 1 <= len(parts) <= 2 or not all(part.isdigit() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"image-size: expected N or HxW, got {text!r}")
+        raise ValueError(f"image-size: expected N or HxW, such as 32 or 24x32, got {text!r}")
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 

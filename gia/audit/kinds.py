@@ -21,7 +21,6 @@ class Kind:
         attack: a name of `gia.attacks.ATTACKS`.
         malicious: whether the server changes the model before it sends it.
         searches: whether the attack has steps, which the budget limits.
-        cost: seconds of one step, as a multiple of one of "op".
         settings: of the attack, beside steps and loss.
     """
 
@@ -29,7 +28,6 @@ class Kind:
     attack: str
     malicious: bool
     searches: bool
-    cost: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -38,9 +36,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "ana_linear": Kind("closed form: a linear layer sees the image", "linear_layer", False, False),
         "ana_arch": Kind("imprint block in front of the model", "robbing_the_fed", True, False),
-        "op": Kind("search over pixels", "inverting_gradients", False, True, 1.0, {"total_variation": 1e-3}),
-        "gen_w": Kind("search over the weights of a decoder", "ci_net", False, True, 1.3),
-        "ana_param": Kind("fishing for one class", "fishing", True, True, 0.7, {"total_variation": 1e-3}),
+        "op": Kind("search over pixels", "inverting_gradients", False, True, {"total_variation": 1e-3}),
+        "gen_w": Kind("search over the weights of a decoder", "ci_net", False, True),
+        "ana_param": Kind("fishing for one class", "fishing", True, True, {"total_variation": 1e-3}),
     }
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from gia.audit.report import MARK, AuditReport, Leak, advice, cells, said, summary
+from gia.audit.report import MARK, AuditReport, Leak, advice, cells, not_run, said, summary
 
 __all__ = ["to_html"]
 
@@ -102,11 +102,11 @@ pictures, too.</p>
 {% endfor %}<figcaption>{{ tile.caption }}</figcaption></figure></li>
 {% endfor %}</ul>
 {% endfor %}</section>
-{% if changes %}<section aria-labelledby="changes">
+{% if advice %}<section aria-labelledby="changes">
 <h2 id="changes">What if</h2>
 <p>{{ advice }}</p>
-<p class="soft">Leak in dB before and after one change of the set-up. What a change costs in accuracy is not
-measured.</p>
+{% if changes %}<p class="soft">Leak in dB before and after one change of the set-up. What a change costs in accuracy
+is not measured.</p>
 <table role="table" aria-labelledby="changes">
 <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">change</th>
 <th role="columnheader" scope="col">leaks</th></tr></thead>
@@ -115,7 +115,8 @@ measured.</p>
 {% for line in change.lines %}{{ line }}<br>{% endfor %}</td></tr>
 {% endfor %}</tbody>
 </table>
-</section>
+{% for reason, words in not_run %}<p>Not run, {{ reason }}: {{ words | join("; ") }}.</p>
+{% endfor %}{% endif %}</section>
 {% endif %}{% if servers %}<section aria-labelledby="validation">
 <h2 id="validation">If the server were malicious</h2>
 <p>What a client says that knows the model and checks what it receives (<code>gia.validate_model</code>):</p>
@@ -142,7 +143,7 @@ measured.</p>
 {% endfor %}</dl>
 </section>
 </main>
-<footer class="soft"><p>Made by gia in {{ seconds }} s.</p></footer>
+<footer class="soft"><p>Made by gia in {{ seconds }} s, {{ cpu_seconds }} CPU seconds.</p></footer>
 </body>
 </html>
 """
@@ -163,7 +164,9 @@ def to_html(report: AuditReport) -> str:
         summary=summary(report),
         heads=_HEADS,
         rows=[_row(each, most) for each in report.results.values()],
-        advice=advice(report),
+        cpu_seconds=f"{report.cpu_seconds:.0f}",
+        advice=advice(report) if report.what_if else "",
+        not_run=not_run(report),
         changes=[
             {
                 "words": each.change,
@@ -171,6 +174,7 @@ def to_html(report: AuditReport) -> str:
                 + ([each.reason] if each.reason else []),
             }
             for each in report.what_if
+            if each.leaks
         ],
         servers=[(each.server, said(each)) for each in report.validation],
         not_tried=list(report.not_tried.items()),

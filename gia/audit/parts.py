@@ -34,6 +34,9 @@ class Parts:
     def __init__(self, folder: str | Path | None) -> None:
         self._folder = None if folder is None else Path(folder)
 
+    def __bool__(self) -> bool:
+        return self._folder is not None and any(self._folder.glob("*.npz"))
+
     def get(self, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """The record and the arrays of a part; None where it was not finished, or its file is damaged."""
         if self._folder is None or not (path := self._folder / f"{key}.npz").is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 from gia.audit.kinds import KINDS
 from gia.errors import expected_one_of
 
-__all__ = ["MARK", "AuditReport", "Leak", "TooMuchLeaks", "Validated", "WhatIf"]
+__all__ = ["ENOUGH", "MARK", "AuditReport", "Leak", "TooMuchLeaks", "Validated", "WhatIf"]
 
 #: By this the audit knows its own files again.
 MARK = "gia audit"
+#: Steps of a search below which it proves nothing that it finds nothing.
+ENOUGH = 300
 
 
 class TooMuchLeaks(AssertionError):
@@ -54,6 +56,16 @@ class Leak:
     def malicious(self) -> bool:
         """Whether its server changes the model before it sends it."""
         return KINDS[self.name].malicious
+
+    @property
+    def searches(self) -> bool:
+        """Whether the attack has steps."""
+        return KINDS[self.name].searches
+
+    @property
+    def searched_enough(self) -> bool:
+        """Whether it proves something that nothing was found: a closed form, or a search of `ENOUGH` steps."""
+        return not self.searches or int(self.facts.get("steps") or 0) >= ENOUGH
 
     @property
     def known(self) -> bool:
@@ -109,6 +121,7 @@ class AuditReport:
         validation: one entry for each malicious server, and the honest one first.
         limits: sentences about what this audit cannot say.
         seconds: that it took.
+        cpu_seconds: of all cores that it used.
 
     >>> from gia.audit import AuditReport, Leak
     >>> report = AuditReport(setup={}, results={"op": Leak("op", leak=3.0, interval=(1.0, 5.0), facts={})})
@@ -126,6 +139,7 @@ class AuditReport:
     validation: tuple[Validated, ...] = ()
     limits: tuple[str, ...] = ()
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def leak(self) -> dict[str, float]:
@@ -192,6 +206,7 @@ class AuditReport:
                 "setup": dict(self.setup),
                 "results": {
                     name: {"title": each.title, "leak": each.leak, "interval": each.interval, "known": each.known}
+                    | {"searched_enough": each.searched_enough}
                     | dict(each.facts)
                     for name, each in self.results.items()
                 },
@@ -211,6 +226,7 @@ class AuditReport:
                 ],
                 "limits": list(self.limits),
                 "seconds": round(self.seconds, 1),
+                "cpu_seconds": round(self.cpu_seconds, 1),
             },
             indent=1,
             allow_nan=False,
@@ -232,15 +248,22 @@ class AuditReport:
                 lines.append(f"  says nothing, since the attack did not work: {each.facts['path']['seen']}")
         lines += [f"{name:<11} not tried: {why}" for name, why in self.not_tried.items()]
         if self.what_if:
-            lines += ["", "what if (leak before -> after)"]
-            for changed in self.what_if:
+            ran = [changed for changed in self.what_if if changed.leaks]
+            lines += ["", "what if (leak before -> after)" if ran else "what if"]
+            for changed in ran:
                 shown = ", ".join(f"{name} {a:.1f} -> {b:.1f}" for name, (a, b) in changed.leaks.items())
                 lines.append(f"  {changed.change}: {'; '.join(filter(None, (shown, changed.reason)))}")
+            if ran:
+                lines += [f"  not run, {reason}: {'; '.join(changes)}" for reason, changes in not_run(self)]
             lines.append(f"  {advice(self)}")
         if self.validation:
             lines += ["", "what a client that validates models says (gia.validate_model)"]
             lines += [f"  {checked.server}: {said(checked)}" for checked in self.validation]
-        lines += ["", *(f"note: {limit}" for limit in self.limits), f"took {self.seconds:.0f} s"]
+        lines += [
+            "",
+            *(f"note: {limit}" for limit in self.limits),
+            f"took {self.seconds:.0f} s, {self.cpu_seconds:.0f} CPU seconds",
+        ]
         return "\n".join(lines)
 
 
@@ -261,31 +284,64 @@ def cells(each: Leak) -> tuple[str, ...]:
 
 
 def summary(report: AuditReport) -> list[str]:
-    """One sentence about a server that follows the protocol, and one about a malicious one, where they were tried."""
+    """Sentences about an honest server, which are always there, and about a malicious one, where it was tried.
+
+    Where nothing came back, they say so only after a search of `ENOUGH` steps that has passed its control.
+
+    >>> from gia.audit import AuditReport
+    >>> from gia.audit.report import summary
+    >>> summary(AuditReport(setup={}, results={}))
+    ['An honest server: not known, since nothing was tried.']
+    """
     sentences = []
-    for server, malicious in (("A server that follows the protocol", False), ("A malicious server", True)):
+    for server, malicious in (("An honest server", False), ("A malicious server", True)):
         tried = [each for each in report.results.values() if each.malicious is malicious]
-        scored = [each for each in tried if each.leak is not None and each.known]
-        if scored:
-            most = max(scored, key=lambda each: each.leak or 0.0)
-            if most.leak:
-                exact = f", {most.facts['exact_share']:.0%} of them exactly" if most.facts["exact_share"] else ""
-                sentences.append(
-                    f"{server} gets {most.leak:.1f} dB closer to the private images than one without the gradient"
-                    f"{exact} ({most.name}: {most.title})."
-                )
-            else:
-                sentences.append(f"On average {server[0].lower()}{server[1:]} gets nothing from {_names(scored)}.")
-            single = max(scored, key=lambda each: float(each.facts["worst"]["leak"]))
-            worst = single.facts["worst"]
-            if not most.facts["exact_share"] and worst["leak"] > (most.leak or 0.0) + 3.0:
-                sentences.append(
-                    f"Of a single image it gets up to {worst['leak']:.1f} dB (image {worst['image'] + 1} under "
-                    f"{single.name}, PSNR {worst['psnr']:.1f} dB)."
-                )
-        if silent := [each for each in tried if not each.known]:
-            sentences.append(f"What {_names(silent)} would get is not known, since the attack did not work here.")
+        if tried:
+            sentences += _found(server, tried)
+        elif not malicious:
+            sentences.append(f"{server}: not known, since nothing was tried.")
     return sentences
+
+
+def _found(server: str, tried: Sequence[Leak]) -> Iterator[str]:
+    """What the attacks of a server got, or why that is not known."""
+    scored = [each for each in tried if each.leak is not None and each.known]
+    silent = [each for each in tried if not each.known]
+    short = [each for each in scored if not each.searched_enough]
+    most = max(scored, key=lambda each: each.leak or 0.0, default=None)
+    if most is None:
+        without = "" if silent else ", since the originals are not known"
+        yield f"{server}: not known{without}."
+    elif most.leak and most.leak >= 0.05:  # what is printed as 0.0 is none
+        exact = f", {most.facts['exact_share']:.0%} of them exactly" if most.facts["exact_share"] else ""
+        yield (
+            f"{server} gets {'at least ' if short else ''}{most.leak:.1f} dB closer to the private images than one "
+            f"without the gradient{exact} ({most.name}: {most.title})."
+        )
+        short = [each for each in short if (each.leak or 0.0) < 0.05]
+        if short:
+            yield f"{_names(short)} found nothing, which proves nothing after so few steps."
+    elif enough := [each for each in scored if each.searches and each.searched_enough]:
+        yield f"On average {server[0].lower()}{server[1:]} gets nothing from {_names(enough)}."
+        if short:
+            yield f"{_names(short)} found nothing, which proves nothing after so few steps."
+    elif short:
+        yield (
+            f"{server}: not known. {_names(short)} found nothing, which proves nothing after so few steps; use "
+            f"--budget full or --steps N, with {ENOUGH} or more."
+        )
+    else:
+        yield f"{server}: not known. {_names(scored)} got nothing, and no search was run."
+    if scored and most is not None:
+        single = max(scored, key=lambda each: float(each.facts["worst"]["leak"]))
+        worst = single.facts["worst"]
+        if not most.facts["exact_share"] and worst["leak"] > (most.leak or 0.0) + 3.0:
+            yield (
+                f"Of a single image it gets up to {worst['leak']:.1f} dB (image {worst['image'] + 1} under "
+                f"{single.name}, PSNR {worst['psnr']:.1f} dB)."
+            )
+    if silent:
+        yield f"What {_names(silent)} would get is not known, since the attack did not work here."
 
 
 def _names(results: Sequence[Leak]) -> str:
@@ -294,12 +350,27 @@ def _names(results: Sequence[Leak]) -> str:
 
 
 def advice(report: AuditReport) -> str:
-    """Which change helps most, in a sentence."""
+    """Which change helps most, in a sentence, or why none was run.
+
+    >>> from gia.audit import AuditReport, WhatIf
+    >>> from gia.audit.report import advice
+    >>> advice(AuditReport(setup={}, results={}, what_if=(WhatIf("batches of 16", {}, "no time left"),)))
+    'No change was run: no time left.'
+    """
     if not any(each.leaks for each in report.what_if):
-        return "No change was run, since nothing is known to leak 1 dB or more."
+        return f"No change was run: {'; '.join(dict(not_run(report)))}."
     if (best := report.best_change) is None:
         return "No change that was tried lowers the largest leak by more than 0.5 dB."
     return f"Of these, one change helps most: {best.change} (at most {best.largest:.1f} dB left)."
+
+
+def not_run(report: AuditReport) -> list[tuple[str, list[str]]]:
+    """Each reason why changes were not run, with these changes."""
+    reasons: dict[str, list[str]] = {}
+    for each in report.what_if:
+        if not each.leaks:
+            reasons.setdefault(each.reason or "no reason is known", []).append(each.change)
+    return list(reasons.items())
 
 
 def said(each: Validated) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,13 +29,16 @@ Budget = Literal["quick", "full"]
 #: (what runs, step, steps) of every step of a search, and (what runs, 0, 0) for a part without steps.
 Watch = Callable[[str, int, int], None]
 
-#: Seconds that the searches of a quick audit may take; the rest of its two minutes goes to everything else.
-QUICK_SECONDS = 60.0
-#: Seconds after which a quick audit begins no further what-if, whatever was planned: other work may slow it down.
-LATE_SECONDS = 95.0
-#: Numbers of steps that a quick audit chooses from: about what the seconds allow, so that small differences of speed
-#: do not change the result.
-LADDER = (20, 30, 45, 70, 100, 150, 220, 320, 480, 700, 1000)
+#: CPU seconds of one core for the searches of a quick audit, its what-ifs included. The plan is made of what a step
+#: takes, and no clock is read after it: other work on the machine does not change what is run.
+QUICK_SECONDS = 90.0
+#: Numbers of steps that a quick audit chooses from. They are far apart, so that a step that is measured as a little
+#: longer rarely changes the number. The least is always affordable to the first search.
+LADDER = (20, 40, 80, 160, 320, 640, 1280)
+#: Steps of a quick search of a gradient that was captured elsewhere.
+CAPTURED_STEPS = 320
+#: Why "ana_linear" has nothing to attack, which most models are not made for.
+NO_LINEAR = "this model has no linear layer that sees the image and shares its weight and bias"
 #: Most steps of a search of a full audit; it ends before, once it has converged.
 FULL_STEPS = 4800
 CONVERGED = 0.01
@@ -54,42 +57,42 @@ class Run:
         steps: int | None,
         parts: Parts,
         progress: Watch | None,
+        *,
+        clients: int | None = None,
     ) -> None:
         self.setup, self.chosen, self.budget, self.parts = setup, chosen, budget, parts
-        self.began = time.perf_counter()
         self.given, self.watch = steps, progress or (lambda what, step, steps: None)
+        self._clients, self._wanted = clients, setup.batches
+        self._seconds: Mapping[str, float] = {}  # of one step, where a plan was made
+        self._spent = 0.0
         self.not_tried = {
             name: UNTRIED.get(name, "not asked for (--against)") for name in (*KINDS, *UNTRIED) if name not in chosen
         }
 
-    @property
-    def late(self) -> bool:
-        """Whether the time of a quick audit is used up."""
-        return self.budget == "quick" and not self.given and time.perf_counter() - self.began > LATE_SECONDS
-
     def simulated(self, *, what_if: bool) -> AuditReport:
         """Of a client that the audit simulates."""
-        setup, results = self.setup, dict[str, Leak]()
+        results = dict[str, Leak]()
         searches = [name for name in self.chosen if KINDS[name].searches]
         changes = list(self._changes()) if what_if else []
-        for name in self.chosen:
-            if name not in searches:
-                self._try(name, results)
         steps, more = self._plan(searches, len(changes))
-        for name in searches:
-            if steps[name] or more[name]:
-                self._try(name, results, steps=steps[name] or more[name])
+        clients = self.setup.batches  # the plan may have left one
+        changes = [(words, changed and replace(changed, batches=clients)) for words, changed in changes]
+        self._tell_finished(steps)
+        for name in self.chosen:
+            if name not in searches or steps[name]:
+                self._try(name, results, steps=steps.get(name, 0))
             else:
-                self.not_tried[name] = "its steps take too long for a quick audit; use --budget full"
+                seconds = f"{LADDER[0]} steps take about {LADDER[0] * self._seconds[name]:.0f} CPU seconds"
+                self.not_tried[name] = f"{seconds}, too long for a quick audit; use --budget full or --steps N"
         ran = [name for name in searches if name in results]
         if all(
             (results[name].leak or 0.0) < ROOM for name in ran
         ):  # what-ifs do not need the time, so the search gets it
             for name in ran:
-                if more[name] > int(results[name].facts["steps"]) and not self.late:
+                if more[name] > steps[name] and self._affords(name, more[name]):
                     self._try(name, results, steps=more[name])
         return AuditReport(
-            setup=facts(setup),
+            setup=facts(self.setup),
             results={name: results[name] for name in self.chosen if name in results},
             not_tried=self.not_tried,
             what_if=tuple(self._what_if(changes, results, steps)),
@@ -137,7 +140,7 @@ class Run:
                 self.not_tried[name] = "it needs a server that changes the model before the gradient is made"
         honest = [name for name in self.chosen if not KINDS[name].malicious]
         answers = [answer_of(setup.model, observation, setup.images, setup.batch_size)]
-        steps = self.given or (FULL_STEPS if self.budget == "full" else LADDER[6])
+        steps = self.given or (FULL_STEPS if self.budget == "full" else CAPTURED_STEPS)
         for name in honest:
             self._try(name, results, trial=self._trial(name, setup, steps, answers), scored=scored)
         limits = [*self._limits(results)]
@@ -160,10 +163,12 @@ class Run:
         scored: bool = True,
     ) -> None:
         """Run an attack type and note its result, or in one line why there is none."""
+        self._spent += self._cost(name, steps)
         try:
-            found = self._part(trial or self._trial(name, self.setup, steps), KINDS[name].title, scored)
+            found = self._part(trial or self._trial(name, self.setup, steps), f"{name}: {KINDS[name].title}", scored)
         except Exception as error:  # the user's own module, or a layer that an attack cannot take
-            self.not_tried[name] = one_line(error)
+            absent = name == "ana_linear" and str(error).startswith("layer: expected")
+            self.not_tried[name] = NO_LINEAR if absent else one_line(error)
             results.pop(name, None)
         else:
             results[name] = found
@@ -172,11 +177,13 @@ class Run:
         converged = CONVERGED if self.budget == "full" and self.given is None else None
         return Trial(name, setup, steps=steps, converged=converged, answers=answers)
 
-    def _part(self, trial: Trial, what: str, scored: bool = True) -> Leak:
-        self.watch(what, 0, trial.steps)
-        key = digest_of([sources(), trial.key, scored])
-        if (kept := self.parts.get(key)) is None:
+    def _part(self, trial: Trial, what: str, scored: bool = True, *, longer: bool = False) -> Leak:
+        if (kept := self.parts.get(key := self._key(trial, scored))) is None:
             watch = self.watch
+            what += f", {trial.steps} steps" if trial.steps else ""
+            if seconds := self._cost(trial.name, trial.steps) * (2 if longer else 1):
+                what += f", about {max(seconds, 1):.0f} CPU seconds"
+            watch(what, 0, trial.steps)
 
             def callback(progress: Any) -> None:
                 watch(what, progress.step, progress.steps)
@@ -188,28 +195,62 @@ class Run:
         leak = record.pop("leak", None)
         return Leak(trial.name, leak, None if interval is None else (interval[0], interval[1]), record, arrays)
 
+    def _key(self, trial: Trial, scored: bool = True) -> str:
+        return digest_of([sources(), trial.key, scored])
+
+    def _tell_finished(self, steps: Mapping[str, int]) -> None:
+        """Say how many of the attack types were finished by a run that was stopped."""
+        if not self.parts:
+            return
+        tried, finished = [name for name in self.chosen if steps.get(name, 1)], 0
+        for name in tried:
+            with contextlib.suppress(Exception):  # raised again, and noted, where it is tried
+                finished += self.parts.get(self._key(self._trial(name, self.setup, steps.get(name, 0)))) is not None
+        if finished:
+            self.watch(f"goes on: {finished} of {len(tried)} attack types were finished", 0, 0)
+
     def _plan(self, searches: Sequence[str], changes: int) -> tuple[dict[str, int], dict[str, int]]:
-        """Steps of each search: first, and where nothing leaks with these. None where even the least take too long."""
+        """Steps of each search: first, and where nothing leaks with these. 0 where even the least take too long.
+
+        The first search, which is "op" if it was asked for, always has the least number of steps or more, if need be on
+        one client.
+        """
         if self.given is not None or self.budget == "full":
             steps = dict.fromkeys(searches, self.given or FULL_STEPS)
             return steps, steps
         if not searches:
             return {}, {}
+        main, *others = searches
         seconds = self._seconds_of_a_step(searches)
         # One type is run again for each change: a doubled batch and an epoch more take about twice as long.
         share = QUICK_SECONDS / (len(searches) + (changes + 2 if changes else 0))
+        if self._clients is None and self.setup.batches > 1 and LADDER[0] * seconds[main] > share:
+            fewer = {name: each / self.setup.batches for name, each in seconds.items() if not KINDS[name].malicious}
+            seconds, self.setup = {**seconds, **fewer}, replace(self.setup, batches=1)
+        self._seconds = seconds
         first = {name: _rung(share / seconds[name]) for name in searches}
-        left = QUICK_SECONDS / len(searches) - share
-        more = {name: _rung(left / seconds[name]) for name in searches}
-        return first, {name: max(first[name], more[name]) for name in searches}
+        for name in searches:
+            if not first[name] and (name == main or LADDER[0] * seconds[name] <= QUICK_SECONDS):
+                first[name] = LADDER[0]
+        left = QUICK_SECONDS - share * len(searches)
+        parts = {main: left / 2 if others else left, **{name: left / 2 / len(others) for name in others}}
+        return first, {name: max(first[name], _rung(parts[name] / seconds[name])) for name in searches}
+
+    def _cost(self, name: str, steps: int) -> float:
+        """CPU seconds of a search as planned; 0 where there is no plan."""
+        return self._seconds.get(name, 0.0) * steps
+
+    def _affords(self, name: str, steps: float) -> bool:
+        """Whether so many more steps fit into the plan of a quick audit; always where there is none."""
+        return not (cost := self._cost(name, 1) * steps) or self._spent + cost <= QUICK_SECONDS
 
     def _seconds_of_a_step(self, searches: Sequence[str]) -> dict[str, float]:
         """Measured once for each search; a run that goes on takes the numbers of the one before it."""
         key = digest_of([sources(), "seconds", self.setup_key, list(searches)])
         if (kept := self.parts.get(key)) is None:
-            self.watch("measuring a step", 0, 0)
             measured = {}
             for name in searches:
+                self.watch(f"{name}: how long a step takes", 0, 0)
                 try:
                     measured[name] = Trial(name, self.setup, steps=0).seconds_of_a_step()
                 except Exception:  # the search itself will raise it again, and then it is noted
@@ -268,14 +309,17 @@ class Run:
             leaks, reasons = {}, []
             for name in live:
                 before = results[name]
-                if self.late:
-                    reasons.append(f"{name}: no time left in a quick audit")
+                done = int(before.facts["steps"])
+                longer = (changed.batch_size > self.setup.batch_size) or changed.local != self.setup.local
+                if not self._affords(name, done * (2 if longer else 1)):
+                    reasons.append("no time left in a quick audit")
                     continue
-                if (done := int(before.facts["steps"])) > first.get(name, done):
+                if done > first.get(name, done):
                     reasons.append(f"{name} was searched longer than a quick audit can repeat")
                     continue
+                self._spent += self._cost(name, done * (2 if longer else 1))
                 try:
-                    after = self._part(self._trial(name, changed, done), f"what if: {change} ({name})")
+                    after = self._part(self._trial(name, changed, done), f"what if {change} ({name})", longer=longer)
                 except Exception as error:  # as in `_try`
                     reasons.append(f"{name}: {one_line(error)}")
                     continue
@@ -283,17 +327,19 @@ class Run:
             if not live:
                 silent = [name for name, each in results.items() if not each.known]
                 but = f"; what {', '.join(silent)} would get is not known" if silent else ""
-                reasons.append(f"nothing to lose: no type leaks {ROOM:g} dB{but}" if results else "no type was scored")
+                reasons.append(f"no type is known to leak {ROOM:g} dB{but}" if results else "no type was scored")
             yield WhatIf(change, leaks, "; ".join(reasons) or None)
 
     def _limits(self, results: Mapping[str, Leak]) -> Iterator[str]:
         searched = {name: each for name, each in results.items() if KINDS[name].searches}
         if searched and self.budget == "quick":
-            most = max(int(each.facts["steps"]) for each in searched.values())
+            took = ", ".join(f"{each.facts['steps']} ({name})" for name, each in searched.items())
             yield (
-                f"Searches took {most} steps; publications take up to 24,000. A leak that they found is real. A search "
+                f"Searches took {took} steps; publications take up to 24,000. A leak that they found is real. A search "
                 "that finds nothing does not show that nothing leaks: use --budget full."
             )
+            if self._seconds:
+                yield from self._afforded(searched)
         if any(each.leak is not None for each in results.values()):
             yield (
                 "Leak is measured in PSNR, which punishes wrong brightness and contrast: an image may be recognizable "
@@ -310,6 +356,23 @@ class Run:
         )
         if searched:
             yield "Adam on 1 - cosine with total variation is one search of many; another may find more."
+
+    def _afforded(self, searched: Iterable[str]) -> Iterator[str]:
+        """What a quick audit could pay for."""
+        setup, each = self.setup, ", ".join(f"{self._seconds[name]:.2g} ({name})" for name in searched)
+        yield (
+            f"A quick audit plans {QUICK_SECONDS:g} CPU seconds of one core for its searches. A step takes {each} CPU "
+            f"seconds on {setup.batches * setup.batch_size} images, and the number of steps is what that allows."
+        )
+        if setup.batches < self._wanted:
+            yield f"One client was attacked in place of {self._wanted}, since steps take long here."
+        long = [name for name in searched if self._cost(name, LADDER[0]) > QUICK_SECONDS]
+        if long:
+            name = long[0]
+            yield (
+                f"{LADDER[0]} steps, the least that are run, take about {self._cost(name, LADDER[0]):.0f} CPU seconds "
+                f"of {name}: more than a quick audit plans for."
+            )
 
 
 def _rung(steps: float) -> int:

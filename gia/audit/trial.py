@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ TARGETS = 2
 ROOM = 1.0
 #: Images on which the control of a closed form runs.
 CONTROLLED = 4
+#: A step is measured on at most `MEASURED` steps, and on no further one after this many seconds.
+MEASURED, MEASURED_SECONDS = 8, 3.0
 
 
 class Drawn:
@@ -159,13 +162,30 @@ class Trial:
         return record, {"reconstructions": (shown * 255).round().to(torch.uint8).numpy()}
 
     def seconds_of_a_step(self) -> float:
-        """What one step of the search takes, beyond what it takes to begin."""
-        exchange, seconds = self._exchange, []
-        for steps in (1, 1, 5):  # the very first one also chooses how to differentiate the model
-            began = time.perf_counter()
-            exchange.attacked(exchange.answers, "start", {"steps": steps})
-            seconds.append(time.perf_counter() - began)
-        return max(seconds[2] - seconds[1], seconds[1] / 10) / 4
+        """CPU seconds of one step of the search on one core; seconds of the clock where the model is on no CPU.
+
+        Other processes hardly change it: it is the least of a few steps, on one thread, since threads that wait for
+        each other use CPU time.
+        """
+        exchange, marks = self._exchange, list[float]()
+        answers = exchange.answers[:1] if self._fished else exchange.answers  # fished ones are searched in turn
+        clock = time.thread_time if exchange.protocol.device == "cpu" else time.perf_counter
+
+        def note(_: Any) -> None:
+            marks.append(clock())
+            if len(marks) > MEASURED or marks[-1] - marks[0] > MEASURED_SECONDS:
+                raise _MeasuredError
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            exchange.attacked(answers, "start", {"steps": MEASURED + 1, "callback": note})
+        except _MeasuredError:
+            pass
+        finally:
+            torch.set_num_threads(threads)
+        least = min(after - before for before, after in itertools.pairwise(marks))
+        return least * len(exchange.answers) / len(answers)
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -218,6 +238,10 @@ class Trial:
             return {"works": False, "seen": f"the check raised: {one_line(error)}"}
         failed = [text for text, holds in checks.items() if not holds]
         return {"works": not failed, "seen": "; ".join(failed or checks)}
+
+
+class _MeasuredError(Exception):
+    """Ends a search once its step is measured."""
 
 
 def _imprinted(setup: Setup) -> nn.Module:

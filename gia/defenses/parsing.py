@@ -19,6 +19,18 @@ DEFENSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {each.__name__: each for each in (clip, dp_sgd, noise, prune, quantize, soteria)}
 )
 
+#: Each of them with the settings that it needs.
+EXAMPLES: Mapping[str, str] = MappingProxyType(
+    {
+        "clip": "clip=1.0",
+        "dp_sgd": "dp_sgd=1.0,noise=0.5",
+        "noise": "noise=0.01",
+        "prune": "prune=0.1",
+        "quantize": "quantize=8",
+        "soteria": "soteria=0.4",
+    }
+)
+
 
 def parse(spec: str) -> Any:
     """The defense that a text describes.
@@ -60,7 +72,8 @@ def parse(spec: str) -> Any:
         try:
             found = found(*values, **settings)
         except TypeError as error:  # a setting is missing, unknown or no number
-            raise ValueError(f"defense: expected settings that {name} takes, got {spec!r} ({error})") from error
+            takes = f"{name} takes, as in {EXAMPLES[name]}" if name in EXAMPLES else f"{name} takes ({error})"
+            raise ValueError(f"defense: expected settings that {takes}, got {spec!r}") from error
     if not callable(found) and not callable(getattr(found, "gradient", None)):
         raise TypeError(
             f"defense: expected {name} to be callable on an observation or to have a method gradient, "

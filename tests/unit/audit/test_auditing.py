@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 import gia
 from gia.audit import TooMuchLeaks, audit, run
+from gia.audit import trial as trial_module
 from gia.audit.setup import unwrapped
 from gia.audit.trial import Trial
 from gia.experiment.controls import searched
@@ -47,7 +49,7 @@ def test_an_image_behind_a_linear_layer_comes_back_exactly_and_behind_a_pooled_c
     assert leaky.exact["ana_linear"] == 1.0
     sound = audit(Pooled(), batch_size=8, against="ana_linear,op", **SMALL)
     assert sound.leak == {"op": 0.0}
-    assert sound.not_tried["ana_linear"].startswith("layer: expected a linear layer")
+    assert sound.not_tried["ana_linear"].startswith("this model has no linear layer that sees the image")
 
 
 def test_every_type_is_scored_or_has_a_reason():
@@ -197,7 +199,7 @@ def test_the_what_if_table_has_each_change_and_names_the_one_after_which_least_l
 def test_where_nothing_leaks_no_change_is_run_again():
     """If it fails, a sound set-up is told to change, or hours are spent on nothing."""
     report = audit(Pooled(), batch_size=4, batches=1, against="op", **{**SMALL, "what_if": True})
-    assert all(not each.leaks and "nothing to lose" in each.reason for each in report.what_if)
+    assert all(not each.leaks and "is known to leak" in each.reason for each in report.what_if)
     assert report.best_change is None
 
 
@@ -215,25 +217,66 @@ def test_a_quick_audit_takes_the_steps_that_its_time_allows_and_more_where_no_wh
     """If it fails, a quick audit takes hours for a large net, or searches for less than it could."""
     asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 4, "batches": 1, "against": "op"}
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.4)
-    # 60 s for one search and four changes, which count as six: 21 steps of 0.4 s. Nothing leaks, so the other 51 s
-    # go to one longer search, of 128 steps; both are rounded down on the ladder.
+    # 90 s for one search and four changes, which count as six: 32 steps of 0.4 s. Nothing leaks, so the other 77 s
+    # go to one longer search, of 192 steps; both are rounded down on the ladder.
     seen = []
     report = audit(Pooled(), **asked, progress=lambda what, step, steps: seen.append(steps))
-    assert [steps for steps in dict.fromkeys(seen) if steps] == [20, 100]
-    assert report.results["op"].facts["steps"] == 100
-    assert "100 steps" in report.limits[0]
+    assert [steps for steps in dict.fromkeys(seen) if steps] == [20, 160]
+    assert report.results["op"].facts["steps"] == 160
+    assert "Searches took 160 (op) steps" in report.limits[0]
+    assert "A step takes 0.4 (op) CPU seconds on 4 images" in report.limits[1]
+
+
+def test_a_quick_audit_always_tries_the_search_over_pixels_and_says_what_it_could_not_afford(monkeypatch):
+    """If it fails, a large net or a slow machine leaves out the attack that matters most."""
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 10.0)
-    assert audit(Pooled(), **asked).not_tried["op"] == "its steps take too long for a quick audit; use --budget full"
+    monkeypatch.setattr(run, "LADDER", (2, 4))
+    monkeypatch.setattr(run, "QUICK_SECONDS", 15.0)
+    asked = {**SMALL, "steps": None, "what_if": False, "batch_size": 1, "against": "op,gen_w"}
+    report = audit(Pooled(), **asked)
+    assert report.results["op"].facts["steps"] == 2
+    assert report.setup["attacked"] == "1 client with 1 image each"
+    assert "One client was attacked in place of 4" in report.text()
+    # 10 s were measured on four clients, so a step of gen_w on one takes 2.5 s, and two of them fit into 15 s.
+    assert report.results["gen_w"].facts["steps"] == 2
+    monkeypatch.setattr(run, "QUICK_SECONDS", 4.0)
+    report = audit(Pooled(), **asked)
+    assert list(report.results) == ["op"]
+    assert report.not_tried["gen_w"].startswith("2 steps take about 5 CPU seconds, too long for a quick audit")
+    assert "2 steps, the least that are run, take about 5 CPU seconds of op: more than" in report.text()
+
+
+def test_the_seconds_of_a_step_are_those_of_the_processor(monkeypatch):
+    """If it fails, a quick audit on a loaded machine runs fewer steps than on an idle one."""
+    trial, waited = Trial("op", _setup(), steps=0), []
+    clock = time.perf_counter
+    monkeypatch.setattr(trial_module.time, "perf_counter", lambda: waited.append(1) or clock() + 10 * len(waited))
+    began = time.thread_time()
+    assert 0 < trial.seconds_of_a_step() < time.thread_time() - began
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(trial_module.time, "thread_time", _ticks(1.0, 2.5, 3.0, 9.0))
+    assert trial.seconds_of_a_step() == 0.5  # the least of 1.5, 0.5 and 6, after which 3 s are over
+    assert torch.get_num_threads() == threads
+
+
+def _ticks(*times):
+    left = iter(times)
+    return lambda: next(left)
 
 
 def test_what_ifs_end_with_the_time_of_a_quick_audit(monkeypatch):
-    """If it fails, a quick audit on a busy machine takes as long as it likes."""
+    """If it fails, the changes of a large net take as long as they like."""
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
-    monkeypatch.setattr(run, "LATE_SECONDS", 0.0)
-    asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 1, "batches": 1, "against": "ana_linear"}
+    monkeypatch.setattr(run, "QUICK_SECONDS", 11.0)  # 20 steps take 10 s; each change takes 10 or 20 more
+    monkeypatch.setattr(run, "ROOM", 0.0)
+    asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 1, "batches": 1, "against": "op"}
     report = audit(mlp(), **asked)
-    assert report.leak["ana_linear"] > 20
-    assert all(each.reason == "ana_linear: no time left in a quick audit" for each in report.what_if)
+    assert report.results["op"].facts["steps"] == 20
+    assert [each.reason for each in report.what_if] == ["no time left in a quick audit"] * 4
+    assert "what if\n  No change was run: no time left in a quick audit.\n" in report.text()
+    monkeypatch.setattr(run, "QUICK_SECONDS", 35.0)  # one of 20 s fits, and then none
+    report = audit(mlp(), **asked)
+    assert [each.reason for each in report.what_if] == [None] + ["no time left in a quick audit"] * 3
 
 
 def test_limits_are_kept_exceeded_or_unknown():

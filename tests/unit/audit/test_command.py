@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -73,6 +76,7 @@ def test_a_run_that_was_stopped_goes_on(words, tmp_path, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(Trial, "result", lambda self, *given: ran.append(self.name) or result(self, *given))
     assert main([*words]) == 0
+    assert "goes on: 1 of 2 attack types were finished\n" in capsys.readouterr().err
     assert "ana_linear" not in ran[:1]
     assert not (tmp_path / "out" / "audit.parts").exists()
 
@@ -95,6 +99,9 @@ def test_more_than_the_allowed_leak_is_exit_code_1(words, capsys):
         (None, ["--data", "digit"], "data: expected one of"),
         (None, ["--against", "opp"], "against: expected one of"),
         (None, ["--gradient", "absent.pt"], "gradient: expected a file, got absent.pt"),
+        (None, ["--image-size", "32x"], "image-size: expected N or HxW, such as 32 or 24x32, got '32x'"),
+        (None, ["--image-size", "9"], "image_size: expected images that the model takes, got 9x9"),
+        (None, ["--defense", "noise"], r"defense: expected settings that noise takes, as in noise=0\.01, got 'noise'"),
         (None, ["--max-leak", "op"], "max-leak: expected TYPE=DB, got 'op'"),
     ],
 )
@@ -105,6 +112,24 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(words, model, more, message,
     assert main([*words, *more]) == 2
     shown = capsys.readouterr().err
     assert re.fullmatch(rf"python -m gia audit: {message}[^\n]*\n", shown)
+
+
+def test_a_wrong_size_is_said_before_torch_is_imported():
+    """If it fails, a typing mistake costs seconds before it is named."""
+    said = "import sys; from gia.__main__ import main; code = main(['audit', 'nets:make', '--image-size', '3y'])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{said}; print(code, 'torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout == "2 False\n"
+    assert done.stderr == "python -m gia audit: image-size: expected N or HxW, such as 32 or 24x32, got '3y'\n"
+
+
+def test_the_folder_of_the_full_data_sets_has_two_names():
+    """If it fails, a user of the name that says what it is gets the usage of the whole command."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    given = (parser.parse_args(["nets:make", name, "sets"]).root for name in ("--root", "--data-root"))
+    assert list(given) == ["sets", "sets"]
 
 
 def test_a_size_may_have_two_numbers():

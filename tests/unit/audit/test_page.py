@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from gia.audit import AuditReport, Leak, Validated, WhatIf, to_html
+from gia.audit.report import summary
 
 FACTS = {
     "exact_share": 0.5,
@@ -61,7 +62,13 @@ def test_the_page_shows_numbers_pictures_and_reasons():
     """If it fails, a part of the report is missing from its page."""
     text = to_html(report())
     numbers = ("0.8", "0.1 to 2.0", "50%", "+3.0 dB (PSNR 22.0)", "-1.5 dB", "op: 0.8 to 0.2")
-    words = ("batches of 16", "not enough images", "It differs. (1 more finding)", "it needs a generator", "Twenty")
+    words = (
+        "batches of 16",
+        "Not run, not enough images: more noise.",
+        "It differs. (1 more finding)",
+        "it needs a generator",
+        "Twenty",
+    )
     assert [shown for shown in (*numbers, *words) if shown not in text] == []
 
 
@@ -94,10 +101,46 @@ def test_everybody_can_read_the_page():
 
 def test_an_attack_that_did_not_work_says_nothing():
     """If it fails, 0 dB of a broken search reads as safe, on the page or in the terminal."""
-    facts = {**FACTS, "path": {"works": False, "seen": "data term 0.9 found, 0.8 unsearched"}}
+    facts = {**FACTS, "steps": 400, "path": {"works": False, "seen": "data term 0.9 found, 0.8 unsearched"}}
     silent = report(results={"op": Leak("op", 0.0, None, facts)})
     for text in (to_html(silent), silent.text()):
         assert "says nothing" in text
         assert "data term 0.9 found" in text
-        assert "What op (30 steps) would get is not known" in text
+        assert "An honest server: not known." in text
+        assert "What op (400 steps) would get is not known" in text
         assert "gets nothing" not in text
+
+
+def results(**changes) -> dict[str, Leak]:
+    """A search that found nothing, with other facts."""
+    facts = {**FACTS, "worst": {**FACTS["worst"], "leak": -1.0}, "exact_share": 0.0}
+    return {"op": Leak("op", changes.pop("leak", 0.0), None, {**facts, **changes})}
+
+
+def test_the_first_sentence_sounds_safe_only_after_a_long_search():
+    """If it fails, a set-up that was searched for a few seconds is called safe."""
+    few, none, leaking = report(results=results(steps=299)), report(results={}), report(results=results(leak=2.0))
+    for each, sentence in (
+        (few, "An honest server: not known. op (299 steps) found nothing, which proves nothing after so few steps;"),
+        (none, "An honest server: not known, since nothing was tried."),
+        (leaking, "An honest server gets at least 2.0 dB closer to the private images than one without the gradient"),
+        (report(results=results(leak=0.04)), "An honest server: not known. op (30 steps) found nothing"),
+        (report(results=results(steps=300)), "On average an honest server gets nothing from op (300 steps)."),
+        (report(results=results(leak=2.0, steps=300)), "An honest server gets 2.0 dB closer"),
+    ):
+        assert summary(each)[0].startswith(sentence)
+        assert sentence in each.text()
+    closed = report(results={"ana_linear": Leak("ana_linear", 0.0, None, results()["op"].facts)})
+    assert summary(closed) == ["An honest server: not known. ana_linear (30 steps) got nothing, and no search was run."]
+    mixed = report(results={**results(steps=300), "gen_w": Leak("gen_w", 0.0, None, results()["op"].facts)})
+    assert summary(mixed)[1] == "gen_w (30 steps) found nothing, which proves nothing after so few steps."
+
+
+def test_a_reason_why_no_change_was_run_is_said_once():
+    """If it fails, a reader takes a lack of time for a set-up without leaks, or reads the same line four times."""
+    late = report(what_if=tuple(WhatIf(f"change {number}", {}, "no time left") for number in range(4)))
+    for text in (to_html(late), late.text()):
+        assert text.count("No change was run: no time left.") == text.count("no time left") == 1
+    some = report(what_if=(*late.what_if[:2], WhatIf("another", {"op": (3.0, 1.0)})))
+    for text in (to_html(some), some.text()):
+        assert text.lower().count("not run, no time left: change 0; change 1") == 1

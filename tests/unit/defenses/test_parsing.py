@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gia.defenses import DEFENSES, clip, dp_sgd, noise, parse, prune, quantize, soteria
+from gia.defenses.parsing import EXAMPLES
 from gia.federated import Observation
 
 HERE = __name__
@@ -54,6 +55,7 @@ def test_a_text_names_a_defense_its_first_setting_and_others_by_name(spec: str, 
 def test_every_built_in_defense_can_be_named() -> None:
     """A new defense that the table lacks could not be given on a command line."""
     settings = {"dp_sgd": "1.0,noise=1.0", "quantize": "3"}
+    assert all(parse(EXAMPLES[name]) for name in DEFENSES)
     assert all(parse(f"{name}={settings.get(name, '0.5')}") for name in DEFENSES)
 
 
@@ -69,8 +71,9 @@ def test_a_path_leads_to_a_function_or_a_class_of_one_s_own() -> None:
     [
         ("clop=1", ValueError, "defense: expected one of .*, got 'clop'; did you mean 'clip'"),
         ("", ValueError, "defense: expected one of"),
-        ("clip", ValueError, r"defense: expected settings that clip takes, got 'clip' \(.*'norm'\)"),
-        ("clip=much", ValueError, "defense: expected settings that clip takes, got 'clip=much'"),
+        ("clip", ValueError, r"^defense: expected settings that clip takes, as in clip=1\.0, got 'clip'$"),
+        ("clip=much", ValueError, "defense: expected settings that clip takes, as in clip=1.0, got 'clip=much'"),
+        (f"{HERE}:halved=0.5,size=2", ValueError, r"defense: expected settings that .*halved takes \(.*'size'\), got"),
         ("clip=1.0,size=2", ValueError, "defense: expected settings that clip takes"),
         ("clip=-1", ValueError, "norm: expected a number above 0, got -1"),
         ("clip=1.0,2.0", ValueError, "defense: expected NAME=VALUE,SETTING=VALUE, got 'clip=1.0,2.0'"),
