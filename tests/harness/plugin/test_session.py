@@ -24,6 +24,33 @@ def test_a_selection_runs_a_part_and_says_so(inner: Inner) -> None:
     result.stdout.no_fnmatch_line("*not covered (*")
 
 
+def test_k_matches_ids_of_rows_and_parts_of_them(inner: Inner) -> None:
+    """A report names rows by their ids, and whoever copies one behind -k would select nothing."""
+    tests = trend("toy.first") + trend("toy.second/2").replace("second/2(", "second(") + trend("oytoy.first")
+    inner.write(row("toy.first"), row("toy.second/2"), row("oytoy.first"), tests=tests)
+    for expression, ids in {
+        "toy.first and not oytoy": {"toy.first"},
+        "toy.second/2": {"toy.second/2"},
+        "oytoy.": {"oytoy.first"},
+        ".first": {"toy.first", "oytoy.first"},
+    }.items():
+        inner.run("-k", expression)
+        assert set(inner.verdicts) == ids
+
+
+def test_a_selection_of_nothing_says_how_rows_are_selected(inner: Inner) -> None:
+    """A newcomer with a misspelled id would see "deselected" and no way on."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run("-k", "toy.frist and not other")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    advice = "-k 'toy.frist and not other': no test is selected; close ids: toy.first; -k NAME matches ids and names*"
+    result.stdout.fnmatch_lines([advice + "in the register in claims/"])
+    (inner.path / "docs").mkdir()
+    (inner.path / "docs" / "results.md").touch()
+    inner.run("-m", "slow").stdout.fnmatch_lines(["-m 'slow': no test is selected; -k NAME *in docs/results.md"])
+    inner.run("-k", "first").stdout.no_fnmatch_line("*no test is selected*")
+
+
 def test_a_full_run_names_the_rows_that_no_test_covers(inner: Inner) -> None:
     """The register's rows without a test would pass unseen."""
     other = "@pytest.mark.baseline\ndef test_other():\n    pass\n"
