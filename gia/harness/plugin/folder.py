@@ -16,9 +16,11 @@ from gia.numerics import replacing
 #: In every run folder: what was run, and how it ended. Nothing is removed from a folder that lacks it.
 MANIFEST = "run.json"
 _MARK = "gia.harness"
+#: The tracebacks of errors of the user's attack or defenses.
+ERRORS = "errors.txt"
 _REPORTS = (
     *("verdicts.json", "about.json", "report.md", "report.html", "comparison.html", "junit.xml"),
-    *("bench.json", "bench.md", "base.json", "base.md"),
+    *("bench.json", "bench.md", "base.json", "base.md", ERRORS),
 )
 LATEST = "latest"
 

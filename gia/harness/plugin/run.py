@@ -31,7 +31,7 @@ from gia.harness.plugin.folder import RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, load
 from gia.harness.plugin.lanes import Lane
 from gia.harness.plugin.options import LOCAL, foreign
-from gia.harness.plugin.outside import substitution
+from gia.harness.plugin.outside import Outside, substitution
 from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.progress import Progress
 from gia.harness.plugin.records import Records
@@ -67,6 +67,8 @@ def begin(config: pytest.Config, register: Path) -> None:
     config.stash[RUN] = run
     for name, plugin in {"claims": run, "selection": run.selection, "timings": run.timings}.items():
         config.pluginmanager.register(plugin, f"gia-{name}")
+    if foreign(option):
+        config.pluginmanager.register(Outside(config, run.folder), "gia-outside")
 
 
 class ClaimRun:

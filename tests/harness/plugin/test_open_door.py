@@ -208,6 +208,21 @@ def test_a_setting_that_the_attack_refuses_fails_the_test_with_the_attacks_own_w
     assert found(door) == {}
 
 
+def test_what_an_attack_raises_in_a_worker_is_one_line_and_its_traceback_a_file(door: Inner) -> None:
+    """Two hundred lines of the harness would hide what is wrong with the attack, or the place of a bug be lost."""
+    options = ("-k", "op.batch", *OPTIONS[2:], with_level(2), "--gia-workers=1")
+    result = door.run(*options)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    said = "outsider.gray:gray: ValueError: level: expected a number from 0 to 1, got 2, in block ? of op.batch; "
+    result.stdout.fnmatch_lines([f"{said}*gia.attacks.Card(needs=...); traceback: .gia*errors.txt, or -v"])
+    assert not [line for line in result.outlines if "Traceback" in line or "gray.py" in line]
+    kept = (folder_of(door) / "errors.txt").read_text(encoding="utf-8")
+    assert kept.startswith("op.batch: block ")
+    assert "gray.py" in kept
+    assert "Traceback (most recent call last)" in kept
+    door.run(*options, "--tb=short").stdout.fnmatch_lines(["*Traceback (most recent call last)*", "*gray.py*"])
+
+
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
