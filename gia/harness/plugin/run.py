@@ -379,6 +379,8 @@ class ClaimRun:
                 terminalreporter.write_line(closing.text(width, verbose=verbose, coloured=coloured))
             else:
                 terminalreporter.write_line(matrix(self._claims.recording.rows))
+            for id, file in self.records.stored:
+                terminalreporter.write_line(f"recorded: {id} in {file}")
             terminalreporter.write_line(f"reports: {self.folder.path / PAGE}")
 
     def pytest_unconfigure(self) -> None:
