@@ -27,7 +27,7 @@ from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
 from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
 from gia.harness.plugin.environment import commit_at, device_for
-from gia.harness.plugin.folder import RunFolder, newest
+from gia.harness.plugin.folder import JUNIT, RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, load
 from gia.harness.plugin.lanes import Lane
 from gia.harness.plugin.options import LOCAL, foreign
@@ -61,7 +61,7 @@ def begin(config: pytest.Config, register: Path) -> None:
     option = config.option
     run = ClaimRun(config, register)
     if option.gia_junit and not option.xmlpath:
-        option.xmlpath = str(run.folder.path / "junit.xml")
+        option.xmlpath = str(run.folder.path / JUNIT)
     if option.gia_rebaseline or option.gia_drop:
         run.open_baselines()
     config.stash[RUN] = run
@@ -188,9 +188,10 @@ class ClaimRun:
     def claims(self) -> Claims:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
-            option, placebos = self.config.option, self._placebos
-            self._begin()
+            option, placebos, records, laboratory = self.config.option, self._placebos, self.records, self.laboratory
+            substitute = substitution(laboratory, option) if foreign(option) else None
             self._pool = self._workers()
+            self._begin()  # last: a wrong option leaves no folder
             store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
                 Context(
@@ -202,14 +203,14 @@ class ClaimRun:
                     store=store,
                     workers=self._pool or 0,
                     lane=self.lane,
-                    records=self.records,
+                    records=records,
                     confirm=self.confirm,
                     storing=self.share is not None,
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
-                    laboratory=self.laboratory,
+                    laboratory=laboratory,
                     placebos=placebos,
-                    substitute=substitution(self.laboratory, option) if foreign(option) else None,
+                    substitute=substitute,
                     announce=self._announce,
                     progress=self._progress.reporter,
                     current=self._current,
@@ -270,7 +271,9 @@ class ClaimRun:
         self.selection.check(self.register)
         if self.selection.selected():
             _ = self.confirm, self.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
-        if self.selection.selected() and not self.config.option.collectonly and not under_xdist(self.config):
+        option = self.config.option
+        stopped = option.collectonly or (session.testsfailed and not option.continue_on_collection_errors)
+        if self.selection.selected() and not stopped and not under_xdist(self.config):
             self.claims.recording.write()
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
