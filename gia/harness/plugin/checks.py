@@ -41,7 +41,7 @@ def refuse_contradictions(config: pytest.Config) -> None:
         try:
             commit_of(config.rootpath, option.gia_base)
         except ValueError as error:
-            raise pytest.UsageError(f"--gia-base: {error}") from error
+            raise pytest.UsageError(f"--gia-base: {str(error).removeprefix('ref: ')}") from error
 
 
 def _check_lane(option: Any) -> None:

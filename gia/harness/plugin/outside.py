@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import textwrap
 from collections.abc import Generator
 from concurrent.futures import BrokenExecutor
@@ -32,7 +33,7 @@ def substitution(laboratory: Laboratory, option: Any) -> Substitution:
         try:
             changes.append(laboratory.defended(option.gia_defense))
         except (TypeError, ValueError) as error:
-            raise pytest.UsageError(f"--gia-defense: {error}") from error
+            raise pytest.UsageError(f"--gia-defense: {_told(error, 'defense')}") from error
 
     def substitute(level: Any) -> Any:
         for change in changes:
@@ -54,7 +55,15 @@ def _attacked(laboratory: Laboratory, option: Any) -> Substitution:
     try:
         return laboratory.substitution(option.gia_attack, settings)
     except (TypeError, ValueError) as error:
-        raise pytest.UsageError(f"--gia-attack: {error}") from error
+        raise pytest.UsageError(f"--gia-attack: {_told(error, 'attack')}") from error
+
+
+def _told(error: Exception, argument: str) -> str:
+    """What an error says, without the name of its argument, and what else may be given or was searched."""
+    text = str(error).removeprefix(f"{argument}: ")
+    if isinstance(error.__cause__, ImportError):
+        return f"{text}; modules are looked for in the current folder and on PYTHONPATH"
+    return re.sub(r"\], got (?='[^':]*')", "] or package.module:name, got ", text)
 
 
 class Outside:

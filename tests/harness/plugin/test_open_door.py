@@ -227,8 +227,14 @@ def test_what_an_attack_raises_in_a_worker_is_one_line_and_its_traceback_a_file(
     ("attack", "message"),
     [
         ("inverting_gradient", "*--gia-attack: *got 'inverting_gradient'; did you mean 'inverting_gradients'?*"),
-        ("outsider.gray:grey", "*--gia-attack: *grey*"),
-        ("outsider.green:gray", "*--gia-attack: *outsider.green*"),
+        (
+            "outsider.gray:grey",
+            "*--gia-attack: expected one of *'outsider.gray:gray'?, got 'outsider.gray:grey'; did you*",
+        ),
+        (
+            "outsider.green:gray",
+            "*--gia-attack: expected a module * 'outsider.green'; *in the current folder and on PYTHONPATH",
+        ),
     ],
 )
 def test_an_unknown_attack_stops_the_run_before_it_starts(door: Inner, attack: str, message: str) -> None:
