@@ -91,6 +91,8 @@ class Recording:
             reach=context.records.rows("reach").get(claim.id) if own else None,
             **context.facts,
         )
+        if context.substitute is not None:
+            row["without"] = self._without(claim)
         if context.placebos is not None:
             metric = claim.metric if claim.leak else "leak"
             row |= {"placebo": context.placebos.current, "leak": _largest(tables, metric), "leak_decides": claim.leak}
@@ -149,6 +151,12 @@ class Recording:
             self._context.images, claim.file, found["draws"], margin=claim.margin, unit=claim.unit
         )
         return replace(verdict, outcome=_REACH, measured=rows.reach(found["shares"])), pictures
+
+    def _without(self, claim: Claim) -> dict[str, Any] | None:
+        """What is on record of a row: its confirmed verdict, or else its first look."""
+        records = self._context.records
+        found = records.rows("confirm").get(claim.id) or records.rows("claims").get(claim.id)
+        return None if found is None else {name: found.get(name) for name in ("outcome", "effect")}
 
     def _held_against_records(self, claim: Claim, verdict: Verdict, digest: str) -> dict[str, str]:
         """Compare a verdict with the records, or store it: what its row says of that."""

@@ -376,7 +376,7 @@ class ClaimRun:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
             if self.lane.placebo is None:
-                closing = Closing(self._report(), self.layout.get("matrix"), self._recorded())
+                closing = Closing(self._report(), self._matrix, self._recorded())
                 width, coloured = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
                 verbose = self.config.option.verbose > 0
                 terminalreporter.write_line(closing.text(width, verbose=verbose, coloured=coloured))
@@ -459,6 +459,12 @@ class ClaimRun:
             f"{len(stored)} rows, {blocks} blocks in {self._blocks()}: {blocks - found} computed here, {found} found "
             "there\nno verdicts: the same command without --shard gives them when all shards have ended"
         )
+
+    @property
+    def _matrix(self) -> Any:
+        """The paper's table; None where it would show records of other attacks for most of its rows."""
+        few = self._claims is None or 2 * len(self._claims.recording.rows) < len(self.register)
+        return None if few and foreign(self.config.option) else self.layout.get("matrix")
 
     def _recorded(self) -> dict[str, str]:
         """Claim id -> its outcome on record, that of the confirm run where there is one."""

@@ -137,7 +137,7 @@ def standing(row: Row) -> list[str]:
     >>> standing({**beside, "history": "protocol 2", "by_construction": None, "outcome": "supported", "why": ""})
     ['record: supported (ab12)', 'reach: holds 75 % [45, 93] of all settings, 90 % of live ones', 'history: protocol 2']
     """
-    lines = []
+    lines = [] if row.get("without") is None else [with_and_without(row)]
     if row["disagrees"] or row["notice"]:
         lines += [text for text in (row["disagrees"], row["notice"]) if text]
     elif row["recorded"] is not None:
@@ -151,6 +151,21 @@ def standing(row: Row) -> list[str]:
     if row["outcome"] == "inconclusive" and row["why"]:
         lines.append(f"inconclusive: {row['why']}")
     return lines
+
+
+def with_and_without(row: Row) -> str:
+    """The effect of a row on record, and with the attack or the defenses of the user.
+
+    >>> row = {"kind": "trend", "unit": "dB", "effect": 0.1449, "outcome": "inconclusive"}
+    >>> with_and_without({**row, "without": {"outcome": "supported", "effect": 76.2}})
+    'without it: +76.2 dB, supported (on record); with it: +0.145 dB, inconclusive'
+    """
+
+    def said(verdict: Mapping[str, Any]) -> str:
+        number = effect({**row, "effect": verdict["effect"], "interval": None}, margin=False) or "no effect"
+        return f"{number}, {verdict['outcome']}"
+
+    return f"without it: {said(row['without'])} (on record); with it: {said(row)}"
 
 
 def reach(shares: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gia.harness.report.rows import Run, blocks, effect, other_metrics, outcome, remarks, standing, summary
+from gia.harness.report.rows import (
+    Run,
+    blocks,
+    effect,
+    other_metrics,
+    outcome,
+    remarks,
+    standing,
+    summary,
+    with_and_without,
+)
 
 #: The end of a run takes at most this number of lines unless all is asked for.
 MOST_LINES = 60
@@ -42,7 +52,8 @@ class Closing:
         if verbose or len(whole) + len(matrix) <= MOST_LINES:
             attention = self._attention(width) if len(whole) > MOST_LINES // 2 else []
             return "\n".join([*whole, *matrix, *attention])
-        said = [summary(self.run.rows)] if self.run.rows else []
+        said = [f"{row['id']}: {with_and_without(row)}" for row in self.run.rows if row.get("without")]
+        said += [summary(self.run.rows)] if self.run.rows else []
         for text in (*remarks(self.run), *self._baselines()):
             said += textwrap.wrap(text, width, subsequent_indent="    ", max_lines=3) if text else []
         room = MOST_LINES - len(matrix) - 2

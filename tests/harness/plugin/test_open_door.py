@@ -257,6 +257,23 @@ def test_a_planted_laboratory_takes_an_attack_too(inner: Inner) -> None:
     result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the attack is for float32"])
 
 
+def test_a_defended_row_is_shown_beside_its_record_and_not_in_the_papers_table(inner: Inner) -> None:
+    """The terminal would end in a table of verdicts on other attacks, and leave the comparison to the reader."""
+    arranged = "def layout(root):\n    cell = {'mark': 'yes', 'rows': ['toy.first']}\n    return {'matrix': {"
+    arranged += "'title': 'Table I', 'text': '', 'rows': {'op': ('Op', 'Op')}, 'columns': {'b': 'batch'}, "
+    arranged += "'cells': {'op': {'b': cell}}}}\n"
+    (inner.path / "arranged.py").write_text(arranged, encoding="utf-8")
+    inner.write_settings("claims_report = arranged")
+    inner.write(*map(row, ("toy.first", "toy.b", "toy.c")), tests=trend("toy.first") + trend("toy.b") + trend("toy.c"))
+    own = inner.run("-k", "toy.first", "--gia-record", "--gia-reason=planted")
+    own.stdout.fnmatch_lines(["Table I"])
+    result = inner.run("-k", "toy.first", "--gia-defense=dulled")
+    result.stdout.fnmatch_lines(["*without it: +* dB, supported (on record); with it: +0.9* dB, supported"])
+    result.stdout.no_fnmatch_line("Table I")
+    inner.run("-k", "toy.first or toy.b", "--gia-defense=dulled").stdout.fnmatch_lines(["Table I"])
+    assert inner.verdicts["toy.b"]["without"] is None
+
+
 def test_a_defense_is_put_into_the_clients_of_every_row(inner: Inner) -> None:
     """What a user's defense stops would be unknown, or a verdict under it would count as one without it."""
     double = trend("toy.other").replace("Level(slope=2.0)", "Level(dtype='float64')")

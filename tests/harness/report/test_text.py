@@ -43,6 +43,16 @@ def test_all_rows_are_shown_when_asked_for_and_where_they_fit() -> None:
     assert "op.row1" in Closing(a_run(2), LAYOUT["matrix"]).text(100)
 
 
+def test_a_row_with_a_users_attack_stands_beside_its_record_in_a_long_run_too() -> None:
+    """Whether an attack does better than the paper's would be a search through a second file."""
+    rows = [a_verdict(f"op.row{index}", without=None) for index in range(40)]
+    rows[3] |= {"without": {"outcome": "refuted", "effect": -1.25}}
+    said = "without it: -1.25 dB, refuted (on record); with it: +2 dB, supported"
+    for verbose in (False, True):
+        text = Closing(Run("reduced", {}, rows, not_covered=[])).text(100, verbose=verbose)
+        assert [line.split("op.row3: ")[-1].strip() for line in text.splitlines() if "without it" in line] == [said]
+
+
 def test_the_matrix_comes_last_and_what_needs_attention_behind_it() -> None:
     """After hundreds of lines, what matters must be where the eye is."""
     rows = [a_verdict(f"op.row{index}") for index in range(40)]
