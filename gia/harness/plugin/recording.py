@@ -182,7 +182,7 @@ class Recording:
                 why = context.store_because
                 records.enter("changed", claim.id, digest=digest, before=outcome, after=verdict.outcome, reason=why)
             return {}
-        disagrees, notice = records.compared(verdict, digest=digest, lane=lane)
+        disagrees, notice = records.compared(verdict, digest=digest, lane=lane, margin=claim.margin)
         return {"disagrees": disagrees, "notice": notice}
 
 

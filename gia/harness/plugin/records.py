@@ -57,7 +57,7 @@ class Records:
             partial.write_text(text + "\n", encoding="utf-8")
         self.stored.append((id, f"{path.parent.name}/{path.name}"))
 
-    def compared(self, verdict: Verdict, *, digest: str, lane: str) -> tuple[str, str]:
+    def compared(self, verdict: Verdict, *, digest: str, lane: str, margin: float | None) -> tuple[str, str]:
         """Why a verdict fails against the records of the lanes "claims" and "confirm", and what else is to be said."""
         failures, notices = [], []
         for other in ("claims", "confirm"):
@@ -65,7 +65,7 @@ class Records:
             about = {"digest": digest, "lane_of_record": other, "lane": lane}
             failures.append(disagreement(record, verdict, **about))
             if record is not None or other == lane:
-                notices.append(notice(record, verdict, **about))
+                notices.append(notice(record, verdict, margin=margin, **about))
         return "; ".join(filter(None, failures)), "; ".join(filter(None, notices))
 
     def enter(self, kind: str, *rows: str, digest: str = "", reason: str, **more: str) -> None:

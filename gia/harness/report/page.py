@@ -19,7 +19,7 @@ from gia.harness.report import charts
 from gia.harness.report.layout import group_of
 from gia.harness.report.material import Material, file_of
 from gia.harness.report.placebos import broken
-from gia.harness.report.rows import NOT_APPLICABLE, Row, effect
+from gia.harness.report.rows import NOT_APPLICABLE, Row, attention, effect
 
 #: A page is at most this large; images are left out until it is.
 MOST_BYTES = 8_000_000
@@ -163,7 +163,7 @@ def _row(
         "now": own.get("outcome"),
         "verdicts": [each for each in verdicts if each is not None],
         "against": best is not None and _against(best["outcome"], claim),
-        "attention": [text for text in (own.get("disagrees", ""), own.get("notice", "")) if text],
+        "attention": attention({"disagrees": "", "notice": "", **own}),
         "measured": own.get("measured", ""),
         "why": own.get("why", ""),
         "charts": _charts(claim, now, found),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gia.harness.decide.record import FIRST
 from gia.harness.decide.register import OUTCOMES, Claim
 from gia.harness.decide.verdicts import Verdict
 
@@ -151,6 +152,15 @@ def standing(row: Row) -> list[str]:
     if row["outcome"] == "inconclusive" and row["why"]:
         lines.append(f"inconclusive: {row['why']}")
     return lines
+
+
+def attention(row: Row) -> list[str]:
+    """Why a reader should look at a row; a first run, which no record holds against, is no reason.
+
+    >>> attention({"disagrees": "", "notice": "first run: nothing to compare with"})
+    []
+    """
+    return [text for text in (row["disagrees"], row["notice"]) if text and text != FIRST]
 
 
 def with_and_without(row: Row) -> str:

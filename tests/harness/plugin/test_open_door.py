@@ -192,7 +192,7 @@ def test_a_run_without_the_attack_has_another_folder_and_other_blocks(door: Inne
     result = door.run(*select)
     assert result.parseoutcomes()["deselected"] == 8
     own = found(door, "reduced-unversioned")["op.batch"]
-    assert (own["notice"], own["cached"]) == ("op.batch: no record in claims", 0)
+    assert (own["notice"], own["cached"]) == ("first run: nothing to compare with", 0)
     assert own["pictures"] == ["images/op.batch-levels.png", "images/op.batch.png"]
     for picture in own["pictures"]:  # drawn by gia.experiment
         assert (folder_of(door, "reduced-unversioned") / picture).stat().st_size > 500
