@@ -166,7 +166,7 @@ def placebo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def reach(session: nox.Session) -> None:
-    """Ask in which share of the settings of its space each claim holds; `-- -k NAME` asks for some rows."""
+    """Ask in which share of the settings of its space each claim holds; `-- -k ID` asks for some rows."""
     run(session, "-m", "pytest", "claims", "-m", "claim", "--lane", "reach", *session.posargs)
 
 

@@ -117,7 +117,7 @@ def _obstacle(protocol: Protocol, needs: frozenset[str]) -> str | None:
     """Why an attack with these needs cannot take a protocol, or None."""
     victim = protocol.victim
     if victim.fish is not None:
-        return "the server of this row fishes for single images, and --gia-attack takes observations as they come"
+        return "the server of this row fishes for single images, and your attack takes observations as they come"
     if "labels" in needs and "labels" not in protocol.client.reveal:
         return "the attack needs labels, and the clients of this row reveal none"
     if "malicious_server" in needs and victim.edit is None:

@@ -34,8 +34,8 @@ MORE = ["CHANGELOG.md", "baselines/README.md"]
 #: Pages that are generated, or that record history in the words of their time.
 KEPT = {"results.md", "pilots.md"}
 
-#: Options that are not the plugin's: of the mutation run, `python -m gia cache` and `nox -s lock`.
-OTHERS = {"--changed", "--prune", "--upgrade", "--yes"}
+#: Options that are not the plugin's: of the mutation run, `python -m gia cache`, `python -m gia report`, `nox -s lock`.
+OTHERS = {"--changed", "--prune", "--upgrade", "--without-images", "--yes"}
 
 #: Phrases of this project's own that a reader cannot know, or that are hard to read.
 PRIVATE = r"anew|in vain|what is left|to be had|stands? beside|of its own|so many|tells (?:what|which|how)"

@@ -9,6 +9,12 @@ from gia.harness.decide.verdicts import Verdict
 
 Record = Mapping[str, Any]
 
+#: What is said of a verdict whose lane has no record of its row.
+FIRST = "first run: nothing to compare with"
+
+#: Effects below this are rounding errors of float64 alone.
+_ROUNDING = 1e-12
+
 
 def record_of(verdict: Verdict, *, digest: str, commit: str) -> dict[str, Any]:
     """The record of a verdict, as plain JSON.
@@ -61,28 +67,45 @@ def disagreement(record: Record | None, verdict: Verdict, *, digest: str, lane_o
     return None
 
 
-def notice(record: Record | None, verdict: Verdict, *, digest: str, lane_of_record: str, lane: str) -> str | None:
+def notice(
+    record: Record | None,
+    verdict: Verdict,
+    *,
+    digest: str,
+    lane_of_record: str,
+    lane: str,
+    margin: float | None = None,
+) -> str | None:
     """What a reader should know of a verdict and its record that does not fail; None where there is nothing to say.
 
-    Arguments are those of `disagreement`.
+    Args:
+        record, verdict, digest, lane_of_record, lane: as in `disagreement`.
+        margin: of the claim. A difference of less than a thousandth of it is rounding, of which nothing is said.
 
     >>> verdict = Verdict("op.size", "inconclusive", 0.4, "dB", (-1, 2), 8, 0, 1, None, "", "psnr 24/23", {})
     >>> notice(None, verdict, digest="2b4c8d1e", lane_of_record="claims", lane="claims")
-    'op.size: no record in claims'
+    'first run: nothing to compare with'
     """
     if record is None:
-        return f"{verdict.id}: no record in {_lane(lane_of_record)}"
+        return FIRST
     if disagreement(record, verdict, digest=digest, lane_of_record=lane_of_record, lane=lane) is not None:
         return None
     same = _same_blocks(record, digest, lane_of_record, lane)
-    moved = same and _number(record["effect"], record["unit"]) != _number(verdict.effect, verdict.unit)
-    if record["outcome"] != verdict.outcome or moved:
+    if record["outcome"] != verdict.outcome or (same and _moved(record["effect"], verdict.effect, margin)):
         return _difference(record, verdict, same, lane_of_record)
     return None
 
 
 def _same_blocks(record: Record, digest: str, lane_of_record: str, lane: str) -> bool:
     return _lane(lane_of_record) == _lane(lane) and bool(record["digest"] == digest)
+
+
+def _moved(before: float | None, now: float | None, margin: float | None) -> bool:
+    """Whether an effect is another one, by more than rounding and in the digits that are printed."""
+    if before is None or now is None:
+        return before is not now
+    rounding = abs(now - before) < 1e-3 * (margin or 0) or max(abs(before), abs(now)) < _ROUNDING
+    return not rounding and _number(before, "") != _number(now, "")
 
 
 def _lane(name: str) -> str:

@@ -5,13 +5,15 @@ Without one it only adds its options, which carry its name: no torch, no Hypothe
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from gia.harness.plugin.options import add, given
+from gia.harness.plugin.options import add, as_typed, given
 
 REGISTER = "claims/claims.toml"
+SHORT = "gia.harness.plugin.short"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,3 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"claims_register: expected a file, got {register}, which does not exist")
     elif asked := given(config):
         raise pytest.UsageError(f"{asked[0]}: expected a register of claims at {register}, got none")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Name options in an error as the user typed them."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        if config.pluginmanager.has_plugin(SHORT):
+            error.args = tuple(as_typed(str(text), config.invocation_params.args) for text in error.args)
+        raise

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gia.harness.baseline.check import unpinned
 from gia.harness.ci import under_ci
 from gia.harness.plugin.lanes import DRAWS, LANES
 from gia.harness.plugin.options import LOCAL, foreign
@@ -40,7 +41,7 @@ def refuse_contradictions(config: pytest.Config) -> None:
         try:
             commit_of(config.rootpath, option.gia_base)
         except ValueError as error:
-            raise pytest.UsageError(f"--gia-base: {error}") from error
+            raise pytest.UsageError(f"--gia-base: {str(error).removeprefix('ref: ')}") from error
 
 
 def _check_lane(option: Any) -> None:
@@ -51,6 +52,8 @@ def _check_lane(option: Any) -> None:
         "--gia-record: expected outside CI, where its owner sees the verdicts": option.gia_record and under_ci(),
         f"--gia-record: expected in the lane {elsewhere}, on the protocols' own attacks and defenses": option.gia_record
         and (lane != elsewhere or option.gia_placebo or foreign(option)),
+        "--gia-record: expected pinned arithmetic, or no other machine can repeat the verdicts: nox -s claims -- ... "
+        f"--gia-record --gia-reason TEXT sets {' '.join(unpinned())}": option.gia_record and unpinned(),
         f"--gia-placebo: expected in the lane {elsewhere}, without --gia-attack and --gia-defense": option.gia_placebo
         and (lane != elsewhere or foreign(option)),
         f"--gia-stop-early: expected in the lane {elsewhere}, on the protocols' own attacks and defenses, and without "

@@ -16,11 +16,16 @@ from gia.numerics import replacing
 #: In every run folder: what was run, and how it ended. Nothing is removed from a folder that lacks it.
 MANIFEST = "run.json"
 _MARK = "gia.harness"
-_REPORTS = (
-    *("verdicts.json", "about.json", "report.md", "report.html", "comparison.html", "junit.xml"),
-    *("bench.json", "bench.md", "base.json", "base.md"),
-)
+#: The tracebacks of errors of the user's attack or defenses.
+ERRORS = "errors.txt"
 LATEST = "latest"
+#: Files of which a run with a report has one.
+_ENDS = ("report.html", "bench.md", "base.md")
+JUNIT = "junit.xml"
+_REPORTS = (
+    *("verdicts.json", "about.json", "report.md", "report.html", "comparison.html", JUNIT),
+    *("bench.json", "bench.md", "base.json", "base.md", ERRORS),
+)
 
 
 class RunFolder:
@@ -37,7 +42,7 @@ class RunFolder:
         self.kind, self._runs, self._facts, self._given = kind, runs, dict(facts), given
         self.started = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S-%f}"
         self.path = runs / f"{self.started}-{self.kind}" if given is None else given
-        self._lock = -1
+        self._lock, self._begun = -1, False
 
     @property
     def blocks(self) -> Path:
@@ -59,11 +64,7 @@ class RunFolder:
         if self._given is not None:
             self._reset()
         self.write("running")
-        if self._given is None:
-            with suppress(OSError):  # a system without symbolic links
-                link = self._runs / f".{self.path.name}"
-                link.symlink_to(self.path.name, target_is_directory=True)
-                os.replace(link, self._runs / LATEST)
+        self._begun = True
 
     def write(self, state: str, **facts: object) -> None:
         """Say how far the run is, and what else is known of it."""
@@ -73,10 +74,22 @@ class RunFolder:
             partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def end(self, **facts: object) -> None:
-        """The last line on a run that began; another one may have its folder then."""
+        """The last line on a run that began; another one may have its folder then. `latest` leads to its report.
+
+        Of a run that did not begin nothing stays, such as pytest's own file in a new folder.
+        """
+        if self._given is None and not self._begun:
+            with suppress(OSError):
+                (self.path / JUNIT).unlink(missing_ok=True)
+                self.path.rmdir()
         if self._lock < 0:
             return
         self.write("ended", **facts)
+        if self._given is None and any((self.path / name).exists() for name in _ENDS):
+            with suppress(OSError):  # a system without symbolic links
+                link = self._runs / f".{self.path.name}"
+                link.symlink_to(self.path.name, target_is_directory=True)
+                os.replace(link, self._runs / LATEST)
         os.close(self._lock)
         self._lock = -1
 

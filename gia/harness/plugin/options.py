@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -101,3 +102,23 @@ def given(config: pytest.Config) -> list[str]:
 def foreign(option: Any) -> list[str]:
     """The user's attack and defenses, which take part in this run in every row."""
     return [name for name in (option.gia_attack, *(option.gia_defense or ())) if name is not None]
+
+
+def as_typed(text: str, typed: Sequence[str]) -> str:
+    """A message with the short names of options, except of those whose long name was typed.
+
+    Args:
+        typed: the arguments of the command line.
+
+    >>> as_typed("--gia-record: expected --gia-reason", ["claims", "--record"])
+    '--record: expected --reason'
+    >>> as_typed("--gia-record: expected --gia-reason", ["claims", "--gia-record"])
+    '--gia-record: expected --reason'
+    """
+    long = {argument.partition("=")[0] for argument in typed}
+
+    def named(match: re.Match[str]) -> str:
+        return match[0] if match[0] in long else f"--{match[1]}"
+
+    names = "|".join(sorted(OPTIONS, key=len, reverse=True))
+    return re.sub(rf"--gia-({names})\b", named, text)

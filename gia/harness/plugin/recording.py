@@ -91,6 +91,8 @@ class Recording:
             reach=context.records.rows("reach").get(claim.id) if own else None,
             **context.facts,
         )
+        if context.substitute is not None:
+            row["without"] = self._without(claim)
         if context.placebos is not None:
             metric = claim.metric if claim.leak else "leak"
             row |= {"placebo": context.placebos.current, "leak": _largest(tables, metric), "leak_decides": claim.leak}
@@ -150,6 +152,12 @@ class Recording:
         )
         return replace(verdict, outcome=_REACH, measured=rows.reach(found["shares"])), pictures
 
+    def _without(self, claim: Claim) -> dict[str, Any] | None:
+        """What is on record of a row: its confirmed verdict, or else its first look."""
+        records = self._context.records
+        found = records.rows("confirm").get(claim.id) or records.rows("claims").get(claim.id)
+        return None if found is None else {name: found.get(name) for name in ("outcome", "effect")}
+
     def _held_against_records(self, claim: Claim, verdict: Verdict, digest: str) -> dict[str, str]:
         """Compare a verdict with the records, or store it: what its row says of that."""
         context = self._context
@@ -174,7 +182,7 @@ class Recording:
                 why = context.store_because
                 records.enter("changed", claim.id, digest=digest, before=outcome, after=verdict.outcome, reason=why)
             return {}
-        disagrees, notice = records.compared(verdict, digest=digest, lane=lane)
+        disagrees, notice = records.compared(verdict, digest=digest, lane=lane, margin=claim.margin)
         return {"disagrees": disagrees, "notice": notice}
 
 

@@ -24,12 +24,16 @@ class Records:
         scale: at which is measured; empty for the register's first one, whose files have no suffix.
         commit: of this run.
 
+    Attributes:
+        stored: claim id and file of the rows that this run put on record.
+
     Raises LedgerError for a ledger that is not as it was written.
     """
 
     def __init__(self, baselines: Path, ledger: Path, *, scale: str, commit: str) -> None:
         self.folder, self._suffix, self._commit = baselines, f"-{scale}" if scale else "", commit
         self.ledger = Ledger(ledger, baselines / "ledger.json")
+        self.stored: list[tuple[str, str]] = []
 
     def rows(self, lane: str) -> dict[str, dict[str, Any]]:
         """Claim id -> what the lane's file says. Raises ValueError for a file that is not readable."""
@@ -51,8 +55,9 @@ class Records:
         with replacing(path) as partial:
             text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
             partial.write_text(text + "\n", encoding="utf-8")
+        self.stored.append((id, f"{path.parent.name}/{path.name}"))
 
-    def compared(self, verdict: Verdict, *, digest: str, lane: str) -> tuple[str, str]:
+    def compared(self, verdict: Verdict, *, digest: str, lane: str, margin: float | None) -> tuple[str, str]:
         """Why a verdict fails against the records of the lanes "claims" and "confirm", and what else is to be said."""
         failures, notices = [], []
         for other in ("claims", "confirm"):
@@ -60,7 +65,7 @@ class Records:
             about = {"digest": digest, "lane_of_record": other, "lane": lane}
             failures.append(disagreement(record, verdict, **about))
             if record is not None or other == lane:
-                notices.append(notice(record, verdict, **about))
+                notices.append(notice(record, verdict, margin=margin, **about))
         return "; ".join(filter(None, failures)), "; ".join(filter(None, notices))
 
     def enter(self, kind: str, *rows: str, digest: str = "", reason: str, **more: str) -> None:

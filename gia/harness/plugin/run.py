@@ -27,11 +27,11 @@ from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
 from gia.harness.plugin.earlier import Remaining, placebos, seconds_of_rows
 from gia.harness.plugin.environment import commit_at, device_for
-from gia.harness.plugin.folder import RunFolder, newest
+from gia.harness.plugin.folder import JUNIT, RunFolder, newest
 from gia.harness.plugin.laboratory import Laboratory, load
 from gia.harness.plugin.lanes import Lane
 from gia.harness.plugin.options import LOCAL, foreign
-from gia.harness.plugin.outside import substitution
+from gia.harness.plugin.outside import Outside, substitution
 from gia.harness.plugin.placebos import ALL, Placebos
 from gia.harness.plugin.plan import Plan
 from gia.harness.plugin.progress import Progress
@@ -62,12 +62,14 @@ def begin(config: pytest.Config, register: Path) -> None:
     option = config.option
     run = ClaimRun(config, register)
     if option.gia_junit and not option.xmlpath:
-        option.xmlpath = str(run.folder.path / "junit.xml")
+        option.xmlpath = str(run.folder.path / JUNIT)
     if option.gia_rebaseline or option.gia_drop:
         run.open_baselines()
     config.stash[RUN] = run
     for name, plugin in {"claims": run, "selection": run.selection, "timings": run.timings}.items():
         config.pluginmanager.register(plugin, f"gia-{name}")
+    if foreign(option):
+        config.pluginmanager.register(Outside(config, run.folder), "gia-outside")
 
 
 class ClaimRun:
@@ -187,10 +189,11 @@ class ClaimRun:
     def claims(self) -> Claims:
         """Made when first asked for: a run without claims writes nothing."""
         if self._claims is None:
-            option, placebos = self.config.option, self._placebos
-            if not option.gia_plan:
-                self._begin()
+            option, placebos, records, laboratory = self.config.option, self._placebos, self.records, self.laboratory
+            substitute = substitution(laboratory, option) if foreign(option) else None
             self._pool = self._workers()
+            if not option.gia_plan:
+                self._begin()  # last: a wrong option leaves no folder
             store = self._store = Store(self._blocks(), notice=self._notice)
             self._claims = Claims(
                 Context(
@@ -202,15 +205,15 @@ class ClaimRun:
                     store=store,
                     workers=self._pool or 0,
                     lane=self.lane,
-                    records=self.records,
+                    records=records,
                     confirm=self.confirm,
                     storing=self.share is not None,
                     store_because=option.gia_reason if option.gia_record else None,
                     facts={name: self.environment[name] for name in ("torch", "device", "commit")},
-                    laboratory=self.laboratory,
-                    plan=Plan(self.laboratory, self._progress.line) if option.gia_plan else None,
+                    laboratory=laboratory,
+                    plan=Plan(laboratory, self._progress.line) if option.gia_plan else None,
                     placebos=placebos,
-                    substitute=substitution(self.laboratory, option) if foreign(option) else None,
+                    substitute=substitute,
                     announce=self._announce,
                     progress=self._progress.reporter,
                     current=self._current,
@@ -271,7 +274,9 @@ class ClaimRun:
         self.selection.check(self.register)
         if self.selection.selected():
             _ = self.confirm, self.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
-        writes = not self.config.option.collectonly and not self.config.option.gia_plan
+        option = self.config.option
+        stopped = option.collectonly or (session.testsfailed and not option.continue_on_collection_errors)
+        writes = not stopped and not option.gia_plan
         if self.selection.selected() and writes and not under_xdist(self.config):
             self.claims.recording.write()
 
@@ -378,12 +383,14 @@ class ClaimRun:
             what = "claims" if self.lane.placebo is None else "placebos"
             terminalreporter.section(f"{what} at {self.scale} scale")
             if self.lane.placebo is None:
-                closing = Closing(self._report(), self.layout.get("matrix"), self._recorded())
+                closing = Closing(self._report(), self._matrix, self._recorded())
                 width, coloured = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
                 verbose = self.config.option.verbose > 0
                 terminalreporter.write_line(closing.text(width, verbose=verbose, coloured=coloured))
             else:
                 terminalreporter.write_line(matrix(self._claims.recording.rows))
+            for id, file in self.records.stored:
+                terminalreporter.write_line(f"recorded: {id} in {file}")
             terminalreporter.write_line(f"reports: {self.folder.path / PAGE}")
 
     def pytest_unconfigure(self) -> None:
@@ -459,6 +466,12 @@ class ClaimRun:
             f"{len(stored)} rows, {blocks} blocks in {self._blocks()}: {blocks - found} computed here, {found} found "
             "there\nno verdicts: the same command without --shard gives them when all shards have ended"
         )
+
+    @property
+    def _matrix(self) -> Any:
+        """The paper's table; None where it would show records of other attacks for most of its rows."""
+        few = self._claims is None or 2 * len(self._claims.recording.rows) < len(self.register)
+        return None if few and foreign(self.config.option) else self.layout.get("matrix")
 
     def _recorded(self) -> dict[str, str]:
         """Claim id -> its outcome on record, that of the confirm run where there is one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from gia.harness.decide.register import Register
+from gia.harness.report.command import RESULTS
 
 #: How a reason begins for which a selected test may be skipped -> options, and the value of one of them, of runs where
 #: it holds; None in every run. Any other skip fails the test: nothing would be decided, and the run would be green.
@@ -51,6 +54,10 @@ class Selection:
         self._skipped_modules: dict[str, str] = {}  # module -> reason
         self._missing: set[str] = set()
         self.tests_of: dict[str, list[str]] = {}
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Let -k match the ids of rows, as it matches the names of tests."""
+        item.extra_keyword_matches.update(claim_ids(item))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -105,6 +112,24 @@ class Selection:
             self._skipped[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
         elif report.when == "call" and report.passed:
             self._passed.add(report.nodeid)
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
+    ) -> None:
+        """Say what -k and -m take where they select no test at all."""
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.tests_of and not self.selected():
+            terminalreporter.write_line(self.advice())
+
+    def advice(self) -> str:
+        """How to select rows, in one line, with the ids that are close to what -k was given."""
+        option, ids = self._config.option, sorted(self.tests_of)
+        words = [word for word in re.findall(r"[^\s()]+", option.keyword) if word not in ("and", "or", "not")]
+        close = [id for word in words for id in difflib.get_close_matches(word, ids, cutoff=0.5)]
+        given = " ".join(f"{name} {text!r}" for name, text in (("-k", option.keyword), ("-m", option.markexpr)) if text)
+        lists = RESULTS if (self._config.rootpath / RESULTS).is_file() else f"the register in {self.folder.name}/"
+        parts = [f"{given or 'these options'}: no test is selected"]
+        parts += [f"close ids: {' '.join(dict.fromkeys(close))}"] if close else []
+        return "; ".join([*parts, f"-k NAME matches ids and names of tests, or parts of them; all ids are in {lists}"])
 
     def check(self, register: Register) -> None:
         """Raise UsageError for a test that is marked with an id that the register does not have."""

@@ -19,7 +19,7 @@ from gia.harness.report import charts
 from gia.harness.report.layout import group_of
 from gia.harness.report.material import Material, file_of
 from gia.harness.report.placebos import broken
-from gia.harness.report.rows import NOT_APPLICABLE, Row, effect
+from gia.harness.report.rows import NOT_APPLICABLE, Row, attention, effect
 
 #: A page is at most this large; images are left out until it is.
 MOST_BYTES = 8_000_000
@@ -84,18 +84,24 @@ def view(material: Material, *, tiles: int = 4, pictures: bool = True, asked: bo
     claims = {**about.get("claims", {})}
     for id, row in now.items():  # of an old folder, or of a register that has changed since
         claims.setdefault(id, {**row, "history": row.get("history", ""), "ledger": [], "records": {}})
-    rows = {id: _row(id, claim, now.get(id), material, tiles=tiles, pictures=pictures) for id, claim in claims.items()}
+    environment = environment_of(material)
+    user = " and ".join(environment[name] for name in ("attack", "defense") if name in environment)
+    rows = {
+        id: _row(id, claim, now.get(id), material, user=user, tiles=tiles, pictures=pictures)
+        for id, claim in claims.items()
+    }
     for id, why in about.get("without_verdict", {}).items():
         if id in rows:
             rows[id]["attention"] = [f"no verdict: {why}"]
     groups = _groups(rows, layout.get("groups", []))
-    environment = environment_of(material)
     return {
         "title": layout.get("title", "Claims on trial"),
         "text": layout.get("text", ""),
         "environment": environment,
         "run": _about_run(material),
-        "tally": _tally(rows, now),
+        "user": user,
+        "trial": [rows[id] for id in now] if user else [],
+        "tally": _tally(rows, now, recorded=bool(user)),
         "matrix": _matrix(layout["matrix"], rows) if "matrix" in layout else None,
         "attention": [row for row in rows.values() if row["attention"]],
         "against": [row for row in rows.values() if row["against"]],
@@ -120,19 +126,20 @@ def anchor(id: str) -> str:
 
 
 def _row(
-    id: str, claim: Mapping[str, Any], now: Row | None, material: Material, *, tiles: int, pictures: bool
+    id: str, claim: Mapping[str, Any], now: Row | None, material: Material, *, user: str, tiles: int, pictures: bool
 ) -> dict[str, Any]:
-    """One row with all of its evidence."""
+    """One row with all of its evidence. The verdict of a run with a user's attack or defenses comes first in it."""
     records, about = claim.get("records", {}), material.about
     found = material.evidence.get(id, {})
     confirmed, first = records.get("confirm"), records.get("claims")
-    best = confirmed or now or first
+    recorded, on_record = confirmed or first, ", on record with the protocols' own attack" if user else ""
+    best = now or recorded if user else confirmed or now or first
     own = {} if now is None else now
     reach = records.get("reach")
     verdicts = [
-        _verdict("confirmed", confirmed, claim),
-        _verdict("first look", first, claim),
-        _verdict("this run", now, claim),
+        _verdict(f"confirmed{on_record}", confirmed, claim),
+        _verdict(f"first look{on_record}", first, claim),
+        _verdict(f"this run, with {user}" if user else "this run", now, claim),
     ]
     shown = [] if now is None or not pictures else _pictures(now, material.folder, drawn=bool(found))
     return {
@@ -148,12 +155,15 @@ def _row(
         "paper_says": claim["paper_says"],
         "by_construction": claim["by_construction"],
         "outcome": "not run" if best is None else best["outcome"],
-        "where": "confirmed" if confirmed else "this run" if now else "first look" if first else "",
+        "where": _where(confirmed, now, first, user),
         "effect": "" if best is None else _effect(best, claim),
+        "recorded": None if recorded is None else recorded["outcome"],
+        "recorded_effect": "" if recorded is None else _effect(recorded, claim),
+        "confirmed": confirmed is not None,
         "now": own.get("outcome"),
         "verdicts": [each for each in verdicts if each is not None],
         "against": best is not None and _against(best["outcome"], claim),
-        "attention": [text for text in (own.get("disagrees", ""), own.get("notice", "")) if text],
+        "attention": attention({"disagrees": "", "notice": "", **own}),
         "measured": own.get("measured", ""),
         "why": own.get("why", ""),
         "charts": _charts(claim, now, found),
@@ -172,6 +182,13 @@ def _row(
         ],
         "command": about.get("commands", {}).get(id, ""),
     }
+
+
+def _where(confirmed: object, now: object, first: object, user: str) -> str:
+    """Where the verdict comes from that is shown for a row."""
+    if user:
+        return "this run" if now else "on record" if confirmed or first else ""
+    return "confirmed" if confirmed else "this run" if now else "first look" if first else ""
 
 
 def _verdict(name: str, record: Mapping[str, Any] | None, claim: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -420,11 +437,12 @@ def _inconsistency(entry: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any
     }
 
 
-def _tally(rows: Mapping[str, Mapping[str, Any]], now: Mapping[str, Row]) -> dict[str, Any]:
-    """How many rows of each outcome there are, those that hold by construction apart."""
+def _tally(rows: Mapping[str, Mapping[str, Any]], now: Mapping[str, Row], *, recorded: bool) -> dict[str, Any]:
+    """How many rows of each outcome there are, those that hold by construction apart; or what is `recorded` of them."""
     evidence = [row for row in rows.values() if not row["by_construction"]]
-    confirmed = [row["outcome"] for row in evidence if row["where"] == "confirmed"]
-    shown = confirmed or [row["outcome"] for row in evidence]
+    outcome = "recorded" if recorded else "outcome"
+    confirmed = [row[outcome] for row in evidence if row["confirmed"]]
+    shown = confirmed or [row[outcome] for row in evidence]
     counts = {name: shown.count(name) for name in OUTCOMES}
     others = len(evidence) - sum(counts.values())
     given = [row for row in rows.values() if row["by_construction"]]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gia.harness.decide.record import FIRST
 from gia.harness.decide.register import OUTCOMES, Claim
 from gia.harness.decide.verdicts import Verdict
 
@@ -137,7 +138,7 @@ def standing(row: Row) -> list[str]:
     >>> standing({**beside, "history": "protocol 2", "by_construction": None, "outcome": "supported", "why": ""})
     ['record: supported (ab12)', 'reach: holds 75 % [45, 93] of all settings, 90 % of live ones', 'history: protocol 2']
     """
-    lines = []
+    lines = [] if row.get("without") is None else [with_and_without(row)]
     if row["disagrees"] or row["notice"]:
         lines += [text for text in (row["disagrees"], row["notice"]) if text]
     elif row["recorded"] is not None:
@@ -151,6 +152,30 @@ def standing(row: Row) -> list[str]:
     if row["outcome"] == "inconclusive" and row["why"]:
         lines.append(f"inconclusive: {row['why']}")
     return lines
+
+
+def attention(row: Row) -> list[str]:
+    """Why a reader should look at a row; a first run, which no record holds against, is no reason.
+
+    >>> attention({"disagrees": "", "notice": "first run: nothing to compare with"})
+    []
+    """
+    return [text for text in (row["disagrees"], row["notice"]) if text and text != FIRST]
+
+
+def with_and_without(row: Row) -> str:
+    """The effect of a row on record, and with the attack or the defenses of the user.
+
+    >>> row = {"kind": "trend", "unit": "dB", "effect": 0.1449, "outcome": "inconclusive"}
+    >>> with_and_without({**row, "without": {"outcome": "supported", "effect": 76.2}})
+    'without it: +76.2 dB, supported (on record); with it: +0.145 dB, inconclusive'
+    """
+
+    def said(verdict: Mapping[str, Any]) -> str:
+        number = effect({**row, "effect": verdict["effect"], "interval": None}, margin=False) or "no effect"
+        return f"{number}, {verdict['outcome']}"
+
+    return f"without it: {said(row['without'])} (on record); with it: {said(row)}"
 
 
 def reach(shares: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gia.harness.report.rows import Run, blocks, effect, other_metrics, outcome, remarks, standing, summary
+from gia.harness.report.rows import (
+    Run,
+    attention,
+    blocks,
+    effect,
+    other_metrics,
+    outcome,
+    remarks,
+    standing,
+    summary,
+    with_and_without,
+)
 
 #: The end of a run takes at most this number of lines unless all is asked for.
 MOST_LINES = 60
@@ -15,6 +26,7 @@ MOST_LINES = 60
 #: Outcome -> its sign in the matrix, and its colour on a terminal (SGR).
 _SIGNS = {"supported": ("+", "32"), "refuted": ("-", "31"), "inconclusive": ("~", "33")}
 _LEGEND = "+ supported, - refuted, ~ inconclusive, . no verdict; [ ] this run's, else the one on record"
+_SEVERAL = "a cell with several signs: one for each row that measures it, the most important first"
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,17 @@ class Closing:
         matrix = [] if self.matrix is None else self._matrix(width, coloured)
         whole = terminal(self.run, width).split("\n")
         if verbose or len(whole) + len(matrix) <= MOST_LINES:
-            attention = self._attention(width) if len(whole) > MOST_LINES // 2 else []
-            return "\n".join([*whole, *matrix, *attention])
-        said = [summary(self.run.rows)] if self.run.rows else []
+            noted = self._attention(width) if len(whole) > MOST_LINES // 2 else []
+            return "\n".join([*whole, *matrix, *noted])
+        said = [f"{row['id']}: {with_and_without(row)}" for row in self.run.rows if row.get("without")]
+        said += [summary(self.run.rows)] if self.run.rows else []
         for text in (*remarks(self.run), *self._baselines()):
             said += textwrap.wrap(text, width, subsequent_indent="    ", max_lines=3) if text else []
         room = MOST_LINES - len(matrix) - 2
-        attention = self._attention(width)
-        said = _cut(said, max(room - len(attention), 8), "lines")
-        attention = _cut(attention, room - len(said), "rows")
-        return "\n".join([*said, *matrix, *attention, "all rows: -v, or the report below"])
+        noted = self._attention(width)
+        said = _cut(said, max(room - len(noted), 8), "lines")
+        noted = _cut(noted, room - len(said), "rows")
+        return "\n".join([*said, *matrix, *noted, "all rows: -v, or the report below"])
 
     def _matrix(self, width: int, coloured: bool) -> list[str]:
         if self.matrix is None:
@@ -64,7 +77,7 @@ class Closing:
         """One line for each row that needs attention."""
         lines = [f"NOT {name}: no verdict, {why}" for name, why in self.run.without_verdict.items()]
         lines += [f"NOT {row['id']}: {row['disagrees']}" for row in self.run.rows if row["disagrees"]]
-        lines += [f"see {row['notice']}" for row in self.run.rows if row["notice"] and not row["disagrees"]]
+        lines += [f"see {text}" for row in self.run.rows if not row["disagrees"] for text in attention(row)]
         return [textwrap.shorten(line, max(width, 40), placeholder=" ...") for line in lines]
 
     def _baselines(self) -> list[str]:
@@ -138,7 +151,8 @@ def matrix_lines(
     for name, line in zip(names, table, strict=True):
         texts = (shown + " " * (width - len(plain)) for (plain, shown), width in zip(line, widths, strict=True))
         lines.append(f"{name}{gap}{gap.join(texts)}".rstrip())
-    return [*lines, _LEGEND]
+    several = any(len(cell["rows"]) > 1 for columns in matrix["cells"].values() for cell in columns.values())
+    return [*lines, _LEGEND, *([_SEVERAL] if several else [])]
 
 
 def _cell(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gia.harness.decide.record import disagreement, notice, record_of
+from gia.harness.decide.record import FIRST, disagreement, notice, record_of
 from gia.harness.decide.verdicts import Verdict
 
 SAME, OTHER = "c8638c12c745b295", "2b4c8d1e0f6a9375"
@@ -83,11 +83,31 @@ def test_another_effect_on_the_same_blocks_is_said() -> None:
     assert against("supported", "supported", digest=OTHER, lane="claims", effect=2.3) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "margin", "said"),
+    [
+        (5.31e-16, 5.59e-16, None, False),  # the row linear.mixture on two processors
+        (-0.0001, 0.0003, 0.5, False),
+        (-0.0001, 0.0005, 0.5, True),
+        (5.31e-12, 5.59e-12, None, True),
+        (None, 0.0, 0.5, True),
+        (None, None, 0.5, False),
+    ],
+)
+def test_a_difference_that_is_rounding_is_not_said(
+    before: float | None, now: float | None, margin: float | None, said: bool
+) -> None:
+    """A reader would look at rows of which nothing has changed."""
+    record = record_of(verdict("supported", before), digest=SAME, commit="0f3adc1")
+    place: dict[str, Any] = {"digest": SAME, "lane_of_record": "claims", "lane": "claims", "margin": margin}
+    assert (notice(record, verdict("supported", now), **place) is not None) == said
+
+
 def test_a_verdict_without_record_is_said_and_does_not_fail() -> None:
     """A new row could not be run, or nobody would know that nothing holds it."""
     place: dict[str, Any] = {"digest": SAME, "lane_of_record": "confirm:5a17", "lane": "claims"}
     assert disagreement(None, verdict("refuted"), **place) is None
-    assert notice(None, verdict("refuted"), **place) == "op.size: no record in confirm"
+    assert notice(None, verdict("refuted"), **place) == FIRST == "first run: nothing to compare with"
 
 
 def test_nothing_measured_is_compared_too() -> None:

@@ -42,6 +42,43 @@ def test_a_partial_or_a_dirty_run_leaves_the_full_report_of_a_clean_one(inner: I
     assert (inner.path / ".gia" / "runs" / "latest").resolve() == inner.folder
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-k", "nothing"),
+        ("--gia-attack=unknown",),
+        ("--gia-placebo=unknown",),
+        ("--gia-executor=unknown", "--gia-workers=1"),
+        ("broken",),
+    ],
+    ids=["selects nothing", "attack", "placebo", "executor", "collection"],
+)
+def test_a_run_that_does_not_begin_leaves_no_folder(inner: Inner, options: tuple[str, ...]) -> None:
+    """`latest` would lead to an empty report, away from the one that a user wants to read."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run().assert_outcomes(passed=1)
+    (full,) = inner.folders
+    if options == ("broken",):
+        (inner.path / "broken").mkdir()
+        (inner.path / "broken" / "test_broken.py").write_text("import nowhere\n", encoding="utf-8")
+    assert inner.run(*options, "--gia-junit", "-o", "junit_family=xunit1").ret != pytest.ExitCode.OK
+    assert inner.folders == [full]
+    assert (inner.path / ".gia" / "runs" / "latest").resolve() == full
+
+
+def test_latest_leads_to_a_run_with_a_report(tmp_path: Path) -> None:
+    """It would lead to a run that is under way, or that was killed, and has no report."""
+    one, other = (RunFolder(tmp_path, "small", {}) for _ in range(2))
+    one.begin()
+    (one.path / "report.html").touch()
+    assert not (tmp_path / "latest").exists()
+    one.end()
+    other.begin()
+    other.end()
+    assert other.path.exists()
+    assert (tmp_path / "latest").resolve() == one.path
+
+
 def test_two_runs_at_once_write_to_two_folders(inner: Inner) -> None:
     """The verdicts of one would be those of the other."""
     waits = """

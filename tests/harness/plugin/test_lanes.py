@@ -54,6 +54,25 @@ def test_a_record_is_stored_on_purpose_and_then_holds(inner: Inner) -> None:
     result.stdout.fnmatch_lines(["*record: supported (unversioned)*"])
 
 
+def test_a_run_says_which_rows_it_put_on_record(inner: Inner) -> None:
+    """Nobody would know whether --record did anything, or which file is to be committed."""
+    inner.write(row("toy.first"), row("toy.second"), tests=trend("toy.first") + trend("toy.second"))
+    result = inner.run(*RECORD)
+    result.stdout.fnmatch_lines([f"recorded: toy.{name} in baselines/claims.json" for name in ("first", "second")])
+    inner.run().stdout.no_fnmatch_line("recorded: *")
+
+
+def test_verdicts_of_other_arithmetic_go_on_no_record(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain `pytest --record` would store numbers that no other machine repeats."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    monkeypatch.delenv("MKL_CBWR")
+    result = inner.run(*RECORD)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    command = "nox -s claims -- ... --gia-record --gia-reason TEXT sets MKL_CBWR=AVX2,STRICT"
+    result.stderr.fnmatch_lines([f"*--gia-record: expected pinned arithmetic*: {command}"])
+    assert not (inner.path / "baselines").exists()
+
+
 def test_a_contradicted_record_fails_and_says_how_it_may_move(inner: Inner) -> None:
     """Supported yesterday and refuted today would both be green."""
     inner.write(row("toy.trend"), tests=trend("toy.trend"))

@@ -192,7 +192,7 @@ def test_a_run_without_the_attack_has_another_folder_and_other_blocks(door: Inne
     result = door.run(*select)
     assert result.parseoutcomes()["deselected"] == 8
     own = found(door, "reduced-unversioned")["op.batch"]
-    assert (own["notice"], own["cached"]) == ("op.batch: no record in claims", 0)
+    assert (own["notice"], own["cached"]) == ("first run: nothing to compare with", 0)
     assert own["pictures"] == ["images/op.batch-levels.png", "images/op.batch.png"]
     for picture in own["pictures"]:  # drawn by gia.experiment
         assert (folder_of(door, "reduced-unversioned") / picture).stat().st_size > 500
@@ -208,12 +208,33 @@ def test_a_setting_that_the_attack_refuses_fails_the_test_with_the_attacks_own_w
     assert found(door) == {}
 
 
+def test_what_an_attack_raises_in_a_worker_is_one_line_and_its_traceback_a_file(door: Inner) -> None:
+    """Two hundred lines of the harness would hide what is wrong with the attack, or the place of a bug be lost."""
+    options = ("-k", "op.batch", *OPTIONS[2:], with_level(2), "--gia-workers=1")
+    result = door.run(*options)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    said = "outsider.gray:gray: ValueError: level: expected a number from 0 to 1, got 2, in block ? of op.batch; "
+    result.stdout.fnmatch_lines([f"{said}*gia.attacks.Card(needs=...); traceback: .gia*errors.txt, or -v"])
+    assert not [line for line in result.outlines if "Traceback" in line or "gray.py" in line]
+    kept = (folder_of(door) / "errors.txt").read_text(encoding="utf-8")
+    assert kept.startswith("op.batch: block ")
+    assert "gray.py" in kept
+    assert "Traceback (most recent call last)" in kept
+    door.run(*options, "--tb=short").stdout.fnmatch_lines(["*Traceback (most recent call last)*", "*gray.py*"])
+
+
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
         ("inverting_gradient", "*--gia-attack: *got 'inverting_gradient'; did you mean 'inverting_gradients'?*"),
-        ("outsider.gray:grey", "*--gia-attack: *grey*"),
-        ("outsider.green:gray", "*--gia-attack: *outsider.green*"),
+        (
+            "outsider.gray:grey",
+            "*--gia-attack: expected one of *'outsider.gray:gray'?, got 'outsider.gray:grey'; did you*",
+        ),
+        (
+            "outsider.green:gray",
+            "*--gia-attack: expected a module * 'outsider.green'; *in the current folder and on PYTHONPATH",
+        ),
     ],
 )
 def test_an_unknown_attack_stops_the_run_before_it_starts(door: Inner, attack: str, message: str) -> None:
@@ -234,6 +255,23 @@ def test_a_planted_laboratory_takes_an_attack_too(inner: Inner) -> None:
     assert inner.folder.name.endswith("-reduced-unversioned-flat")
     assert (inner.verdicts["toy.first"]["outcome"], inner.verdicts["toy.first"]["notice"]) == ("refuted", "")
     result.stdout.fnmatch_lines(["NOT toy.other: no verdict, not tried: the attack is for float32"])
+
+
+def test_a_defended_row_is_shown_beside_its_record_and_not_in_the_papers_table(inner: Inner) -> None:
+    """The terminal would end in a table of verdicts on other attacks, and leave the comparison to the reader."""
+    arranged = "def layout(root):\n    cell = {'mark': 'yes', 'rows': ['toy.first']}\n    return {'matrix': {"
+    arranged += "'title': 'Table I', 'text': '', 'rows': {'op': ('Op', 'Op')}, 'columns': {'b': 'batch'}, "
+    arranged += "'cells': {'op': {'b': cell}}}}\n"
+    (inner.path / "arranged.py").write_text(arranged, encoding="utf-8")
+    inner.write_settings("claims_report = arranged")
+    inner.write(*map(row, ("toy.first", "toy.b", "toy.c")), tests=trend("toy.first") + trend("toy.b") + trend("toy.c"))
+    own = inner.run("-k", "toy.first", "--gia-record", "--gia-reason=planted")
+    own.stdout.fnmatch_lines(["Table I"])
+    result = inner.run("-k", "toy.first", "--gia-defense=dulled")
+    result.stdout.fnmatch_lines(["*without it: +* dB, supported (on record); with it: +0.9* dB, supported"])
+    result.stdout.no_fnmatch_line("Table I")
+    inner.run("-k", "toy.first or toy.b", "--gia-defense=dulled").stdout.fnmatch_lines(["Table I"])
+    assert inner.verdicts["toy.b"]["without"] is None
 
 
 def test_a_defense_is_put_into_the_clients_of_every_row(inner: Inner) -> None:

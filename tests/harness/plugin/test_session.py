@@ -24,6 +24,33 @@ def test_a_selection_runs_a_part_and_says_so(inner: Inner) -> None:
     result.stdout.no_fnmatch_line("*not covered (*")
 
 
+def test_k_matches_ids_of_rows_and_parts_of_them(inner: Inner) -> None:
+    """A report names rows by their ids, and whoever copies one behind -k would select nothing."""
+    tests = trend("toy.first") + trend("toy.second/2").replace("second/2(", "second(") + trend("oytoy.first")
+    inner.write(row("toy.first"), row("toy.second/2"), row("oytoy.first"), tests=tests)
+    for expression, ids in {
+        "toy.first and not oytoy": {"toy.first"},
+        "toy.second/2": {"toy.second/2"},
+        "oytoy.": {"oytoy.first"},
+        ".first": {"toy.first", "oytoy.first"},
+    }.items():
+        inner.run("-k", expression)
+        assert set(inner.verdicts) == ids
+
+
+def test_a_selection_of_nothing_says_how_rows_are_selected(inner: Inner) -> None:
+    """A newcomer with a misspelled id would see "deselected" and no way on."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run("-k", "toy.frist and not other")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    advice = "-k 'toy.frist and not other': no test is selected; close ids: toy.first; -k NAME matches ids and names*"
+    result.stdout.fnmatch_lines([advice + "in the register in claims/"])
+    (inner.path / "docs").mkdir()
+    (inner.path / "docs" / "results.md").touch()
+    inner.run("-m", "slow").stdout.fnmatch_lines(["-m 'slow': no test is selected; -k NAME *in docs/results.md"])
+    inner.run("-k", "first").stdout.no_fnmatch_line("*no test is selected*")
+
+
 def test_a_full_run_names_the_rows_that_no_test_covers(inner: Inner) -> None:
     """The register's rows without a test would pass unseen."""
     other = "@pytest.mark.baseline\ndef test_other():\n    pass\n"
@@ -264,6 +291,30 @@ def test_the_short_options_are_the_same_options(inner: Inner) -> None:
     assert (inner.path / "short" / "verdicts.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("plugins", "typed", "said"),
+    [
+        ("-p gia.harness.plugin.short", ["--attack=flta"], "--attack: expected one of"),
+        ("-p gia.harness.plugin.short", ["--attack-settings={}"], "--attack-settings: expected together with --attack"),
+        (
+            "-p gia.harness.plugin.short",
+            ["--gia-attack-settings={}"],
+            "--gia-attack-settings: * with --attack",
+        ),
+        ("", ["--gia-attack=flta"], "--gia-attack: expected one of"),
+    ],
+)
+def test_a_message_names_an_option_as_the_user_typed_it(
+    inner: Inner, plugins: str, typed: list[str], said: str
+) -> None:
+    """A reader would look for an option that is not in the command."""
+    inner.write_settings(plugins=plugins)
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    result = inner.run(*typed)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {said}*"])
+
+
 def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run would fall back to the CPU and be reported as a GPU's."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -309,9 +360,13 @@ def test_cuda_is_refused_where_there_is_none(inner: Inner, monkeypatch: pytest.M
         (["--gia-lane=confirm", "--gia-defense=dulled"], False, "*expected confirm and reach without *--gia-defense*"),
         (["--gia-record", "--gia-reason=why", "--gia-defense=dulled"], False, "*--gia-record: expected in the lane*"),
         (["--gia-defense=dlled"], False, "*--gia-defense: *expected one of*, got 'dlled'*"),
-        (["--gia-attack=flta"], False, "*--gia-attack: *got 'flta'; did you mean 'flat'?*"),
+        (
+            ["--gia-attack=flta"],
+            False,
+            "*--gia-attack: *'flat'? or package.module:name, got 'flta'; did*",
+        ),
         (["-o", "claims_experiment=json"], False, "*claims_experiment: *expected a module with 'measure', got json*"),
-        (["--gia-base=nothing"], False, "*--gia-base: ref: expected a commit*"),
+        (["--gia-base=nothing"], False, "*--gia-base: expected a commit*"),
     ],
 )
 def test_a_wrong_option_stops_the_run_before_it_starts(

@@ -166,6 +166,23 @@ def test_the_tally_counts_confirmed_rows_and_leaves_out_those_by_construction(tm
     assert "supported 0 refuted 1 inconclusive 0 not confirmed 3 by construction 1 measured in this run 3" in text
 
 
+def test_a_run_with_a_users_attack_starts_with_its_own_verdicts(tmp_path: Path) -> None:
+    """The user would read verdicts on the paper's attacks as verdicts on the attack on trial."""
+    about = an_about()
+    about["environment"]["attack"] = "mine:attack"
+    html = html_of(tmp_path, about=about)
+    text = Page(html).text
+    assert "This run, with mine:attack 3 rows: 1 supported 1 refuted 1 inconclusive" in text
+    assert "op.size supported +2 [+1.5, +2.5] dB refuted +0.1 [0, +0.3] dB" in text
+    on_record = "On record, with the protocols' own attack supported 0 refuted 1 inconclusive 0 not confirmed 3"
+    assert text.index("This run, with mine:attack") < text.index(on_record) < text.index("Table I What the paper says")
+    assert "Optimization IG yes supported this run not run size too" in text
+    shown = Page(row_in(html, "op.size")).text
+    assert "confirmed, on record with the protocols' own attack refuted +0.1" in shown
+    assert "this run, with mine:attack supported +2 [+1.5, +2.5] dB" in shown
+    assert f'<a href="#{page.anchor("op.size")}"><span class="id">op.size</span></a></th><td>' in html
+
+
 def test_a_run_of_placebos_shows_its_matrix_and_what_breaks_the_rule(tmp_path: Path) -> None:
     """The same row under several placebos would overwrite itself."""
     about = {"placebo": "noise", "leak_decides": True}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from claims.report import layout
+from gia.harness.decide.record import FIRST
 from gia.harness.report.rows import Run
 from gia.harness.report.text import MOST_LINES, Closing, matrix_lines
 from tests.harness.report.run_folder import LAYOUT, a_verdict
@@ -43,15 +44,26 @@ def test_all_rows_are_shown_when_asked_for_and_where_they_fit() -> None:
     assert "op.row1" in Closing(a_run(2), LAYOUT["matrix"]).text(100)
 
 
+def test_a_row_with_a_users_attack_stands_beside_its_record_in_a_long_run_too() -> None:
+    """Whether an attack does better than the paper's would be a search through a second file."""
+    rows = [a_verdict(f"op.row{index}", without=None) for index in range(40)]
+    rows[3] |= {"without": {"outcome": "refuted", "effect": -1.25}}
+    said = "without it: -1.25 dB, refuted (on record); with it: +2 dB, supported"
+    for verbose in (False, True):
+        text = Closing(Run("reduced", {}, rows, not_covered=[])).text(100, verbose=verbose)
+        assert [line.split("op.row3: ")[-1].strip() for line in text.splitlines() if "without it" in line] == [said]
+
+
 def test_the_matrix_comes_last_and_what_needs_attention_behind_it() -> None:
     """After hundreds of lines, what matters must be where the eye is."""
     rows = [a_verdict(f"op.row{index}") for index in range(40)]
     rows[3] |= {"disagrees": "op.row3: supported, but confirm has refuted"}
-    rows[4] |= {"notice": "op.row4: no record in claims"}
+    rows[4] |= {"notice": "op.row4: supported on the same blocks, but claims has refuted"}
+    rows[5] |= {"notice": FIRST}
     text = Closing(Run("reduced", {}, rows, not_covered=[]), LAYOUT["matrix"]).text(100, verbose=True)
     assert text.splitlines()[-2:] == [
         "NOT op.row3: op.row3: supported, but confirm has refuted",
-        "see op.row4: no record in claims",
+        "see op.row4: supported on the same blocks, but claims has refuted",
     ]
 
 
@@ -62,7 +74,8 @@ def test_a_sign_says_whether_it_is_this_runs() -> None:
         {"op.size": "refuted", "op.size_too": "refuted", "gen.size": "inconclusive"},
     )
     lines = matrix_lines(LAYOUT["matrix"], now, recorded)
-    assert lines[1:-1] == [
+    assert lines[-1] == "a cell with several signs: one for each row that measures it, the most important first"
+    assert lines[1:-2] == [
         "              batch",
         "              size      depth",
         "Optimization  yes [+]-  no .",

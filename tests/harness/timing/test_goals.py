@@ -239,7 +239,7 @@ def test_with_a_base_only_what_compares_with_it_is_timed(inner: Inner) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--gia-base=nowhere", "*--gia-base: ref: expected a commit, branch or tag of *, got 'nowhere'*"),
+        ("--gia-base=nowhere", "*--gia-base: expected a commit, branch or tag of *, got 'nowhere'*"),
         ("--gia-repeats=0", "*--gia-repeats: expected at least 1, got 0*"),
     ],
 )
