@@ -293,7 +293,7 @@ def summary(report: AuditReport) -> list[str]:
     >>> summary(AuditReport(setup={}, results={}))
     ['An honest server: not known, since nothing was tried.']
     """
-    sentences = []
+    sentences: list[str] = []
     for server, malicious in (("An honest server", False), ("A malicious server", True)):
         tried = [each for each in report.results.values() if each.malicious is malicious]
         if tried:
