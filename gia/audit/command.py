@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
 
     Options are checked before torch is imported, which takes seconds.
     """
+    if "torch" not in sys.modules:  # threads that wait for each other would use up a loaded machine
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         options.image_size = _size(options.image_size)
         limits = dict(map(_limit, options.max_leak))

@@ -41,6 +41,7 @@ class Progress:
             form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}"
             self._bar = tqdm(file=self._file, leave=False, bar_format=form)
         else:
+            self._began = time.monotonic()
             self._clock.start()
         return self
 
@@ -77,9 +78,8 @@ class Progress:
         """Write a line about what runs, from time to time; the search itself may be silent for long."""
         while not self._over.wait(self._every):
             with self._lock:
-                if not self._what:
-                    continue
                 where = f"step {self._step + 1} of {self._steps}, " if self._steps else ""
+                where = where if self._what else "preparing model and images, "
                 self._write(f"  {where}after {time.monotonic() - self._began:.0f} s")
 
     def _write(self, line: str) -> None:

@@ -116,11 +116,13 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(words, model, more, message,
 
 def test_a_wrong_size_is_said_before_torch_is_imported():
     """If it fails, a typing mistake costs seconds before it is named."""
-    said = "import sys; from gia.__main__ import main; code = main(['audit', 'nets:make', '--image-size', '3y'])"
+    said = "import os, sys; from gia.__main__ import main; code = main(['audit', 'nets:make', '--image-size', '3y'])"
     done = subprocess.run(
-        [sys.executable, "-c", f"{said}; print(code, 'torch' in sys.modules)"], capture_output=True, text=True
+        [sys.executable, "-c", f"{said}; print(code, 'torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"],
+        capture_output=True,
+        text=True,
     )
-    assert done.stdout == "2 False\n"
+    assert done.stdout == "2 False PASSIVE\n"
     assert done.stderr == "python -m gia audit: image-size: expected N or HxW, such as 32 or 24x32, got '3y'\n"
 
 

@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 def test_a_file_gets_a_line_when_a_part_begins_and_when_it_ends(monkeypatch):
     """If it fails, an audit in CI is silent for minutes."""
-    now = iter([0.0, 40.4, 40.4, 41.0])
+    now = iter([0.0, 0.0, 40.4, 40.4, 41.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     file = io.StringIO()
     with Progress(file) as shown:
@@ -33,10 +33,12 @@ def test_a_part_that_takes_long_is_heard_of_again_although_it_says_nothing():
     """If it fails, a search with slow steps looks as if it hung."""
     file = io.StringIO()
     with Progress(file, every=0.01) as shown:
+        time.sleep(0.1)
         shown("op", 1, 20)
         deadline = time.monotonic() + 10
         while file.getvalue().count("step 2 of 20, after 0 s") < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
+    assert file.getvalue().startswith("  preparing model and images, after 0 s\n")
     assert file.getvalue().count("  step 2 of 20, after 0 s\n") >= 2
     assert not shown._clock.is_alive()
 
