@@ -182,7 +182,7 @@ def test_an_error_about_a_missing_package_names_what_pyproject_requires_and_not_
 def test_the_extra_all_has_every_extra_but_those_of_integrations_and_the_packages_of_assets():
     """If it fails, `nox` makes an environment in which some claim or snippet cannot run."""
     extras = PROJECT["optional-dependencies"]
-    assert extras["all"] == [f"gia[{','.join(sorted(set(extras) - {'all', 'flower', 'opacus'}))}]"]
+    assert extras["all"] == [f"gia[{','.join(sorted(set(extras) - {'all', 'cluster', 'flower', 'opacus'}))}]"]
     assert {re.split("[^a-z-]", requirement)[0] for requirement in extras["data"]} == {"scikit-image", "scikit-learn"}
 
 
