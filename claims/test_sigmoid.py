@@ -75,7 +75,7 @@ def test_sigmoid_is_what_the_search_relies_on(claims: Claims, scale: Scale) -> N
         return claims.table(claim.id, row.protocol, levels=tuple(row.levels), change=row.change, blocks=blocks)
 
     def decide(table: Table, look: Look) -> Verdict:
-        by_mode = table.values(claim.metric).reshape(len(table.valid), 2, -1)
+        by_mode = table.values(claim.metric).reshape(len(table.valid), 2, len(table.levels) // 2)
         sigmoid, best = by_mode[:, :, 0], by_mode[:, :, 1:].max(2)
         room = np.median(np.maximum(sigmoid, best), axis=0) if len(table.valid) else None
         tries = claims.tries(claim.id)
