@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: Loaded by the inner run: every control fails, and rows that measure no blocks are left out.
+#: Loaded by the inner run: every control fails, and rows that measure no blocks, or none with a control, are left out.
 PLUGIN = """
 import pytest
 
@@ -20,6 +20,8 @@ from gia.harness.plugin.claims import Claims
 
 
 def fails(experiment, block, cache):
+    if all(level.control is None for level in experiment.levels.values()):
+        left_out(None)
     return {str(label): Control(False, "planted", {}) for label in experiment.levels}
 
 

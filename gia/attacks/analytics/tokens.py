@@ -286,7 +286,7 @@ def _solved(
 ) -> Tensor:
     """The image (C, H, W) whose tokens fit the equations best, and which is smooth where they leave it open."""
     system, constants, matrix, offsets = _linear(tokens, equations, shape[0], mean, std)
-    gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64)
+    gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64, device=matrix.device)
     if not len(system):
         return _assembled(gray.expand(len(constants), -1), shape, tokens.patch)
     misfit = constants + gray @ system.T  # from a gray image, so that least squares of least norm stay near it
@@ -335,7 +335,9 @@ def _filling(
     """
     gram = system.T @ system
     least = 4 * smoothness + 1e-12 * trust * gram.trace()  # gram is singular where a patch is left open
-    blocks = trust[:, None, None] * gram + least[:, None, None] * torch.eye(len(gram), dtype=gram.dtype)
+    blocks = trust[:, None, None] * gram + least[:, None, None] * torch.eye(
+        len(gram), dtype=gram.dtype, device=gram.device
+    )
     factors = torch.linalg.cholesky(blocks)
 
     def curved(change: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 from gia.harness.blocks.workers import Job, WorkerError, Workers, begin
@@ -81,7 +82,10 @@ class Elsewhere(Workers):
         self._under_way: set[Future[Any]] = set()
 
     def close(self) -> None:
-        """End the executor. A cluster that was there before goes on."""
+        """End the executor, and wait for its processes. A cluster that was there before goes on."""
+        if self._executor is not None and not self._under_way:
+            self._executor.shutdown()
+            self._executor = None
         self._kill()
         if self._at_end is not None:
             self._at_end()
@@ -138,6 +142,7 @@ def forward(content: bytes, origin: Mapping[str, Any], paths: Sequence[str], pro
     with _ALONE:
         if _child is None:
             _child = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
+            Finalize(None, _child.shutdown, exitpriority=100)  # before its queue is closed, or both wait for ever
         try:
             return _child.submit(compute, content, origin, paths).result()
         except BrokenExecutor:  # the system took that process, so it is as if it had taken this one

@@ -114,7 +114,9 @@ def test_threads_of_this_process_are_refused() -> None:
 
 def test_a_worker_finds_the_modules_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dask worker` starts elsewhere, and would not find the project's claims."""
-    (tmp_path / "project_of_mine.py").write_text("def origin(): return {'arithmetic': 'a'}\ndef one(): return 1\n")
+    (tmp_path / "project_of_mine.py").write_text(
+        "def origin(): return {'arithmetic': 'a'}\ndef one(): return 1\n", encoding="utf-8"
+    )
     with monkeypatch.context() as context:
         context.syspath_prepend(tmp_path)
         module = __import__("project_of_mine")

@@ -66,11 +66,16 @@ def slow(item: int) -> int:
     return item
 
 
-def signalled(number: int) -> None:
-    """Send a signal to the worker of this process as soon as there is one."""
-    while not (children := multiprocessing.active_children()):
+def children() -> set[int]:
+    """The processes of this process; those of an earlier test may not have ended yet."""
+    return {child.pid or 0 for child in multiprocessing.active_children()}
+
+
+def signalled(number: int, before: set[int]) -> None:
+    """Send a signal to the new worker of this process as soon as there is one."""
+    while not (new := children() - before):
         time.sleep(0.01)
-    os.kill(children[0].pid or 0, number)
+    os.kill(new.pop(), number)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +92,11 @@ def test_a_worker_that_is_lost_under_way_ends_the_call(
     """A run of a night would wait for ever, or end without saying what it was about."""
     monkeypatch.setattr(workers_module, "_TICK", 0.1)
     monkeypatch.setattr(workers_module, "_PATIENCE", 3)
-    threading.Thread(target=signalled, args=(number,), daemon=True).start()
+    before = children()
+    threading.Thread(target=signalled, args=(number, before), daemon=True).start()
     with pytest.raises(WorkerError, match=message):
         spread(slow, [0], workers=1)
-    assert not multiprocessing.active_children()
+    assert not children() - before
 
 
 class Broken:
