@@ -3,8 +3,8 @@
     PJRT_DEVICE=CPU python -m tests.xla --seconds 120 --out second_device.json
 
 An attack passes where its images on `xla:0` are those on the CPU to 1e-5. XLA compiles each new graph, so an attack
-takes tens of seconds; each runs in a process of its own, which is ended at its limit. Exit status 1 says that one
-differs or fails. `nox -s second_device` runs this in an environment of its own.
+takes tens of seconds; each runs in a separate process, which is ended at its limit. Exit status 1 says that one
+differs or fails. `nox -s second_device` runs this in a separate environment.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _alone(name: str, seconds: float) -> dict[str, Any]:
-    """`compared` in a process of its own."""
+    """`compared` in a separate process."""
     command = [sys.executable, "-m", "tests.xla", "--attack", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)

@@ -241,7 +241,7 @@ class Run:
         return self._seconds.get(name, 0.0) * steps
 
     def _affords(self, name: str, steps: float) -> bool:
-        """Whether so many more steps fit into the plan of a quick audit; always where there is none."""
+        """Whether this many more steps fit into the plan of a quick audit; always where there is none."""
         return not (cost := self._cost(name, 1) * steps) or self._spent + cost <= QUICK_SECONDS
 
     def _seconds_of_a_step(self, searches: Sequence[str]) -> dict[str, float]:

@@ -93,7 +93,7 @@ def test_a_defense_makes_every_tensor_on_the_model_s_device(name: str, local: gi
         images, labels, local=local, defenses=[DEFENSES[name]()], defense_generator=seeded(), generator=seeded()
     )
     if name in ("soteria", "dp_sgd") and local is not None:
-        pytest.skip("defends single gradients or steps of its own")
+        pytest.skip("defends single gradients, or its own steps")
     with Homeless():
         observation = client.answer(model)
     assert {tensor.device.type for tensor in observation.gradients.values()} == {"cpu"}

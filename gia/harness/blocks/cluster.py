@@ -126,7 +126,7 @@ class Failed(NamedTuple):
 def forward(content: bytes, origin: Mapping[str, Any], paths: Sequence[str], process: tuple[str, int]) -> Any:
     """In a worker: pass a job on to a process that does nothing else, and start that when there is none.
 
-    A worker has threads of its own, which draw random numbers and would disturb a job that watches the global state.
+    A worker has further threads, which draw random numbers and would disturb a job that watches the global state.
 
     Args:
         content, origin, paths: as of `compute`.

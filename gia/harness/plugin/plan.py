@@ -70,7 +70,7 @@ class Plan:
         memory = max((cost.memory for row in planned for cost in row.costs), default=0)
         text = f"{len(planned)} rows: {_hours(seconds)} in one process"
         if many > 1:
-            text += f", {_hours(seconds / many)} in {many} if each has a core or device of its own"
+            text += f", {_hours(seconds / many)} in {many} if each has one core or device"
         parts = [f"{text}; at most about {_bytes(memory)} in one process."]
         if missing := [row.id for row in self.rows if row.obstacles]:
             parts.append(f"Not or not fully planned, and not in the sum: {', '.join(missing)}.")

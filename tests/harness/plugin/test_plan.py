@@ -69,7 +69,7 @@ def test_a_plan_divides_by_the_workers(inner: Inner) -> None:
     planning(inner)
     inner.write(row("toy.first"), tests=trend("toy.first"))
     text = inner.run("--gia-plan", "--gia-workers=4").stdout.str()
-    assert "1 rows: 4.67 h in one process, 1.17 h in 4 if each has a core or device of its own" in text
+    assert "1 rows: 4.67 h in one process, 1.17 h in 4 if each has one core or device" in text
 
 
 def test_a_plan_needs_a_laboratory_that_knows_costs(inner: Inner) -> None:

@@ -39,7 +39,7 @@ ERRORS = {
 
 
 def attacked(room, error=ERRORS["cuda"], name="inverting_gradients", **settings):
-    """What an attack finds for six clients of one image on a victim with room for so many images."""
+    """What an attack finds for six clients of one image on a victim with room for this many images."""
     model = Crowded(room, error).double()
     draw = torch.Generator().manual_seed(1)
     images, labels = torch.rand(6, 1, 3, 4, 4, generator=draw, dtype=torch.float64), torch.arange(6)[:, None] % 4
