@@ -2,8 +2,8 @@
 
     python -m claims.privacy_utility [SEEDS]      # 3 seeds by default, about eight minutes of one core
 
-It writes baselines/stored/privacy_utility.json, a training as soon as it is finished, and .png. What is there is not
-measured again. Accuracy is that of `claims.federations` after the same number of passes over the clients' images. The
+It writes baselines/stored/privacy_utility.json, a training as soon as it is finished, and .png. What this commit
+measured before is not measured again; what another commit did is. Accuracy is that of `claims.federations` after the same number of passes over the clients' images. The
 leak is what Inverting Gradients adds to the best placebo in the first round, from a client that holds one batch of its
 protocol; the attacker knows labels, local training and the network, and simulates the local steps.
 """
@@ -110,8 +110,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     seeds = int(arguments[0]) if arguments else SEEDS
     path = FOLDER / "privacy_utility.json"
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    points: dict[str, dict[str, float]] = stored.get("points", {})
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    points: dict[str, dict[str, float]] = stored["points"] if stored.get("commit") == commit else {}
     for seed in range(seeds):
         for name in DATA:
             for label, arm in ARMS.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +117,28 @@ def test_the_table_of_privacy_and_utility_has_medians_over_seeds() -> None:
     (line,) = privacy_utility.table(points).splitlines()
     assert line.startswith("digits  undefended")
     assert line.endswith("leak  3.00 [ 1.00,  9.00] dB   accuracy 0.600 [0.500, 0.900]")
+
+
+def test_the_points_of_another_commit_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file would name a commit that did not measure it, or a killed run would begin at the start."""
+    asked: list[str] = []
+
+    def measured(name: str, *_: Any) -> dict[str, float]:
+        asked.append(name)
+        if len(asked) == 7:
+            raise KeyboardInterrupt
+        return {"leak": 1.0, "accuracy": 0.5, "refusals": 0.0}
+
+    monkeypatch.setattr(privacy_utility, "FOLDER", tmp_path)
+    monkeypatch.setattr(privacy_utility, "measured", measured)
+    monkeypatch.setattr(privacy_utility.pictures, "scatter", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        privacy_utility.main(["1"])
+    privacy_utility.main(["1"])
+    every = len(privacy_utility.DATA) * len(privacy_utility.ARMS)
+    assert len(asked) == every + 1, "six points of the killed run stand"
+
+    file = tmp_path / "privacy_utility.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "commit": "another"}), encoding="utf-8")
+    privacy_utility.main(["1"])
+    assert len(asked) == 2 * every + 1
