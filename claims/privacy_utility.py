@@ -3,9 +3,10 @@
     python -m claims.privacy_utility [SEEDS]      # 3 seeds by default, about eight minutes of one core
 
 It writes baselines/stored/privacy_utility.json, a training as soon as it is finished, and .png. What this commit
-measured before is not measured again; what another commit did is. Accuracy is that of `claims.federations` after the same number of passes over the clients' images. The
-leak is what Inverting Gradients adds to the best placebo in the first round, from a client that holds one batch of its
-protocol; the attacker knows labels, local training and the network, and simulates the local steps.
+measured before is not measured again; what another commit did is. Accuracy is that of `claims.federations` after the
+same number of passes over the clients' images. The leak is what Inverting Gradients adds to the best placebo in the
+first round, from a client that holds one batch of its protocol; the attacker knows labels, local training and the
+network, and simulates the local steps.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from gia.federated.validation import ValidationReport, default_limits
 from gia.harness.blocks.block import Block
 from gia.harness.decide import verdicts
 from gia.harness.decide.counterexamples import universal
+from gia.harness.decide.profiles import same_draws
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.claims import Claims
@@ -166,7 +167,8 @@ def malicious(server: Callable[..., ValidationReport], strategies: Strategies, c
         if len(drawn) < count:
             drawn.append(server(**setting))
 
-    collect()
+    with same_draws():
+        collect()
     return drawn
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.internal.conjecture import providers
 
 #: Every field is stated: Hypothesis takes a missing one from the loaded profile, which is `ci` where CI is set.
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -49,3 +52,21 @@ def claim_seed(claim: str) -> int:
     1383713327
     """
     return zlib.crc32(claim.encode())
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Let Hypothesis draw the same examples whatever the project's modules contain, inside a `with` block.
+
+    One draw in twenty is otherwise a constant, and half of these come from the source of the project's modules that
+    happen to be loaded: then an edit of any module, or a run of other rows beside it, gives a claim other examples.
+    Hypothesis has no setting for it, and its internals may change; `tests/harness/decide/test_profiles.py` holds that
+    this works with the release that is installed.
+    """
+    none = type(providers._local_constants)()
+    try:
+        with mock.patch.object(providers, "_get_local_constants", return_value=none):
+            providers.CONSTANTS_CACHE.cache.clear()
+            yield
+    finally:
+        providers.CONSTANTS_CACHE.cache.clear()

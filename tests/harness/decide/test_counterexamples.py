@@ -237,3 +237,19 @@ def test_a_refutation_prints_nothing(capsys):
     """If this fails, expected refutations fill the log with falsifying examples that look like failures."""
     universal(claim(), lambda x: 50 - x, X, **FEW)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_shrinking_tries_does_not_count():
+    """Shrinking ends by the clock: if this fails, a slow machine reports another worst example for the same draws."""
+    seen = []
+
+    def check(x, y):
+        seen.append((x, y))
+        return -2.0 if (x, y) in shrunk else -1.0 if x > 500 else 1.0
+
+    shrunk = set()
+    first = universal(claim(), check, XY, minimum=20)
+    shrunk = set(seen[-3:]) - set(seen[:40])  # only shrinking tries these
+    assert shrunk
+    again = universal(claim(), check, XY, minimum=20)
+    assert (again.effect, again.blocks) == (first.effect, first.blocks) == (-1.0, len(set(seen[:40])))

@@ -325,9 +325,10 @@ def test_the_stored_limits_are_those_of_the_declared_trials():
 
 
 def test_the_honest_trials_cover_what_is_declared():
-    """At least 299, so that 1 % can be shown. If it fails, limits do not know a setting that they are said to know."""
+    """At least 299 without timm, so that 1 % can be shown. If it fails, limits do not know a setting that they are said
+    to know."""
     everything = trials()
-    assert len(everything) >= 299
+    assert len([trial for trial in everything if "timm" not in trial.family]) >= 299
     assert {trial.family for trial in everything if not trial.fitted} == set(never_fitted())
     central = [trial for trial in everything if trial.fitted and not trial.federated]
     settings = {(t.draw("optimizer", tuple(OPTIMIZERS)), t.draw("weight decay", DECAYS)) for t in central}
