@@ -183,11 +183,11 @@ def imprinted() -> tuple[nn.Module, Observation]:
     return sent, share_gradient(sent, images, torch.arange(8))
 
 
-def decode() -> Call:
-    """Robbing the Fed with its proof of exactness."""
+def decode(*, prove: bool = True) -> Call:
+    """Robbing the Fed, with its proof of exactness or without."""
     sent, observation = imprinted()
     generator = torch.Generator()
-    return lambda: robbing_the_fed(sent, observation, generator=generator)
+    return lambda: robbing_the_fed(sent, observation, generator=generator, prove=prove)
 
 
 def decode_of_a_peer() -> Call:

@@ -125,6 +125,17 @@ def test_large_batches_and_images_are_no_different(source, size, batch_size, bin
     assert found.exact.sum() >= 0.9 * true.sum()
 
 
+def test_without_a_proof_the_images_are_the_same_and_the_victim_is_not_run_on_them():
+    """If it fails, a peer that proves nothing is faster for the same images, or an unproven one passes for exact."""
+    model, images, labels = scene(source="photos", size=16, batch_size=8, bins=50)
+    shared = gia.share_gradient(model, images, labels)
+    proven = robbing_the_fed(model, shared, generator=seeded())
+    found = robbing_the_fed(model, shared, generator=seeded(), prove=False)
+    assert found.images.equal(proven.images)
+    assert found.exact is None
+    assert (found.gradient_evaluations, proven.gradient_evaluations) == (0, 1)
+
+
 def test_images_of_one_label_are_separated_too():
     """If it fails, the attack needs signals that differ; bins are what separates."""
     model, images, labels = scene(batch_size=16, bins=400)
