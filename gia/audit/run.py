@@ -32,6 +32,8 @@ Watch = Callable[[str, int, int], None]
 #: CPU seconds of one core for the searches of a quick audit, its what-ifs included. The plan is made of what a step
 #: takes, and no clock is read after it: other work on the machine does not change what is run.
 QUICK_SECONDS = 90.0
+#: Steps that take as long as the control of a search: gradients at the truth, at placebos and at random starts.
+CONTROL = 20
 #: Numbers of steps that a quick audit chooses from. They are far apart, so that a step that is measured as a little
 #: longer rarely changes the number. The least is always affordable to the first search.
 LADDER = (20, 40, 80, 160, 320, 640, 1280)
@@ -82,7 +84,7 @@ class Run:
             if name not in searches or steps[name]:
                 self._try(name, results, steps=steps.get(name, 0))
             else:
-                seconds = f"{LADDER[0]} steps take about {LADDER[0] * self._seconds[name]:.0f} CPU seconds"
+                seconds = f"{LADDER[0]} steps take about {self._cost(name, LADDER[0]):.0f} CPU seconds"
                 self.not_tried[name] = f"{seconds}, too long for a quick audit; use --budget full or --steps N"
         ran = [name for name in searches if name in results]
         if all(
@@ -224,25 +226,25 @@ class Run:
         seconds = self._seconds_of_a_step(searches)
         # One type is run again for each change: a doubled batch and an epoch more take about twice as long.
         share = QUICK_SECONDS / (len(searches) + (changes + 2 if changes else 0))
-        if self._clients is None and self.setup.batches > 1 and LADDER[0] * seconds[main] > share:
+        if self._clients is None and self.setup.batches > 1 and (LADDER[0] + CONTROL) * seconds[main] > share:
             fewer = {name: each / self.setup.batches for name, each in seconds.items() if not KINDS[name].malicious}
             seconds, self.setup = {**seconds, **fewer}, replace(self.setup, batches=1)
         self._seconds = seconds
-        first = {name: _rung(share / seconds[name]) for name in searches}
+        first = {name: _rung(share / seconds[name] - CONTROL) for name in searches}
         for name in searches:
-            if not first[name] and (name == main or LADDER[0] * seconds[name] <= QUICK_SECONDS):
+            if not first[name] and (name == main or self._cost(name, LADDER[0]) <= QUICK_SECONDS):
                 first[name] = LADDER[0]
         left = QUICK_SECONDS - share * len(searches)
         parts = {main: left / 2 if others else left, **{name: left / 2 / len(others) for name in others}}
-        return first, {name: max(first[name], _rung(parts[name] / seconds[name])) for name in searches}
+        return first, {name: max(first[name], _rung(parts[name] / seconds[name] - CONTROL)) for name in searches}
 
     def _cost(self, name: str, steps: int) -> float:
-        """CPU seconds of a search as planned; 0 where there is no plan."""
-        return self._seconds.get(name, 0.0) * steps
+        """CPU seconds of a search and its control as planned; 0 where there is no plan."""
+        return self._seconds.get(name, 0.0) * (steps + CONTROL)
 
-    def _affords(self, name: str, steps: float) -> bool:
-        """Whether this many more steps fit into the plan of a quick audit; always where there is none."""
-        return not (cost := self._cost(name, 1) * steps) or self._spent + cost <= QUICK_SECONDS
+    def _affords(self, name: str, steps: int) -> bool:
+        """Whether a further search fits into the plan of a quick audit; always where there is none."""
+        return not (cost := self._cost(name, steps)) or self._spent + cost <= QUICK_SECONDS
 
     def _seconds_of_a_step(self, searches: Sequence[str]) -> dict[str, float]:
         """Measured once for each search; a run that goes on takes the numbers of the one before it."""

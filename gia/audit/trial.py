@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ class Trial:
     def seconds_of_a_step(self) -> float:
         """CPU seconds of one step of the search on one core; seconds of the clock where the model is on no CPU.
 
-        Other processes hardly change it: it is the least of a few steps, on one thread, since threads that wait for
+        Other processes hardly change it: it is the median of a few steps, on one thread, since threads that wait for
         each other use CPU time.
         """
         exchange, marks = self._exchange, list[float]()
@@ -184,8 +185,8 @@ class Trial:
             pass
         finally:
             torch.set_num_threads(threads)
-        least = min(after - before for before, after in itertools.pairwise(marks))
-        return least * len(exchange.answers) / len(answers)
+        middle = median(after - before for before, after in itertools.pairwise(marks))
+        return middle * len(exchange.answers) / len(answers)
 
     @property
     def _settings(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import gia
-from gia.audit import TooMuchLeaks, audit, run
+from gia.audit import TooMuchLeaks, audit, auditing, run
 from gia.audit import trial as trial_module
 from gia.audit.setup import unwrapped
 from gia.audit.trial import Trial
@@ -217,20 +217,27 @@ def test_a_quick_audit_takes_the_steps_that_its_time_allows_and_more_where_no_wh
     """If it fails, a quick audit takes hours for a large net, or searches for less than it could."""
     asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 4, "batches": 1, "against": "op"}
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.4)
-    # 90 s for one search and four changes, which count as six: 32 steps of 0.4 s. Nothing leaks, so the other 77 s
-    # go to one longer search, of 192 steps; both are rounded down on the ladder.
+    monkeypatch.setattr(run, "CONTROL", 5)
+    # 90 s for one search and four changes, which count as six: 32 steps of 0.4 s, 27 beside the control. Nothing leaks,
+    # so the other 77 s go to one longer search, of 192 steps with its control; both are rounded down on the ladder.
     seen = []
     report = audit(Pooled(), **asked, progress=lambda what, step, steps: seen.append(steps))
     assert [steps for steps in dict.fromkeys(seen) if steps] == [20, 160]
     assert report.results["op"].facts["steps"] == 160
     assert "Searches took 160 (op) steps" in report.limits[0]
     assert "A step takes 0.4 (op) CPU seconds on 4 images" in report.limits[1]
+    monkeypatch.setattr(run, "CONTROL", 13)  # 32 - 13 = 19 steps, and 192 - 13 = 179
+    monkeypatch.setattr(run, "LADDER", (15, 25, 80, 180))
+    seen.clear()
+    audit(Pooled(), **asked, progress=lambda what, step, steps: seen.append(steps))
+    assert [steps for steps in dict.fromkeys(seen) if steps] == [15, 80]
 
 
 def test_a_quick_audit_always_tries_the_search_over_pixels_and_says_what_it_could_not_afford(monkeypatch):
     """If it fails, a large net or a slow machine leaves out the attack that matters most."""
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 10.0)
     monkeypatch.setattr(run, "LADDER", (2, 4))
+    monkeypatch.setattr(run, "CONTROL", 0)
     monkeypatch.setattr(run, "QUICK_SECONDS", 15.0)
     asked = {**SMALL, "steps": None, "what_if": False, "batch_size": 1, "against": "op,gen_w"}
     report = audit(Pooled(), **asked)
@@ -255,7 +262,7 @@ def test_the_seconds_of_a_step_are_those_of_the_processor(monkeypatch):
     assert 0 < trial.seconds_of_a_step() < time.thread_time() - began
     threads = torch.get_num_threads()
     monkeypatch.setattr(trial_module.time, "thread_time", _ticks(1.0, 2.5, 3.0, 9.0))
-    assert trial.seconds_of_a_step() == 0.5  # the least of 1.5, 0.5 and 6, after which 3 s are over
+    assert trial.seconds_of_a_step() == 1.5  # the median of 1.5, 0.5 and 6, after which 3 s are over
     assert torch.get_num_threads() == threads
 
 
@@ -264,9 +271,31 @@ def _ticks(*times):
     return lambda: next(left)
 
 
+def test_small_steps_run_on_one_thread_and_large_ones_on_those_that_are_set(monkeypatch):
+    """If it fails, threads wait for each other, which doubles the time of an audit, or a large net uses one core."""
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(3)
+    try:
+        for most in (2 * 8 * 8, 2 * 8 * 8 - 1):
+            monkeypatch.setattr(auditing, "FEW_PIXELS", most)
+            audit(
+                mlp(),
+                batch_size=2,
+                batches=1,
+                against="op",
+                progress=lambda *_, most=most: seen.add((most, torch.get_num_threads())),
+                **SMALL,
+            )
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {(128, 1), (127, 3)}
+
+
 def test_what_ifs_end_with_the_time_of_a_quick_audit(monkeypatch):
     """If it fails, the changes of a large net take as long as they like."""
     monkeypatch.setattr(Trial, "seconds_of_a_step", lambda self: 0.5)
+    monkeypatch.setattr(run, "CONTROL", 0)
     monkeypatch.setattr(run, "QUICK_SECONDS", 11.0)  # 20 steps take 10 s; each change takes 10 or 20 more
     monkeypatch.setattr(run, "ROOM", 0.0)
     asked = {**SMALL, "steps": None, "what_if": True, "batch_size": 1, "batches": 1, "against": "op"}
