@@ -32,6 +32,8 @@ Watch = Callable[[str, int, int], None]
 #: CPU seconds of one core for the searches of a quick audit, its what-ifs included. The plan is made of what a step
 #: takes, and no clock is read after it: other work on the machine does not change what is run.
 QUICK_SECONDS = 90.0
+#: The first search is run with the least number of steps where these take up to this many times `QUICK_SECONDS`.
+ALWAYS = 3
 #: Steps that take as long as the control of a search: gradients at the truth, at placebos and at random starts.
 CONTROL = 20
 #: Numbers of steps that a quick audit chooses from. They are far apart, so that a step that is measured as a little
@@ -214,8 +216,8 @@ class Run:
     def _plan(self, searches: Sequence[str], changes: int) -> tuple[dict[str, int], dict[str, int]]:
         """Steps of each search: first, and where nothing leaks with these. 0 where even the least take too long.
 
-        The first search, which is "op" if it was asked for, always has the least number of steps or more, if need be on
-        one client.
+        The first search, which is "op" if it was asked for, has the least number of steps or more, if need be on one
+        client and with `ALWAYS` times the plan. Beyond that, as with long local training, it is left out too.
         """
         if self.given is not None or self.budget == "full":
             steps = dict.fromkeys(searches, self.given or FULL_STEPS)
@@ -232,7 +234,7 @@ class Run:
         self._seconds = seconds
         first = {name: _rung(share / seconds[name] - CONTROL) for name in searches}
         for name in searches:
-            if not first[name] and (name == main or self._cost(name, LADDER[0]) <= QUICK_SECONDS):
+            if not first[name] and self._cost(name, LADDER[0]) <= QUICK_SECONDS * (ALWAYS if name == main else 1):
                 first[name] = LADDER[0]
         left = QUICK_SECONDS - share * len(searches)
         parts = {main: left / 2 if others else left, **{name: left / 2 / len(others) for name in others}}
