@@ -168,6 +168,7 @@ def _row(
         "why": own.get("why", ""),
         "charts": _charts(claim, now, found),
         "tiles": _tiles(found.get("tiles", []), tiles),
+        "figures": _figures(found.get("figures", [])),
         "pictures": shown,
         "blocks": _blocks(found),
         "void": [each for each in _blocks(found) if not each["valid"]],
@@ -417,15 +418,18 @@ def _groups(rows: Mapping[str, Mapping[str, Any]], groups: Sequence[Mapping[str,
         members[len(groups) if number is None else number].append(row)
     shown = []
     for number, group in enumerate([*groups, {"title": "Other rows" if groups else "Rows"}]):
-        figures = [
-            {**each, "chart": charts.figure(each["series"], log=each["log"])} for each in group.get("figures", [])
-        ]
+        figures = _figures(group.get("figures", []))
         if members[number] or figures:
             about = {name: group.get(name, "") for name in ("title", "short", "text")} | {
                 "anchor": f"part-{number + 1}"
             }
             shown.append({**about, "rows": members[number], "figures": figures})
     return shown
+
+
+def _figures(figures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each `gia.harness.report.layout.Figure` with where its marks lie."""
+    return [{**each, "chart": charts.figure(each["series"], log=each["log"])} for each in figures]
 
 
 def _inconsistency(entry: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

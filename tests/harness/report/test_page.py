@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from claims.report import privacy_utility
+from claims.report import evasion, privacy_utility, roc
 from gia.harness.report import page
 from gia.harness.report.material import material_in
 from gia.harness.report.project import project_at
@@ -18,6 +18,7 @@ from tests.harness.report.run_folder import (
     a_claim,
     a_verdict,
     an_about,
+    evidence_of,
     verdicts,
     write_folder,
 )
@@ -251,6 +252,38 @@ def test_defenses_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
     found = Page(html_of(tmp_path, about=about))
     assert found.faults == []
     assert "Privacy and utility, digits" in found.text
+
+
+def test_a_figure_of_a_row_is_drawn_with_its_words(tmp_path: Path) -> None:
+    """The curves behind a rate would be a picture that cannot be read in the dark, on a phone or by a screen reader."""
+    kinds = {"Fishing": {"rows": ([0.1, 0.4, 0.2, 0.3], [0.35, 0.9], 0.35), "biases": ([0.0, 1.0], [0.5], 2.0)}}
+    row = row_in(html_of(tmp_path, evidence={"op.size": evidence_of("op.size") | {"figures": roc(kinds)}}), "op.size")
+    words = "rows: 50 % at 25.0 %; biases: 0 % at 0.0 %"
+    assert re.search(rf"<title [^>]*>ROC of each check, Fishing: [^<]*{words}", row)
+    drawing = row[row.index('class="chart figure"') : row.index('<ul class="key">', row.index('class="chart figure"'))]
+    assert drawing.count("<polyline") == 2
+    assert drawing.count('class="sm ') == 2  # one mark for each, at its limit
+
+
+def test_a_roc_curve_has_its_corners_and_its_limit_where_they_were_counted() -> None:
+    """Shares of honest and of malicious models would change places, or the mark would lie beside the curve.
+
+    By hand: above .9 lies nothing; above .4 one of two malicious models; above .35 also one of four honest ones; above
+    .3 both malicious ones."""
+    (figure,) = roc({"Fishing": {"rows": ([0.1, 0.4, 0.2, 0.3], [0.35, 0.9], 0.35)}})
+    (curve,) = figure["series"]
+    assert curve["points"] == [(0.0, 0.0), (0.0, 0.5), (0.25, 0.5), (0.25, 1.0), (1.0, 1.0)]
+    assert [curve["points"][index] for index in curve["marked"]] == [(0.25, 0.5)]
+    assert curve["name"] == "rows: 50 % at 25.0 %"
+
+
+def test_what_evades_is_counted_of_what_leaks() -> None:
+    """Manipulations that leak nothing would count as evasions: they pass the checks, too."""
+    tries = [("traps", False, False), ("traps", False, True), ("traps", True, True), ("block", True, True)]
+    figure = evasion(tries)
+    assert figure["series"][1]["labels"] == ["block", "traps"]
+    assert figure["series"][1]["points"] == [(1, 0), (2, 1)]
+    assert "block 0 of 1, traps 1 of 2" in figure["text"]
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
