@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -250,7 +251,7 @@ def _inconsistency(entry: Mapping[str, Any], reported: Any) -> Inconsistency:
         title=entry["title"],
         paper=entry["paper"],
         rows=entry["rows"],
-        numbers={path: _text(_at(reported, path)) for path in entry.get("reported", ())},
+        numbers={_place(path): _text(_at(reported, path)) for path in entry.get("reported", ())},
         measured=entry["measured"],
     )
 
@@ -262,7 +263,21 @@ def _at(numbers: Any, path: str) -> Any:
     return numbers
 
 
+def _place(path: str) -> str:
+    """Where a number is printed, in words.
+
+    >>> _place("fig3b_ig_cifar100_architecture_ssim.resnet34.64"), _place("table3_ig_cifar100_fedavg.weak.1,16")
+    ('Fig. 3b, ig cifar100 architecture ssim, resnet34, 64', 'Table 3, ig cifar100 fedavg, weak, 1,16')
+    """
+    name, *rest = path.split(".")
+    first, _, about = name.partition("_")
+    where = re.sub(r"^fig(?=\d)", "Fig. ", re.sub(r"^table(?=\d)", "Table ", first)).replace("supp", "supplement")
+    return ", ".join(each.replace("_", " ") for each in (where, about, *rest))
+
+
 def _text(value: Any) -> str:
+    """Numbers in words; those with numbers as names in the order of these."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_text(each)}" for key, each in value.items())
+        keys = sorted(value, key=float) if all(key.isdigit() for key in value) else value
+        return ", ".join(f"{key}: {_text(value[key])}" for key in keys)
     return " / ".join(map(_text, value)) if isinstance(value, list) else str(value)

@@ -163,7 +163,7 @@ def _row(
         "now": own.get("outcome"),
         "verdicts": [each for each in verdicts if each is not None],
         "against": best is not None and _against(best["outcome"], claim),
-        "attention": attention({"disagrees": "", "notice": "", **own}),
+        "attention": [text.removeprefix(f"{id}: ") for text in attention({"disagrees": "", "notice": "", **own})],
         "measured": own.get("measured", ""),
         "why": own.get("why", ""),
         "charts": _charts(claim, now, found),
@@ -199,7 +199,7 @@ def _verdict(name: str, record: Mapping[str, Any] | None, claim: Mapping[str, An
     return {
         "name": name,
         "outcome": record["outcome"],
-        "effect": _effect(record, claim),
+        "effect": _effect(record, claim).removesuffix(f" {claim['unit']}"),
         "blocks": f"{record['blocks']}" + (f", {record['void']} void" if record["void"] else ""),
         "look": ("first", "second", "third")[look - 1],
         "commit": record.get("commit", ""),
@@ -519,7 +519,9 @@ def _provenance(material: Material, environment: Mapping[str, str]) -> dict[str,
             **environment,
             **{f"records: {name}": text for name, text in material.about.get("machine", {}).items()},
         },
-        "machine": material.about.get("here", {}),
+        "machine": {
+            name: text for name, text in material.about.get("here", {}).items() if environment.get(name) != text
+        },
         "images": {data: len(names) for data, names in images.items()},
         "wall": f"{sum(each[1] for each in seconds) / 60:.1f} min" if seconds else "",
         "seconds": [{"id": id, "anchor": anchor(id), "seconds": f"{s:.1f}", "cached": c} for id, s, c in seconds],

@@ -51,9 +51,8 @@ def test_the_same_blocks_of_a_lane_must_end_as_recorded(recorded: str, now: str)
     assert (failure is None) == (recorded == now)
     assert said is None
     if failure:
-        assert failure == (
-            f"op.size: {now} (+2 dB) on the same blocks, but claims has {recorded} (+2 dB, commit 0f3adc1)"
-        )
+        then = f"on record (claims) it is {recorded} (+2 dB, commit 0f3adc1)"
+        assert failure == f"op.size: {now} (+2 dB) on the same blocks, but {then}"
 
 
 @pytest.mark.parametrize(("digest", "lane"), [(OTHER, "claims"), (OTHER, "confirm:5a17"), (SAME, "confirm:5a17")])
@@ -79,7 +78,8 @@ def test_another_effect_on_the_same_blocks_is_said() -> None:
     assert against("supported", "supported", digest=SAME, lane="claims", effect=2.001) == (None, None)
     failure, said = against("supported", "supported", digest=SAME, lane="claims", effect=2.3)
     assert failure is None
-    assert said == "op.size: supported (+2.3 dB) on the same blocks, but claims has supported (+2 dB, commit 0f3adc1)"
+    then = "on record (claims) it is supported (+2 dB, commit 0f3adc1)"
+    assert said == f"op.size: supported (+2.3 dB) on the same blocks, but {then}"
     assert against("supported", "supported", digest=OTHER, lane="claims", effect=2.3) == (None, None)
 
 

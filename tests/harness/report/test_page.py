@@ -69,8 +69,8 @@ def test_a_row_shows_the_confirmed_verdict_and_this_runs(tmp_path: Path) -> None
     """The published verdict would be lost behind a first look, or the other way round."""
     html = html_of(tmp_path)
     text = Page(row_in(html, "op.size")).text
-    assert "confirmed refuted +0.1 [0, +0.3] dB 16 second c562e36" in text
-    assert "this run supported +2 [+1.5, +2.5] dB 8, 1 void first 0f3adc1" in text
+    assert "confirmed c562e36 refuted +0.1 [0, +0.3] 16 second" in text
+    assert "this run 0f3adc1 supported +2 [+1.5, +2.5] 8, 1 void first" in text
     assert "Optimization IG yes refuted now supported 20 of 24 settings not run size too" in Page(html).text
 
 
@@ -142,10 +142,13 @@ def test_a_page_that_is_too_large_leaves_out_images_and_says_so(
 
 def test_rows_that_need_attention_come_before_the_evidence(tmp_path: Path) -> None:
     """A test that failed, or a verdict that contradicts its record, would go unnoticed among the others."""
-    rows = [a_verdict("op.size", disagrees="op.size: supported, but confirm has refuted"), *verdicts()[1:]]
+    rows = [
+        a_verdict("op.size", disagrees="op.size: supported, but on record (confirm) it is refuted"),
+        *verdicts()[1:],
+    ]
     html = html_of(tmp_path, rows=rows, about=an_about(without_verdict={"gen.size": "its test failed"}))
     part = Page(html[html.index('id="attention"') : html.index('id="rows"')]).text
-    assert "op.size op.size: supported, but confirm has refuted" in part
+    assert "op.size supported, but on record (confirm) it is refuted" in part
     assert "gen.size no verdict: its test failed" in part
 
 
@@ -179,8 +182,8 @@ def test_a_run_with_a_users_attack_starts_with_its_own_verdicts(tmp_path: Path) 
     assert text.index("This run, with mine:attack") < text.index(on_record) < text.index("Table I What the paper says")
     assert "Optimization IG yes supported this run not run size too" in text
     shown = Page(row_in(html, "op.size")).text
-    assert "confirmed, on record with the protocols' own attack refuted +0.1" in shown
-    assert "this run, with mine:attack supported +2 [+1.5, +2.5] dB" in shown
+    assert "confirmed, on record with the protocols' own attack c562e36 refuted +0.1" in shown
+    assert "this run, with mine:attack 0f3adc1 supported +2 [+1.5, +2.5]" in shown
     assert f'<a href="#{page.anchor("op.size")}"><span class="id">op.size</span></a></th><td>' in html
 
 
@@ -284,6 +287,18 @@ def test_what_evades_is_counted_of_what_leaks() -> None:
     assert figure["series"][1]["labels"] == ["block", "traps"]
     assert figure["series"][1]["points"] == [(1, 0), (2, 1)]
     assert "block 0 of 1, traps 1 of 2" in figure["text"]
+
+
+def test_the_papers_numbers_stand_beside_ours_where_it_disagrees_with_itself(tmp_path: Path) -> None:
+    """A reader would have to look up what was measured, row by row, or read names of keys."""
+    html = html_of(tmp_path)
+    part = Page(html[html.index('id="inconsistencies"') : html.index('id="provenance"')]).text
+    assert "Measured here Neither. op.size refuted +0.1 [0, +0.3] dB thm.bound refuted +0.25 dB" in part
+    entries = project_at(ROOT).about()["layout"]["inconsistencies"]
+    places = {place: text for entry in entries for place, text in entry["numbers"].items()}
+    assert not [place for place in places if "_" in place]
+    named = "Fig. 3b, ig cifar100 architecture ssim, resnet101"
+    assert places[named] == "1: 0.317, 4: 0.236, 8: 0.256, 16: 0.301, 32: 0.163, 64: 0.315"
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
