@@ -34,14 +34,12 @@ class Kind:
 #: Name -> attack type, in the order in which they are run: closed forms first, since they take no time.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "ana_linear": Kind("ANA-GIA, closed form: a linear layer sees the image", "linear_layer", False, False),
-        "ana_arch": Kind(
-            "ANA-GIA, architecture: an imprint block in front of the model", "robbing_the_fed", True, False
-        ),
-        "op": Kind("OP-GIA: search over pixels", "inverting_gradients", False, True, {"total_variation": 1e-3}),
-        "gen_w": Kind("GEN-GIA, weights W: search over the weights of a decoder", "ci_net", False, True),
+        "ana_linear": Kind("closed form: a linear layer sees the image [ANA-GIA]", "linear_layer", False, False),
+        "ana_arch": Kind("imprint block in front of the model [ANA-GIA, architecture]", "robbing_the_fed", True, False),
+        "op": Kind("search over pixels [OP-GIA]", "inverting_gradients", False, True, {"total_variation": 1e-3}),
+        "gen_w": Kind("search over the weights of a decoder [GEN-GIA, weights W]", "ci_net", False, True),
         "ana_param": Kind(
-            "ANA-GIA, parameters: fishing for one class", "fishing", True, True, {"total_variation": 1e-3}
+            "fishing for one class [ANA-GIA, parameters]", "fishing", True, True, {"total_variation": 1e-3}
         ),
     }
 )
@@ -49,9 +47,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 #: Name -> why the audit never tries it.
 UNTRIED: Mapping[str, str] = MappingProxyType(
     {
-        "gen_z": "GEN-GIA, latent z: it needs a generator that was trained on images like yours; see gia.attacks.ggl",
-        "gen_inv": "GEN-GIA, inverter: it needs a network that learns from thousands of images like yours; see "
-        "gia.attacks.train_inverter",
+        "gen_z": "it needs a generator that was trained on images like yours; see gia.attacks.ggl [GEN-GIA, latent z]",
+        "gen_inv": "it needs a network that learns from thousands of images like yours; see gia.attacks.train_inverter "
+        "[GEN-GIA, inverter]",
     }
 )
 

@@ -331,7 +331,7 @@ def test_the_json_of_a_report_is_plain_and_holds_no_image():
     ("change", "message"),
     [
         ({"against": "opp"}, "against: expected one of .*did you mean 'op'"),
-        ({"against": "gen_z"}, "against: expected a type that an audit can try, got 'gen_z': GEN-GIA, latent z"),
+        ({"against": "gen_z"}, "against: expected a type that an audit can try, got 'gen_z': it needs a generator"),
         ({"budget": "fast"}, "budget: expected one of"),
         ({"epochs": 2}, "lr: expected the step size of 2 epochs of local training, got None"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
