@@ -216,6 +216,7 @@ def _groups(defended: list[Figure]) -> list[Group]:
             short="Defences",
             text="What each defence costs, and what still leaks.",
             prefixes=["defense"],
+            figures=defended,
         ),
         Group(
             title="Parameter-efficient fine-tuning",
@@ -271,7 +272,7 @@ def _place(path: str) -> str:
     """
     name, *rest = path.split(".")
     first, _, about = name.partition("_")
-    where = re.sub(r"^fig(?=\d)", "Fig. ", re.sub(r"^table(?=\d)", "Table ", first)).replace("supp", "supplement")
+    where = re.sub(r"^fig(?=\d)", "Fig. ", re.sub(r"^table(?=\d)", "Table ", first)).replace("supp", "Supplement")
     return ", ".join(each.replace("_", " ") for each in (where, about, *rest))
 
 

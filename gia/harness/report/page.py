@@ -201,7 +201,7 @@ def _verdict(name: str, record: Mapping[str, Any] | None, claim: Mapping[str, An
         "outcome": record["outcome"],
         "effect": _effect(record, claim).removesuffix(f" {claim['unit']}"),
         "blocks": f"{record['blocks']}" + (f", {record['void']} void" if record["void"] else ""),
-        "look": ("first", "second", "third")[look - 1],
+        "look": f"{('first', 'second', 'third')[look - 1]} look",
         "commit": record.get("commit", ""),
         "direction": "direction certain, size not" if record.get("direction") == "certain" else "",
     }

@@ -69,8 +69,8 @@ def test_a_row_shows_the_confirmed_verdict_and_this_runs(tmp_path: Path) -> None
     """The published verdict would be lost behind a first look, or the other way round."""
     html = html_of(tmp_path)
     text = Page(row_in(html, "op.size")).text
-    assert "confirmed c562e36 refuted +0.1 [0, +0.3] 16 second" in text
-    assert "this run 0f3adc1 supported +2 [+1.5, +2.5] 8, 1 void first" in text
+    assert "confirmed c562e36 refuted +0.1 [0, +0.3] 16 second look" in text
+    assert "this run 0f3adc1 supported +2 [+1.5, +2.5] 8, 1 void first look" in text
     assert "Optimization IG yes refuted now supported 20 of 24 settings not run size too" in Page(html).text
 
 
@@ -299,6 +299,13 @@ def test_the_papers_numbers_stand_beside_ours_where_it_disagrees_with_itself(tmp
     assert not [place for place in places if "_" in place]
     named = "Fig. 3b, ig cifar100 architecture ssim, resnet101"
     assert places[named] == "1: 0.317, 4: 0.236, 8: 0.256, 16: 0.301, 32: 0.163, 64: 0.315"
+
+
+def test_the_part_on_defences_shows_what_they_cost() -> None:
+    """The plot would be measured and stored, and nobody would see it."""
+    groups = {group["title"]: group for group in project_at(ROOT).about()["layout"]["groups"]}
+    titles = [figure["title"] for figure in groups["Defences"]["figures"]]
+    assert titles == ["Privacy and utility, digits", "Privacy and utility, faces"]
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
