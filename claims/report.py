@@ -86,19 +86,28 @@ def privacy_utility(path: Path) -> list[Figure]:
         data, _, rest = key.partition("/")
         defense = rest.rpartition("/")[0]
         found.setdefault(data, {}).setdefault(defense, []).append((point["leak"], point["accuracy"]))
+    order = list(dict.fromkeys(name for defenses in found.values() for name in defenses))
     figures = []
     for data, defenses in found.items():
-        points = [(median(x for x, _ in seeds), median(y for _, y in seeds)) for seeds in defenses.values()]
-        names = ", ".join(f"{number} {name}" for number, name in enumerate(defenses, start=1))
-        labels = [str(number) for number in range(1, len(points) + 1)]
+        points = {name: tuple(median(each) for each in zip(*seeds, strict=True)) for name, seeds in defenses.items()}
+        shown = {str(number): name for number, name in enumerate(order, start=1) if name in points}
+        numbers = [f"{label} {name} ({points[name][0]:.2g} dB, {points[name][1]:.2g})" for label, name in shown.items()]
         figures.append(
             Figure(
                 title=f"Privacy and utility, {data}",
-                text=f"What leaks in the first round under each defense, and how well the trained net does. {names}.",
+                text="What leaks in the first round under each defense, and the accuracy of the trained net (medians): "
+                f"{', '.join(numbers)}.",
                 x="leak in dB above the best placebo",
                 y="held-out accuracy",
                 log=False,
-                series=[{"name": "a defense, median over seeds", "points": points, "labels": labels, "dots": True}],
+                series=[
+                    Series(
+                        name="a defense",
+                        points=[(points[name][0], points[name][1]) for name in shown.values()],
+                        labels=list(shown),
+                        dots=True,
+                    )
+                ],
             )
         )
     return figures

@@ -261,12 +261,20 @@ def specification(draws: Sequence[Mapping[str, Any]], margin: float | None) -> C
 
 
 def _marks(places: Sequence[tuple[float, float]], series: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The points of a series that have a mark, each with its label."""
+    """The points of a series that have a mark, each with its label; points that nearly coincide share one label.
+
+    A label stands to the right of its mark, or in the right half of the drawing to its left.
+    """
     labels = series.get("labels", ())
-    marked = series.get("marked", range(len(places)))
-    return [
-        {"x": places[index][0], "y": places[index][1], "label": labels[index] if labels else ""} for index in marked
-    ]
+    marks: list[dict[str, Any]] = []
+    for index in series.get("marked", range(len(places))):
+        x, y = places[index]
+        mark = {"x": x, "y": y, "label": labels[index] if labels else "", "before": x > WIDTH / 2}
+        near = [each for each in marks if each["label"] and abs(each["x"] - x) < 28 and abs(each["y"] - y) < 14]
+        if mark["label"] and near:
+            near[0]["label"], mark["label"] = f"{near[0]['label']}, {mark['label']}", ""
+        marks.append(mark)
+    return marks
 
 
 def _finite(column: Sequence[float | None]) -> list[float]:

@@ -98,6 +98,19 @@ def test_only_marked_points_have_a_mark() -> None:
     assert [(mark["x"], mark["y"], mark["label"]) for mark in one["marks"]] == [(*one["points"][1], "y")]
 
 
+def test_points_that_nearly_coincide_share_a_label() -> None:
+    """Two labels at one place cannot be read."""
+    points = [(0.0, 0.0), (0.01, 0.01), (0.0, 1.0), (1.0, 1.0)]
+    series = {"name": "a", "points": points, "labels": ["a", "b", "c", "d"], "dots": True}
+    (drawn,) = charts.figure([series], log=False)["series"]
+    assert [(mark["label"], mark["before"]) for mark in drawn["marks"]] == [
+        ("a, b", False),
+        ("", False),
+        ("c", False),
+        ("d", True),
+    ]
+
+
 def test_intervals_of_two_runs_share_an_axis() -> None:
     """Two intervals that overlap could look apart."""
     chart = charts.intervals([([1.0, 3.0], 2.0), ([2.0, 4.0], 3.0)], 0.5)

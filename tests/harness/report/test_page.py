@@ -249,7 +249,8 @@ def test_defenses_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
     (figure,) = privacy_utility(path)
     (series,) = figure["series"]
     assert series["points"] == [(3.0, pytest.approx(0.7)), (9.0, 0.9)]
-    assert "1 noise=1e-3, 2 none" in figure["text"]
+    assert "1 noise=1e-3 (3 dB, 0.7), 2 none (9 dB, 0.9)" in figure["text"]
+    assert series["labels"] == ["1", "2"]
     about = an_about()
     about["layout"] = {"groups": [{"title": "Defences", "prefixes": ["op"], "figures": [figure]}]}
     found = Page(html_of(tmp_path, about=about))
