@@ -82,7 +82,7 @@ def test_a_contradicted_record_fails_and_says_how_it_may_move(inner: Inner) -> N
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*UnexpectedOutcomeError: toy.trend: refuted*but on record (claims) it is supported*",
+            "*UnexpectedOutcomeError: toy.trend: supported on record (claims), now refuted*",
             "*--gia-record --gia-reason*",
         ]
     )

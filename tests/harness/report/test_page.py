@@ -143,12 +143,12 @@ def test_a_page_that_is_too_large_leaves_out_images_and_says_so(
 def test_rows_that_need_attention_come_before_the_evidence(tmp_path: Path) -> None:
     """A test that failed, or a verdict that contradicts its record, would go unnoticed among the others."""
     rows = [
-        a_verdict("op.size", disagrees="op.size: supported, but on record (confirm) it is refuted"),
+        a_verdict("op.size", disagrees="op.size: refuted on record (confirm), now supported"),
         *verdicts()[1:],
     ]
     html = html_of(tmp_path, rows=rows, about=an_about(without_verdict={"gen.size": "its test failed"}))
     part = Page(html[html.index('id="attention"') : html.index('id="rows"')]).text
-    assert "op.size supported, but on record (confirm) it is refuted" in part
+    assert "op.size refuted on record (confirm), now supported" in part
     assert "gen.size no verdict: its test failed" in part
 
 

@@ -84,11 +84,11 @@ def test_only_a_contradicted_record_marks_a_row() -> None:
     """A refuted claim would look like a failure, or a verdict that changed like a success."""
     refuted, changed = (
         a_row(outcome="refuted"),
-        a_row(disagrees="op.batch_size: refuted, but on record (claims) it is supported"),
+        a_row(disagrees="op.batch_size: supported on record (claims), now refuted"),
     )
     assert terminal(a_run(refuted)).startswith("ok ")
     assert terminal(a_run(changed)).startswith("NOT")
-    assert "but on record (claims) it is supported" in terminal(a_run(changed))
+    assert "supported on record (claims), now refuted" in terminal(a_run(changed))
     assert "**supported**" in markdown(a_run(changed))
 
 

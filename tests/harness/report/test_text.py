@@ -68,13 +68,13 @@ def test_a_row_with_a_users_attack_stands_beside_its_record_in_a_long_run_too() 
 def test_the_matrix_comes_last_and_what_needs_attention_behind_it() -> None:
     """After hundreds of lines, what matters must be where the eye is."""
     rows = [a_verdict(f"op.row{index}") for index in range(40)]
-    rows[3] |= {"disagrees": "op.row3: supported, but on record (confirm) it is refuted"}
-    rows[4] |= {"notice": "op.row4: supported on the same blocks, but on record (claims) it is refuted"}
+    rows[3] |= {"disagrees": "op.row3: refuted on record (confirm), now supported"}
+    rows[4] |= {"notice": "op.row4: refuted on record (claims), now supported on the same blocks"}
     rows[5] |= {"notice": FIRST}
     text = Closing(Run("reduced", {}, rows, not_covered=[]), LAYOUT["matrix"]).text(100, verbose=True)
     assert text.splitlines()[-2:] == [
-        "NOT op.row3: op.row3: supported, but on record (confirm) it is refuted",
-        "see op.row4: supported on the same blocks, but on record (claims) it is refuted",
+        "NOT op.row3: op.row3: refuted on record (confirm), now supported",
+        "see op.row4: refuted on record (claims), now supported on the same blocks",
     ]
 
 
