@@ -55,8 +55,7 @@ class Closing:
         if verbose or len(whole) + len(matrix) + len(noted) <= MOST_LINES:
             return "\n".join([*whole, *matrix, *noted])
         said = [f"{row['id']}: {with_and_without(row)}" for row in self.run.rows if row.get("without")]
-        said += [summary(self.run.rows)] if self.run.rows else []
-        for text in (*remarks(self.run), *self._baselines()):
+        for text in (summary(self.run.rows) if self.run.rows else "", *remarks(self.run), *self._baselines()):
             said += textwrap.wrap(text, width, subsequent_indent="    ", max_lines=3) if text else []
         room = MOST_LINES - len(matrix) - 2
         noted = self._attention(width)

@@ -36,6 +36,7 @@ def test_a_long_run_ends_within_sixty_lines_and_says_how_to_see_all() -> None:
     assert "NOT gen.row0: no verdict, its test failed" in lines
     assert re.search(r"\.\.\. and \d+ more rows", text)
     assert max(map(len, lines)) <= 100
+    assert max(map(len, Closing(a_run(84)).text(60).splitlines())) <= 60
 
 
 @pytest.mark.parametrize("number", range(0, 12))
