@@ -200,7 +200,7 @@ def pages(session: nox.Session) -> None:
     python = ready(session)
     axe = Path(os.environ.get("GIA_AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
     found = {
-        "python -m pip install 'playwright>=1.45'": subprocess.run(
+        f"{Path(python).relative_to(ROOT)} -m pip install 'playwright>=1.45'": subprocess.run(
             [python, "-c", "import playwright"], check=False, capture_output=True
         ).returncode
         == 0,

@@ -11,12 +11,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gia.attacks.trials import TYPES
 from gia.harness.decide.register import load_register
 from gia.harness.report.markdown import table_line
 
 ROOT = Path(__file__).parents[1]
 
-ATTACK_TYPES = ("op", "gen_z", "gen_w", "gen_inv", "ana_arch", "ana_param")
+#: Id of an attack type -> its name in the paper.
+NAMES = dict(TYPES.values())
+ATTACK_TYPES = tuple(NAMES)
 FACTORS = ("batch_size", "resolution", "same_labels", "training_state", "architecture", "fedavg")
 COLUMNS = (*FACTORS, "original", "visual_quality", "reliance")
 
@@ -83,13 +86,13 @@ def markdown(
     >>> cells = load_table1("claims/claims.toml")
     >>> confirm, claims = {"op.fedavg": {"outcome": "refuted"}}, {"op.original": {"outcome": "supported"}}
     >>> markdown({"op": cells["op"]}, confirm=confirm, claims=claims).splitlines()[-1]
-    '| `op` | yes - | yes - | yes - | yes - | yes - | yes ✗ | yes (✓) |'
+    '| OP-GIA (`op`) | yes - | yes - | yes - | yes - | yes - | yes ✗ | yes (✓) |'
     """
     columns = (*FACTORS, "original")
     lines = [("attack type", *(column.replace("_", " ") for column in columns)), ("---",) * (len(columns) + 1)]
     for attack_type, row in cells.items():
         marked = (f"{row[column].paper} {_mark(row[column].claims[0], confirm, claims, given)}" for column in columns)
-        lines.append((f"`{attack_type}`", *marked))
+        lines.append((f"{NAMES[attack_type]} (`{attack_type}`)", *marked))
     return "\n".join(table_line(line) for line in lines)
 
 

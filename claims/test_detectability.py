@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from claims.evasion import BATCH, SPACE, Attempt, Manipulation, attempt
 from claims.honest import left_out, reports, trials
+from claims.report import evasion, roc
 from claims.victims import VICTIMS, before_classifier, drawn, first_alone
 from gia import pictures
 from gia.data import load_cached
@@ -199,8 +200,6 @@ def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Clai
             for check, limit in default_limits().items()
             if check != "drift"  # nothing was agreed upon
         }
-    path = claims.images / "detect.false_alarms-2-roc.png"
-    pictures.roc(path, curves)
     alarms = left_out(seen)
     claim = claims.claim("detect.false_alarms/2")
     verdict = verdicts.count(claim, np.array([bool(failed) for failed in alarms.values()]), coverage=0.9)
@@ -212,7 +211,8 @@ def test_honest_models_of_families_that_set_no_limit_raise_no_alarm(claims: Clai
     shares = ", ".join(f"{family} {flagged} of {count}" for family, (flagged, count) in counts.items() if flagged)
     which = "; ".join(f"{t.family} {t.seed}: {failed[0]}" for t, failed in alarms.items() if failed)
     total = f"{sum(map(bool, alarms.values()))} of {len(alarms)}, at random initialization {sum(never)} of {len(never)}"
-    claims.record(replace(verdict, measured="; ".join(filter(None, (total, shares, which)))), pictures=[path])
+    verdict = replace(verdict, measured="; ".join(filter(None, (total, shares, which))))
+    claims.record(verdict, figures=roc(curves))
 
 
 def weakened(protocol: Protocol, level: int) -> Protocol:
@@ -312,15 +312,15 @@ def test_d_snr_falls_with_what_leaks_as_fishing_weakens(claims: Claims) -> None:
 def test_some_manipulations_leak_and_pass_every_check(claims: Claims) -> None:
     """520 tries. What leaks counts beyond what the honest model leaks to the same inversion; the strongest is drawn."""
     claims.without_attack()
-    tries: list[tuple[bool, bool]] = []
-    evading: dict[str, Attempt] = {}
+    tries: list[tuple[str, bool, bool]] = []
+    evading: list[Attempt] = []
 
     def margin(**settings: Any) -> float:
         result = attempt(Manipulation(**settings))
         evades = not result.findings and result.gained > 0
-        tries.append((bool(result.findings), result.gained > 0))
+        tries.append((settings["kind"], bool(result.findings), result.gained > 0))
         if evades:
-            evading[str(settings)] = result
+            evading.append(result)
         return -result.gained / BATCH if evades else 1.0
 
     strategies: Strategies = {
@@ -339,11 +339,11 @@ def test_some_manipulations_leak_and_pass_every_check(claims: Claims) -> None:
         "given": st.sampled_from(SPACE["given"]),
     }
     verdict = universal(claims.claim("detect.evasion"), margin, strategies, minimum=260)
-    strongest = max(evading, key=lambda settings: evading[settings].gained)
-    best, path = evading[strongest], claims.images / "detect.evasion.png"
+    best, path = max(evading, key=lambda each: each.gained), claims.images / "detect.evasion.png"
     pictures.grid(path, {"private": best.private, "recovered": best.recovered})
     search = tries[:520]
-    counts = f"of {len(search)} tries {sum(leaks for _, leaks in search)} leak more than the honest model"
-    counts += f", of them {sum(leaks and not caught for caught, leaks in search)} pass"
-    line = f"{counts}; the strongest leaks {best.leaked} of {BATCH} images, the honest model {best.honest}: {strongest}"
-    claims.record(replace(verdict, measured=f"{line}; {verdict.measured}"), pictures=[path])
+    counts = f"of {len(search)} tries {sum(leaks for _, _, leaks in search)} leak more than the honest model"
+    counts += f", of them {sum(leaks and not caught for _, caught, leaks in search)} pass"
+    line = f"{counts}; the strongest leaks {best.leaked} of {BATCH} images, the honest model {best.honest}"
+    verdict = replace(verdict, measured=f"{line}; {verdict.measured}")
+    claims.record(verdict, pictures=[path], figures=[evasion(search)])

@@ -17,7 +17,16 @@ from gia.errors import expected_one_of
 from gia.federated import Observation
 from gia.federated.victims import differentiating
 
-LEAVES = ("OP", "GEN-z", "GEN-W", "GEN-inverter", "ANA-architecture", "ANA-parameters")
+#: Place in the taxonomy -> the attack type's short id (in options and ids of claims) and its name in the paper.
+TYPES = {
+    "OP": ("op", "OP-GIA"),
+    "GEN-z": ("gen_z", "GEN-GIA, latent z"),
+    "GEN-W": ("gen_w", "GEN-GIA, weights W"),
+    "GEN-inverter": ("gen_inv", "GEN-GIA, inverter"),
+    "ANA-architecture": ("ana_arch", "ANA-GIA, architecture"),
+    "ANA-parameters": ("ana_param", "ANA-GIA, parameters"),
+}
+LEAVES = tuple(TYPES)
 NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input", "patch_tokens")
 
 P = ParamSpec("P")

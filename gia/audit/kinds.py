@@ -34,19 +34,22 @@ class Kind:
 #: Name -> attack type, in the order in which they are run: closed forms first, since they take no time.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "ana_linear": Kind("closed form: a linear layer sees the image", "linear_layer", False, False),
-        "ana_arch": Kind("imprint block in front of the model", "robbing_the_fed", True, False),
-        "op": Kind("search over pixels", "inverting_gradients", False, True, {"total_variation": 1e-3}),
-        "gen_w": Kind("search over the weights of a decoder", "ci_net", False, True),
-        "ana_param": Kind("fishing for one class", "fishing", True, True, {"total_variation": 1e-3}),
+        "ana_linear": Kind("closed form: a linear layer sees the image [ANA-GIA]", "linear_layer", False, False),
+        "ana_arch": Kind("imprint block in front of the model [ANA-GIA, architecture]", "robbing_the_fed", True, False),
+        "op": Kind("search over pixels [OP-GIA]", "inverting_gradients", False, True, {"total_variation": 1e-3}),
+        "gen_w": Kind("search over the weights of a decoder [GEN-GIA, weights W]", "ci_net", False, True),
+        "ana_param": Kind(
+            "fishing for one class [ANA-GIA, parameters]", "fishing", True, True, {"total_variation": 1e-3}
+        ),
     }
 )
 
 #: Name -> why the audit never tries it.
 UNTRIED: Mapping[str, str] = MappingProxyType(
     {
-        "gen_z": "it needs a generator that was trained on images like yours; see gia.attacks.ggl",
-        "gen_inv": "it needs a network that learns from thousands of images like yours; see gia.attacks.train_inverter",
+        "gen_z": "it needs a generator that was trained on images like yours; see gia.attacks.ggl [GEN-GIA, latent z]",
+        "gen_inv": "it needs a network that learns from thousands of images like yours; see gia.attacks.train_inverter "
+        "[GEN-GIA, inverter]",
     }
 )
 

@@ -38,7 +38,7 @@ class Leak:
 
     >>> from gia.audit import Leak
     >>> Leak("op", leak=3.14159, interval=None, facts={}).title
-    'search over pixels'
+    'search over pixels [OP-GIA]'
     """
 
     name: str
@@ -129,7 +129,7 @@ class AuditReport:
     {'op': 3.0}
     >>> report.check(max_leak={"op": 1.0})
     Traceback (most recent call last):
-    gia.audit.report.TooMuchLeaks: max_leak: expected at most 1 dB of op (search over pixels), got 3 dB
+    gia.audit.report.TooMuchLeaks: max_leak: expected at most 1 dB of op (search over pixels [OP-GIA]), got 3 dB
     """
 
     setup: Mapping[str, Any]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from claims.report import evasion, roc
 from gia.harness.report import compare, page
 from gia.harness.report.material import material_in
 from gia.harness.report.project import project_at
@@ -46,14 +47,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     about = project_at(ROOT).about()
     about["claims"]["op.batch_size"]["records"]["reach"] = reach_of()
-    kept = ("without_verdict", "placebos", "notices", "baselines", "environment", "here")
-    about |= {name: an_about()[name] for name in kept} | {"without_verdict": {"thm1.printed": "its test failed"}}
+    known = ("without_verdict", "placebos", "notices", "baselines", "environment", "here")
+    about |= {name: an_about()[name] for name in known} | {"without_verdict": {"thm1.printed": "its test failed"}}
     about["commands"] = {id: f"python -m pytest claims -k {id}" for id in about["claims"]}
     about["placebos"] = {"op.batch_size": about["placebos"]["op.size"]}
     outcomes = ("supported", "refuted", "inconclusive")
     rows = [a_verdict(id, outcomes[number % 3]) for number, id in enumerate(about["claims"])]
     rows[1]["notice"] = "op.resolution: another number than on record"
-    run = write_folder(folder / "run", rows, about, {row["id"]: evidence_of(row["id"]) for row in rows[:9]})
+    kept = {row["id"]: evidence_of(row["id"]) for row in rows[:9]}
+    statistics = {f"check {number}": ([0.1, 0.2, 0.4], [0.3, 0.1 * number], 0.35) for number in range(1, 8)}
+    kept[rows[0]["id"]]["figures"] = [*roc({"Fishing": statistics}), evasion([("traps", False, True)])]
+    run = write_folder(folder / "run", rows, about, kept)
     of_placebo = {"placebo": "noise", "leak": 0.4, "leak_decides": True}
     placebos = write_folder(folder / "placebos", [a_verdict("op.batch_size", **of_placebo)], about, {})
     found = {"report": page.html(material_in(run)), "placebos": page.html(material_in(placebos))}

@@ -18,6 +18,7 @@ import gia
 from gia import attacks, models
 from gia.__main__ import COMMANDS, main
 from gia.attacks.matching import evolution
+from gia.attacks.trials import TYPES
 from gia.data import assets, full
 
 ROOT = Path(gia.__file__).parents[1]
@@ -100,10 +101,13 @@ def test_the_attacks_are_listed_with_type_needs_and_source(capsys):
     assert main(["attacks"]) == 0
     shown = capsys.readouterr().out
     for name, card in attacks.CARDS.items():
-        assert re.search(rf"^{name} +{card.leaf} .*\n  {re.escape(card.source)}$", shown, re.MULTILINE)
+        id, type_ = TYPES[card.leaf]
+        assert re.search(rf"^{name} +{type_} \({id}\) .*\n  {re.escape(card.source)}$", shown, re.MULTILINE)
         assert all(need in shown for need in card.needs)
-    assert re.search("^trap_weights +ANA-parameters +linear_input, malicious_server$", shown, re.MULTILINE)
-    assert re.search("^dlg +OP +nothing$", shown, re.MULTILINE)
+    needs = "linear_input, malicious_server"
+    assert re.search(rf"^trap_weights +ANA-GIA, parameters \(ana_param\) +{needs}$", shown, re.MULTILINE)
+    assert re.search(r"^dlg +OP-GIA \(op\) +nothing$", shown, re.MULTILINE)
+    assert max(len(line) for line in shown.splitlines() if not line.startswith("  ")) <= 100  # all but the titles
 
 
 def test_attacks_of_installed_packages_are_listed_with_their_import_path(capsys, monkeypatch):

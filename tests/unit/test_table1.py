@@ -342,7 +342,7 @@ def test_a_cell_of_the_readme_shows_the_confirmed_verdict_first():
     confirm = {"op.batch_size": {"outcome": "supported"}, "op.fedavg": {"outcome": "inconclusive"}}
     claims = {"op.batch_size": {"outcome": "refuted"}, "op.original": {"outcome": "refuted"}}
     line = markdown(cells, confirm=confirm, claims=claims, given={"op.original"}).splitlines()[-1]
-    assert line == "| `op` | yes ✓ | yes - | yes - | yes - | yes - | yes ? | yes (✗†) |"
+    assert line == "| OP-GIA (`op`) | yes ✓ | yes - | yes - | yes - | yes - | yes ? | yes (✗†) |"
 
 
 def test_the_table_replaces_what_stands_between_its_markers_and_nothing_else():

@@ -56,7 +56,7 @@ def disagreement(record: Record | None, verdict: Verdict, *, digest: str, lane_o
     >>> verdict = Verdict("op.size", "refuted", 0.2, "dB", (0.1, 0.3), 8, 0, 1, None, "", "psnr 24/22", {})
     >>> record = {"outcome": "supported", "effect": 2.0, "unit": "dB", "digest": "c8638c12", "commit": "0f3adc1"}
     >>> print(disagreement(record, verdict, digest="2b4c8d1e", lane_of_record="confirm", lane="claims"))
-    op.size: refuted (+0.2 dB) on other blocks, but confirm has supported (+2 dB, commit 0f3adc1)
+    op.size: supported on record (confirm), now refuted on other blocks (+2 dB, commit 0f3adc1; now +0.2 dB)
     >>> disagreement(None, verdict, digest="2b4c8d1e", lane_of_record="confirm", lane="claims")
     """
     if record is None or record["outcome"] == verdict.outcome:
@@ -113,9 +113,11 @@ def _lane(name: str) -> str:
 
 
 def _difference(record: Record, verdict: Verdict, same: bool, lane_of_record: str) -> str:
-    now = f"{verdict.outcome} ({_number(verdict.effect, verdict.unit)})"
-    then = f"{record['outcome']} ({_number(record['effect'], record['unit'])}, commit {record['commit']})"
-    return f"{verdict.id}: {now} on {'the same' if same else 'other'} blocks, but {_lane(lane_of_record)} has {then}"
+    """Both outcomes first, since a terminal may cut off the numbers."""
+    blocks, lane = "the same" if same else "other", _lane(lane_of_record)
+    outcomes = f"{record['outcome']} on record ({lane}), now {verdict.outcome} on {blocks} blocks"
+    then, now = _number(record["effect"], record["unit"]), _number(verdict.effect, verdict.unit)
+    return f"{verdict.id}: {outcomes} ({then}, commit {record['commit']}; now {now})"
 
 
 def _number(effect: float | None, unit: str) -> str:

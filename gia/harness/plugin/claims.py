@@ -20,6 +20,7 @@ from gia.harness.plugin.measuring import Measuring
 from gia.harness.plugin.plan import Plan
 from gia.harness.plugin.recording import Recording
 from gia.harness.plugin.skips import Skips
+from gia.harness.report.layout import Figure
 
 __all__ = ["Claims", "Deciding", "Reported"]
 
@@ -203,7 +204,14 @@ class Claims:
         tick = None if reporter is None else lambda done, every: reporter(done, every, 0)
         return spread(function, items, workers=self._context.workers, tick=tick)
 
-    def record(self, verdict: Verdict, *, tables: Sequence[Table] = (), pictures: Sequence[Path] = ()) -> Verdict:
+    def record(
+        self,
+        verdict: Verdict,
+        *,
+        tables: Sequence[Table] = (),
+        pictures: Sequence[Path] = (),
+        figures: Sequence[Figure] = (),
+    ) -> Verdict:
         """Report a verdict, and compare it with the records, or put it there.
 
         Where a placebo or the user's attack takes the place of the protocols' own, nothing is compared, and a verdict
@@ -213,6 +221,7 @@ class Claims:
             verdict: of a claim that the running test is marked with.
             tables: the blocks behind it; their cached ones are counted.
             pictures: files in `images` to show with it.
+            figures: further drawings, for the HTML report.
 
         Raises:
             ValueError: for a second verdict on one claim, or where the running test is not marked with its id.
@@ -221,7 +230,7 @@ class Claims:
         """
         if not tables:
             self.without_attack()
-        return self.recording.record(verdict, tables, pictures)
+        return self.recording.record(verdict, tables, pictures, figures)
 
     def draw(
         self, id: str, table: Table, value: Deciding | None = None, *, reported: Reported | None = None

@@ -18,6 +18,7 @@ from gia.harness.decide.verdicts import Verdict
 from gia.harness.plugin.context import Context
 from gia.harness.report import rows
 from gia.harness.report.evidence import evidence
+from gia.harness.report.layout import Figure
 from gia.numerics import digest_of, fingerprint, replacing
 
 #: What of a row becomes a property of its test, in junit.xml.
@@ -58,7 +59,9 @@ class Recording:
         #: Claim id -> what was drawn of it, for its evidence.
         self.drawn: dict[str, Mapping[str, Any]] = {}
 
-    def record(self, verdict: Verdict, tables: Sequence[Table], pictures: Sequence[Path]) -> Verdict:
+    def record(
+        self, verdict: Verdict, tables: Sequence[Table], pictures: Sequence[Path], figures: Sequence[Figure] = ()
+    ) -> Verdict:
         """As `gia.harness.plugin.claims.Claims.record`, of a row that this run is about."""
         context, claim = self._context, self._context.claim(verdict.id)
         ids, properties, began = context.current()
@@ -100,7 +103,7 @@ class Recording:
             row |= self._held_against_records(claim, verdict, digest)
         self.rows.append(row)
         if context.placebos is None:
-            self._keep(claim, verdict, tables)
+            self._keep(claim, verdict, tables, figures)
         properties += [(f"claim.{name}", row[name]) for name in _PROPERTIES]
         self.write()
         if context.placebos is None:  # else the matrix at the end has a cell for each
@@ -133,11 +136,11 @@ class Recording:
         with replacing(self._context.folder / "verdicts.json") as partial:
             partial.write_text(rows.to_json(self.rows), encoding="utf-8")
 
-    def _keep(self, claim: Claim, verdict: Verdict, tables: Sequence[Table]) -> None:
+    def _keep(self, claim: Claim, verdict: Verdict, tables: Sequence[Table], figures: Sequence[Figure]) -> None:
         """Write what the verdict was decided on, for the report."""
         drawn = self.drawn.get(claim.id, {})
         curve = {name: value for name, value in drawn.items() if name != "arrays"}
-        content = evidence(verdict, tables, curve=curve, arrays=drawn.get("arrays"))
+        content = evidence(verdict, tables, curve=curve, arrays=drawn.get("arrays"), figures=figures)
         folder = self._context.folder / "evidence"
         folder.mkdir(exist_ok=True)
         with replacing(folder / f"{claim.file}.json") as partial:

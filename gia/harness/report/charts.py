@@ -188,7 +188,12 @@ def bars(numbers: Mapping[str, float]) -> Chart | None:
 
 
 def figure(series: Sequence[Mapping[str, Any]], *, log: bool) -> Chart:
-    """Lines, or dots with labels, in one pair of axes."""
+    """Lines, or dots with labels, in one pair of axes. Up to eight series look different without their colour, too.
+
+    >>> chart = figure([{"name": "a", "points": [(0, 0), (1, 2), (2, 2)], "marked": [1]}], log=False)
+    >>> len(chart["series"][0]["points"]), len(chart["series"][0]["marks"])
+    (3, 1)
+    """
     height, left, bottom = 260, 52, 226
     points = [point for each in series for point in each["points"]]
     x = axis([point[0] for point in points], left + 6, WIDTH - 14, pad=0.02)
@@ -202,10 +207,12 @@ def figure(series: Sequence[Mapping[str, Any]], *, log: bool) -> Chart:
             {
                 "name": each["name"],
                 "points": [(x(a), y(b)) for a, b in each["points"]],
-                "labels": list(each.get("labels", ())),
+                "marks": _marks([(x(a), y(b)) for a, b in each["points"]], each),
                 "dots": each.get("dots", False),
+                "style": number % 4,
+                "more": " more" if number % 8 >= 4 else "",
             }
-            for each in series
+            for number, each in enumerate(series)
         ],
         "x": [{"x": x(value), "text": text} for value, text in x.ticks(8)],
         "y": [{"y": y(value), "text": text} for value, text in y.ticks(6)],
@@ -251,6 +258,23 @@ def specification(draws: Sequence[Mapping[str, Any]], margin: float | None) -> C
         "y": [{"y": y(value), "text": text} for value, text in y.ticks(5)],
         "rows": rows,
     }
+
+
+def _marks(places: Sequence[tuple[float, float]], series: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The points of a series that have a mark, each with its label; points that nearly coincide share one label.
+
+    A label stands to the right of its mark, or in the right half of the drawing to its left.
+    """
+    labels = series.get("labels", ())
+    marks: list[dict[str, Any]] = []
+    for index in series.get("marked", range(len(places))):
+        x, y = places[index]
+        mark = {"x": x, "y": y, "label": labels[index] if labels else "", "before": x > WIDTH / 2}
+        near = [each for each in marks if each["label"] and abs(each["x"] - x) < 28 and abs(each["y"] - y) < 14]
+        if mark["label"] and near:
+            near[0]["label"], mark["label"] = f"{near[0]['label']}, {mark['label']}", ""
+        marks.append(mark)
+    return marks
 
 
 def _finite(column: Sequence[float | None]) -> list[float]:

@@ -13,6 +13,7 @@ from PIL import Image
 from gia.harness.blocks.results import Arrays, BlockResult
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Verdict
+from gia.harness.report.layout import Figure
 
 #: Images of each level that are kept.
 TILES = 4
@@ -26,6 +27,7 @@ def evidence(
     *,
     curve: Mapping[str, Any] | None = None,
     arrays: Arrays | None = None,
+    figures: Sequence[Figure] = (),
 ) -> Evidence:
     """The numbers behind a verdict.
 
@@ -35,11 +37,12 @@ def evidence(
             "reported" (level -> number) and "reported_as".
         arrays: "LEVEL/originals" and "LEVEL/reconstructions" of the first valid block of the first table, uint8
             (n, C, H, W).
+        figures: further drawings of the row.
 
     Returns:
         "effects", one per valid block where the kind compares levels; "blocks", each with setting, controls and whether
         it is valid; "tables", each with every metric (valid blocks x levels) and that of the best placebo; "attacked",
-        data set -> the distinct images; "tiles" of one block, as PNG in base64, with their PSNR.
+        data set -> the distinct images; "tiles" of one block, as PNG in base64, with their PSNR; "figures".
 
     >>> verdict = Verdict("op.size", "supported", 2.0, "dB", (1.5, 2.5), 8, 0, 1, None, "", "", {"effects": [[2.0]]})
     >>> evidence(verdict, [])["effects"]
@@ -51,6 +54,7 @@ def evidence(
     found["tables"] = [_numbers(table) for table in tables]
     found["attacked"] = _attacked(results)
     first = next((table.valid[0] for table in tables[:1] if table.valid), None)
+    found["figures"] = [dict(each) for each in figures]
     found["tiles"] = [] if first is None or not arrays else _tiles(first, tables[0].levels, arrays)
     return found
 

@@ -35,12 +35,19 @@ class Matrix(TypedDict):
 
 
 class Series(TypedDict, total=False):
-    """A line of a figure, or dots without a line; `labels` names its points."""
+    """A line of a figure, or dots without a line.
+
+    Attributes:
+        labels: the names of the points, in their order.
+        dots: whether there is no line.
+        marked: indices of the points that have a mark; all of them without it.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     labels: Sequence[str]
     dots: bool
+    marked: Sequence[int]
 
 
 class Figure(TypedDict):

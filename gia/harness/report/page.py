@@ -163,11 +163,12 @@ def _row(
         "now": own.get("outcome"),
         "verdicts": [each for each in verdicts if each is not None],
         "against": best is not None and _against(best["outcome"], claim),
-        "attention": attention({"disagrees": "", "notice": "", **own}),
+        "attention": [text.removeprefix(f"{id}: ") for text in attention({"disagrees": "", "notice": "", **own})],
         "measured": own.get("measured", ""),
         "why": own.get("why", ""),
         "charts": _charts(claim, now, found),
         "tiles": _tiles(found.get("tiles", []), tiles),
+        "figures": _figures(found.get("figures", [])),
         "pictures": shown,
         "blocks": _blocks(found),
         "void": [each for each in _blocks(found) if not each["valid"]],
@@ -198,9 +199,9 @@ def _verdict(name: str, record: Mapping[str, Any] | None, claim: Mapping[str, An
     return {
         "name": name,
         "outcome": record["outcome"],
-        "effect": _effect(record, claim),
+        "effect": _effect(record, claim).removesuffix(f" {claim['unit']}"),
         "blocks": f"{record['blocks']}" + (f", {record['void']} void" if record["void"] else ""),
-        "look": ("first", "second", "third")[look - 1],
+        "look": f"{('first', 'second', 'third')[look - 1]} look",
         "commit": record.get("commit", ""),
         "direction": "direction certain, size not" if record.get("direction") == "certain" else "",
     }
@@ -417,15 +418,18 @@ def _groups(rows: Mapping[str, Mapping[str, Any]], groups: Sequence[Mapping[str,
         members[len(groups) if number is None else number].append(row)
     shown = []
     for number, group in enumerate([*groups, {"title": "Other rows" if groups else "Rows"}]):
-        figures = [
-            {**each, "chart": charts.figure(each["series"], log=each["log"])} for each in group.get("figures", [])
-        ]
+        figures = _figures(group.get("figures", []))
         if members[number] or figures:
             about = {name: group.get(name, "") for name in ("title", "short", "text")} | {
                 "anchor": f"part-{number + 1}"
             }
             shown.append({**about, "rows": members[number], "figures": figures})
     return shown
+
+
+def _figures(figures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each `gia.harness.report.layout.Figure` with where its marks lie."""
+    return [{**each, "chart": charts.figure(each["series"], log=each["log"])} for each in figures]
 
 
 def _inconsistency(entry: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -515,7 +519,9 @@ def _provenance(material: Material, environment: Mapping[str, str]) -> dict[str,
             **environment,
             **{f"records: {name}": text for name, text in material.about.get("machine", {}).items()},
         },
-        "machine": material.about.get("here", {}),
+        "machine": {
+            name: text for name, text in material.about.get("here", {}).items() if environment.get(name) != text
+        },
         "images": {data: len(names) for data, names in images.items()},
         "wall": f"{sum(each[1] for each in seconds) / 60:.1f} min" if seconds else "",
         "seconds": [{"id": id, "anchor": anchor(id), "seconds": f"{s:.1f}", "cached": c} for id, s, c in seconds],

@@ -51,12 +51,11 @@ class Closing:
         """
         matrix = [] if self.matrix is None else self._matrix(width, coloured)
         whole = terminal(self.run, width).split("\n")
-        if verbose or len(whole) + len(matrix) <= MOST_LINES:
-            noted = self._attention(width) if len(whole) > MOST_LINES // 2 else []
+        noted = self._attention(width) if len(whole) > MOST_LINES // 2 else []
+        if verbose or len(whole) + len(matrix) + len(noted) <= MOST_LINES:
             return "\n".join([*whole, *matrix, *noted])
         said = [f"{row['id']}: {with_and_without(row)}" for row in self.run.rows if row.get("without")]
-        said += [summary(self.run.rows)] if self.run.rows else []
-        for text in (*remarks(self.run), *self._baselines()):
+        for text in (summary(self.run.rows) if self.run.rows else "", *remarks(self.run), *self._baselines()):
             said += textwrap.wrap(text, width, subsequent_indent="    ", max_lines=3) if text else []
         room = MOST_LINES - len(matrix) - 2
         noted = self._attention(width)
@@ -119,7 +118,7 @@ def matrix_lines(
     """The matrix: what the paper says in each cell, where it is short, and a sign for each row that measures it.
 
     Args:
-        matrix: a `gia.harness.report.layout.Matrix`. A line has its name, or its note where names are too long.
+        matrix: a `gia.harness.report.layout.Matrix`. A line has its key, and its name where there is room.
         now: claim id -> its outcome in this run.
         recorded: claim id -> its outcome on record.
         width: of the terminal; a wide matrix has less space between its columns.
@@ -129,9 +128,9 @@ def matrix_lines(
     >>> table = {"title": "Table I", "rows": {"op": ("Optimization", "IG")}, "columns": {"size": "batch size"}}
     >>> lines = matrix_lines({**table, "cells": cells}, {"op.size": "supported"}, {"op.size_too": "refuted"})
     >>> print("\\n".join(lines[1:4]))
-                  batch
-                  size
-    Optimization  yes [+]-
+                      batch
+                      size
+    op: Optimization  yes [+]-
     """
     table = []  # cells as (text, the same with colours)
     for key in matrix["rows"]:
@@ -141,7 +140,7 @@ def matrix_lines(
     widths = [
         max(len(text) for text in (*(line[number][0] for line in table), *head)) for number, head in enumerate(heads)
     ]
-    names, gap = _fitting(list(matrix["rows"].values()), widths, width)
+    names, gap = _fitting({key: name for key, (name, _) in matrix["rows"].items()}, widths, width)
     height = max(map(len, heads))
     padded = [[""] * (height - len(head)) + head for head in heads]
     lines = [matrix["title"]]
@@ -166,10 +165,14 @@ def _cell(
     return plain, painted if coloured else plain
 
 
-def _fitting(rows: Sequence[tuple[str, str]], widths: Sequence[int], width: int) -> tuple[list[str], str]:
-    """What stands before each line, padded, and the space between columns: the roomiest that fits, or the tightest."""
-    names, notes = [name for name, _ in rows], [note for _, note in rows]
-    for shown, gap in ((names, "  "), (notes, "  "), (notes, " ")):
+def _fitting(rows: Mapping[str, str], widths: Sequence[int], width: int) -> tuple[list[str], str]:
+    """What stands before each line, padded, and the space between columns: the roomiest that fits, or the tightest.
+
+    Args:
+        rows: key -> name of each line.
+    """
+    both, keys = [f"{key}: {name}" for key, name in rows.items()], list(rows)
+    for shown, gap in ((both, "  "), (keys, "  "), (keys, " ")):
         first = max(map(len, shown))
         if first + sum(widths) + len(gap) * len(widths) <= width:
             break

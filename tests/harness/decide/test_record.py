@@ -51,9 +51,8 @@ def test_the_same_blocks_of_a_lane_must_end_as_recorded(recorded: str, now: str)
     assert (failure is None) == (recorded == now)
     assert said is None
     if failure:
-        assert failure == (
-            f"op.size: {now} (+2 dB) on the same blocks, but claims has {recorded} (+2 dB, commit 0f3adc1)"
-        )
+        numbers = "(+2 dB, commit 0f3adc1; now +2 dB)"
+        assert failure == f"op.size: {recorded} on record (claims), now {now} on the same blocks {numbers}"
 
 
 @pytest.mark.parametrize(("digest", "lane"), [(OTHER, "claims"), (OTHER, "confirm:5a17"), (SAME, "confirm:5a17")])
@@ -79,7 +78,8 @@ def test_another_effect_on_the_same_blocks_is_said() -> None:
     assert against("supported", "supported", digest=SAME, lane="claims", effect=2.001) == (None, None)
     failure, said = against("supported", "supported", digest=SAME, lane="claims", effect=2.3)
     assert failure is None
-    assert said == "op.size: supported (+2.3 dB) on the same blocks, but claims has supported (+2 dB, commit 0f3adc1)"
+    numbers = "(+2 dB, commit 0f3adc1; now +2.3 dB)"
+    assert said == f"op.size: supported on record (claims), now supported on the same blocks {numbers}"
     assert against("supported", "supported", digest=OTHER, lane="claims", effect=2.3) == (None, None)
 
 
@@ -115,4 +115,4 @@ def test_nothing_measured_is_compared_too() -> None:
     record = record_of(verdict("supported"), digest=SAME, commit="0f3adc1")
     failure = disagreement(record, verdict("inconclusive", None), digest=SAME, lane_of_record="claims", lane="claims")
     assert failure is not None
-    assert "inconclusive (no effect)" in failure
+    assert failure.endswith("now inconclusive on the same blocks (+2 dB, commit 0f3adc1; now no effect)")

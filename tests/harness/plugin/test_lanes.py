@@ -81,7 +81,10 @@ def test_a_contradicted_record_fails_and_says_how_it_may_move(inner: Inner) -> N
     result = inner.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*UnexpectedOutcomeError: toy.trend: refuted*but claims has supported*", "*--gia-record --gia-reason*"]
+        [
+            "*UnexpectedOutcomeError: toy.trend: supported on record (claims), now refuted*",
+            "*--gia-record --gia-reason*",
+        ]
     )
     inner.run(*RECORD).assert_outcomes(passed=1)
     (entry,) = inner.ledger

@@ -35,7 +35,9 @@ def arranged(inner: Inner) -> Inner:
 def test_a_run_of_some_rows_writes_a_page_with_all_rows(arranged: Inner) -> None:
     """A partial run would leave no report, or one that hides what it did not run."""
     result = arranged.run("-k", "first")
-    result.stdout.fnmatch_lines(["Table 0", "*size", "Toy*yes [[]+].", f"reports: {arranged.folder / 'report.html'}"])
+    result.stdout.fnmatch_lines(
+        ["Table 0", "*size", "toy: Toy*yes [[]+].", f"reports: {arranged.folder / 'report.html'}"]
+    )
     html = (arranged.folder / "report.html").read_text(encoding="utf-8")
     found = Page(html)
     assert (found.faults, found.outside) == ([], [])

@@ -80,6 +80,37 @@ def test_every_drawn_setting_has_one_mark_for_each_factor() -> None:
     assert charts.specification([{"setting": {}, "label": "void", "effect": None}], 0.5) is None
 
 
+def test_eight_series_differ_without_their_colours() -> None:
+    """Two lines of a ROC plot would look the same in print."""
+    series = [{"name": str(number), "points": [(0, 0), (1, number)]} for number in range(8)]
+    drawn = charts.figure(series, log=False)["series"]
+    assert len({(each["style"], each["more"]) for each in drawn}) == 8
+
+
+def test_only_marked_points_have_a_mark() -> None:
+    """Hundreds of marks would hide the curve, and the one that means something."""
+    points = [(0.0, 0.0), (0.5, 1.0), (1.0, 1.0)]
+    every, one = charts.figure(
+        [{"name": "a", "points": points}, {"name": "b", "points": points, "marked": [1], "labels": ["x", "y", "z"]}],
+        log=False,
+    )["series"]
+    assert [(mark["x"], mark["y"]) for mark in every["marks"]] == every["points"]
+    assert [(mark["x"], mark["y"], mark["label"]) for mark in one["marks"]] == [(*one["points"][1], "y")]
+
+
+def test_points_that_nearly_coincide_share_a_label() -> None:
+    """Two labels at one place cannot be read."""
+    points = [(0.0, 0.0), (0.01, 0.01), (0.0, 1.0), (1.0, 1.0)]
+    series = {"name": "a", "points": points, "labels": ["a", "b", "c", "d"], "dots": True}
+    (drawn,) = charts.figure([series], log=False)["series"]
+    assert [(mark["label"], mark["before"]) for mark in drawn["marks"]] == [
+        ("a, b", False),
+        ("", False),
+        ("c", False),
+        ("d", True),
+    ]
+
+
 def test_intervals_of_two_runs_share_an_axis() -> None:
     """Two intervals that overlap could look apart."""
     chart = charts.intervals([([1.0, 3.0], 2.0), ([2.0, 4.0], 3.0)], 0.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from claims.report import privacy_utility
+from claims.report import evasion, privacy_utility, roc
 from gia.harness.report import page
 from gia.harness.report.material import material_in
 from gia.harness.report.project import project_at
@@ -18,6 +18,7 @@ from tests.harness.report.run_folder import (
     a_claim,
     a_verdict,
     an_about,
+    evidence_of,
     verdicts,
     write_folder,
 )
@@ -68,8 +69,8 @@ def test_a_row_shows_the_confirmed_verdict_and_this_runs(tmp_path: Path) -> None
     """The published verdict would be lost behind a first look, or the other way round."""
     html = html_of(tmp_path)
     text = Page(row_in(html, "op.size")).text
-    assert "confirmed refuted +0.1 [0, +0.3] dB 16 second c562e36" in text
-    assert "this run supported +2 [+1.5, +2.5] dB 8, 1 void first 0f3adc1" in text
+    assert "confirmed c562e36 refuted +0.1 [0, +0.3] 16 second look" in text
+    assert "this run 0f3adc1 supported +2 [+1.5, +2.5] 8, 1 void first look" in text
     assert "Optimization IG yes refuted now supported 20 of 24 settings not run size too" in Page(html).text
 
 
@@ -141,10 +142,13 @@ def test_a_page_that_is_too_large_leaves_out_images_and_says_so(
 
 def test_rows_that_need_attention_come_before_the_evidence(tmp_path: Path) -> None:
     """A test that failed, or a verdict that contradicts its record, would go unnoticed among the others."""
-    rows = [a_verdict("op.size", disagrees="op.size: supported, but confirm has refuted"), *verdicts()[1:]]
+    rows = [
+        a_verdict("op.size", disagrees="op.size: refuted on record (confirm), now supported"),
+        *verdicts()[1:],
+    ]
     html = html_of(tmp_path, rows=rows, about=an_about(without_verdict={"gen.size": "its test failed"}))
     part = Page(html[html.index('id="attention"') : html.index('id="rows"')]).text
-    assert "op.size op.size: supported, but confirm has refuted" in part
+    assert "op.size refuted on record (confirm), now supported" in part
     assert "gen.size no verdict: its test failed" in part
 
 
@@ -178,8 +182,8 @@ def test_a_run_with_a_users_attack_starts_with_its_own_verdicts(tmp_path: Path) 
     assert text.index("This run, with mine:attack") < text.index(on_record) < text.index("Table I What the paper says")
     assert "Optimization IG yes supported this run not run size too" in text
     shown = Page(row_in(html, "op.size")).text
-    assert "confirmed, on record with the protocols' own attack refuted +0.1" in shown
-    assert "this run, with mine:attack supported +2 [+1.5, +2.5] dB" in shown
+    assert "confirmed, on record with the protocols' own attack c562e36 refuted +0.1" in shown
+    assert "this run, with mine:attack 0f3adc1 supported +2 [+1.5, +2.5]" in shown
     assert f'<a href="#{page.anchor("op.size")}"><span class="id">op.size</span></a></th><td>' in html
 
 
@@ -245,12 +249,64 @@ def test_defenses_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
     (figure,) = privacy_utility(path)
     (series,) = figure["series"]
     assert series["points"] == [(3.0, pytest.approx(0.7)), (9.0, 0.9)]
-    assert "1 noise=1e-3, 2 none" in figure["text"]
+    assert "1 noise=1e-3 (3 dB, 0.7), 2 none (9 dB, 0.9)" in figure["text"]
+    assert series["labels"] == ["1", "2"]
     about = an_about()
     about["layout"] = {"groups": [{"title": "Defences", "prefixes": ["op"], "figures": [figure]}]}
     found = Page(html_of(tmp_path, about=about))
     assert found.faults == []
     assert "Privacy and utility, digits" in found.text
+
+
+def test_a_figure_of_a_row_is_drawn_with_its_words(tmp_path: Path) -> None:
+    """The curves behind a rate would be a picture that cannot be read in the dark, on a phone or by a screen reader."""
+    kinds = {"Fishing": {"rows": ([0.1, 0.4, 0.2, 0.3], [0.35, 0.9], 0.35), "biases": ([0.0, 1.0], [0.5], 2.0)}}
+    row = row_in(html_of(tmp_path, evidence={"op.size": evidence_of("op.size") | {"figures": roc(kinds)}}), "op.size")
+    words = "rows: 50 % at 25.0 %; biases: 0 % at 0.0 %"
+    assert re.search(rf"<title [^>]*>ROC of each check, Fishing: [^<]*{words}", row)
+    drawing = row[row.index('class="chart figure"') : row.index('<ul class="key">', row.index('class="chart figure"'))]
+    assert drawing.count("<polyline") == 2
+    assert drawing.count('class="sm ') == 2  # one mark for each, at its limit
+
+
+def test_a_roc_curve_has_its_corners_and_its_limit_where_they_were_counted() -> None:
+    """Shares of honest and of malicious models would change places, or the mark would lie beside the curve.
+
+    By hand: above .9 lies nothing; above .4 one of two malicious models; above .35 also one of four honest ones; above
+    .3 both malicious ones."""
+    (figure,) = roc({"Fishing": {"rows": ([0.1, 0.4, 0.2, 0.3], [0.35, 0.9], 0.35)}})
+    (curve,) = figure["series"]
+    assert curve["points"] == [(0.0, 0.0), (0.0, 0.5), (0.25, 0.5), (0.25, 1.0), (1.0, 1.0)]
+    assert [curve["points"][index] for index in curve["marked"]] == [(0.25, 0.5)]
+    assert curve["name"] == "rows: 50 % at 25.0 %"
+
+
+def test_what_evades_is_counted_of_what_leaks() -> None:
+    """Manipulations that leak nothing would count as evasions: they pass the checks, too."""
+    tries = [("traps", False, False), ("traps", False, True), ("traps", True, True), ("block", True, True)]
+    figure = evasion(tries)
+    assert figure["series"][1]["labels"] == ["block", "traps"]
+    assert figure["series"][1]["points"] == [(1, 0), (2, 1)]
+    assert "block 0 of 1, traps 1 of 2" in figure["text"]
+
+
+def test_the_papers_numbers_stand_beside_ours_where_it_disagrees_with_itself(tmp_path: Path) -> None:
+    """A reader would have to look up what was measured, row by row, or read names of keys."""
+    html = html_of(tmp_path)
+    part = Page(html[html.index('id="inconsistencies"') : html.index('id="provenance"')]).text
+    assert "Measured here Neither. op.size refuted +0.1 [0, +0.3] dB thm.bound refuted +0.25 dB" in part
+    entries = project_at(ROOT).about()["layout"]["inconsistencies"]
+    places = {place: text for entry in entries for place, text in entry["numbers"].items()}
+    assert not [place for place in places if "_" in place]
+    named = "Fig. 3b, ig cifar100 architecture ssim, resnet101"
+    assert places[named] == "1: 0.317, 4: 0.236, 8: 0.256, 16: 0.301, 32: 0.163, 64: 0.315"
+
+
+def test_the_part_on_defences_shows_what_they_cost() -> None:
+    """The plot would be measured and stored, and nobody would see it."""
+    groups = {group["title"]: group for group in project_at(ROOT).about()["layout"]["groups"]}
+    titles = [figure["title"] for figure in groups["Defences"]["figures"]]
+    assert titles == ["Privacy and utility, digits", "Privacy and utility, faces"]
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:

@@ -82,10 +82,13 @@ def test_an_outcome_reads_with_what_the_paper_says(outcome: str, says: str, word
 
 def test_only_a_contradicted_record_marks_a_row() -> None:
     """A refuted claim would look like a failure, or a verdict that changed like a success."""
-    refuted, changed = a_row(outcome="refuted"), a_row(disagrees="op.batch_size: refuted, but claims has supported")
+    refuted, changed = (
+        a_row(outcome="refuted"),
+        a_row(disagrees="op.batch_size: supported on record (claims), now refuted"),
+    )
     assert terminal(a_run(refuted)).startswith("ok ")
     assert terminal(a_run(changed)).startswith("NOT")
-    assert "but claims has supported" in terminal(a_run(changed))
+    assert "supported on record (claims), now refuted" in terminal(a_run(changed))
     assert "**supported**" in markdown(a_run(changed))
 
 

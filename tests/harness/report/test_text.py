@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from claims.report import layout
 from gia.harness.decide.record import FIRST
 from gia.harness.report.rows import Run
@@ -34,6 +36,16 @@ def test_a_long_run_ends_within_sixty_lines_and_says_how_to_see_all() -> None:
     assert "NOT gen.row0: no verdict, its test failed" in lines
     assert re.search(r"\.\.\. and \d+ more rows", text)
     assert max(map(len, lines)) <= 100
+    assert max(map(len, Closing(a_run(84)).text(60).splitlines())) <= 60
+
+
+@pytest.mark.parametrize("number", range(0, 12))
+def test_no_run_ends_in_more_than_sixty_lines(number: int) -> None:
+    """Rows without a verdict would be listed twice, and push the summary off the screen."""
+    failed = {f"gen.row{index}": "its test did not run to its end" for index in range(2 * number)}
+    text = Closing(a_run(number, without_verdict=failed), LAYOUT["matrix"]).text(100)
+    assert len(text.splitlines()) <= MOST_LINES
+    assert "NOT gen.row0: no verdict, its test did not run to its end" in text or not failed
 
 
 def test_all_rows_are_shown_when_asked_for_and_where_they_fit() -> None:
@@ -57,13 +69,13 @@ def test_a_row_with_a_users_attack_stands_beside_its_record_in_a_long_run_too() 
 def test_the_matrix_comes_last_and_what_needs_attention_behind_it() -> None:
     """After hundreds of lines, what matters must be where the eye is."""
     rows = [a_verdict(f"op.row{index}") for index in range(40)]
-    rows[3] |= {"disagrees": "op.row3: supported, but confirm has refuted"}
-    rows[4] |= {"notice": "op.row4: supported on the same blocks, but claims has refuted"}
+    rows[3] |= {"disagrees": "op.row3: refuted on record (confirm), now supported"}
+    rows[4] |= {"notice": "op.row4: refuted on record (claims), now supported on the same blocks"}
     rows[5] |= {"notice": FIRST}
     text = Closing(Run("reduced", {}, rows, not_covered=[]), LAYOUT["matrix"]).text(100, verbose=True)
     assert text.splitlines()[-2:] == [
-        "NOT op.row3: op.row3: supported, but confirm has refuted",
-        "see op.row4: supported on the same blocks, but claims has refuted",
+        "NOT op.row3: op.row3: refuted on record (confirm), now supported",
+        "see op.row4: refuted on record (claims), now supported on the same blocks",
     ]
 
 
@@ -76,10 +88,10 @@ def test_a_sign_says_whether_it_is_this_runs() -> None:
     lines = matrix_lines(LAYOUT["matrix"], now, recorded)
     assert lines[-1] == "a cell with several signs: one for each row that measures it, the most important first"
     assert lines[1:-2] == [
-        "              batch",
-        "              size      depth",
-        "Optimization  yes [+]-  no .",
-        "Generation    no ~      yes .",
+        "                  batch",
+        "                  size      depth",
+        "op: Optimization  yes [+]-  no .",
+        "gen: Generation   no ~      yes .",
     ]
 
 
@@ -99,5 +111,5 @@ def test_the_matrix_of_this_register_fits_a_hundred_columns() -> None:
     matrix = layout(ROOT)["matrix"]
     wide, narrow = (matrix_lines(matrix, {"op.fedavg": "supported"}, {}, width=width) for width in (200, 100))
     assert max(map(len, narrow)) <= 100
-    assert any(line.startswith("Optimization") for line in wide)
-    assert any(line.startswith("Inverting Gradients yes") for line in narrow)
+    assert any(line.startswith("op: OP-GIA ") for line in wide)
+    assert any(line.startswith("op  ") for line in narrow)
