@@ -105,10 +105,10 @@ ATTACKS: Mapping[str, Tried] = {
     "pixels (`inverting_gradients`)": Tried(
         "inverting_gradients",
         (
+            {"lr": 0.1, "total_variation": 1e-4},
+            {"lr": 0.1, "total_variation": 1e-3},
             {"lr": 0.1, "total_variation": 1e-2},
-            {"lr": 0.1, "total_variation": 1e-1},
-            {"lr": 0.1, "total_variation": 1.0},
-            {"lr": 0.02, "total_variation": 1e-1},
+            {"lr": 0.02, "total_variation": 1e-3},
         ),
     ),
     "generator weights (`ci_net`)": Tried(
@@ -116,7 +116,7 @@ ATTACKS: Mapping[str, Tried] = {
         (
             {"lr": 1e-3, "total_variation": 0.0},
             {"lr": 5e-3, "total_variation": 0.0},
-            {"lr": 1e-3, "total_variation": 1e-1},
+            {"lr": 1e-3, "total_variation": 1e-3},
         ),
     ),
     "latents (`ggl`, by Adam)": Tried(
@@ -140,17 +140,17 @@ ATTACKS: Mapping[str, Tried] = {
     "pixels and GradViT's patch prior": Tried(
         "inverting_gradients",
         (
-            {"total_variation": 1e-2, "priors": _seams(1e-3)},
-            {"total_variation": 1e-1, "priors": _seams(1e-3)},
-            {"total_variation": 1e-1, "priors": _seams(1e-2)},
+            {"total_variation": 1e-3, "priors": _seams(1e-5)},
+            {"total_variation": 1e-3, "priors": _seams(1e-4)},
+            {"total_variation": 1e-2, "priors": _seams(1e-4)},
         ),
     ),
     "generator weights and the patch prior": Tried(
         "ci_net",
         (
-            {"lr": 1e-3, "priors": _seams(1e-3)},
-            {"lr": 1e-3, "priors": _seams(1e-2)},
-            {"lr": 5e-3, "priors": _seams(1e-2)},
+            {"lr": 1e-3, "priors": _seams(1e-5)},
+            {"lr": 1e-3, "priors": _seams(1e-4)},
+            {"lr": 5e-3, "priors": _seams(1e-4)},
         ),
     ),
 }
