@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -155,6 +156,13 @@ ATTACKS: Mapping[str, Tried] = {
     ),
 }
 
+#: Client in `findings` -> what the page calls it.
+CLIENTS = {
+    "agreed": "has the agreed network",
+    "own batch": "has its own images alone",
+    "honest": "has both, and is sent the honest network",
+}
+
 #: (rank, targets) of the ladders of the closed forms; the last rank is the width.
 RUNGS = ((1, "qkv"), (4, "qkv"), (16, "qkv"), (WIDER[0], "qkv"), (16, "q"), (16, "all"))
 #: Column of the ladders -> (malicious, epochs of training, size of the network).
@@ -274,7 +282,7 @@ def findings() -> Cell:
 
     "agreed" knows the honest network, "own batch" has only its images, and "honest" is sent the honest network.
     """
-    found: Cell = {"agreed": {}, "own batch": {}, "honest": {}}
+    found: Cell = {client: {} for client in CLIENTS}
     for data in DATA:
         exchange = exchange_of(Tried("patch_span"), edit := Flattened(rank=RANK), data, {})
         sent = exchange.round.victim
@@ -340,46 +348,68 @@ def _attacked(names: Iterable[str]) -> Iterator[tuple[str, Callable[[], Cell]]]:
 
 
 def interval(cell: Cell | None) -> str:
-    """Median, least and largest leak of a cell in dB, none below 0; "-" for a cell that is not there.
+    """Median, least and largest leak of a cell in dB, then the medians of each data set; "-" for a missing cell.
+
+    No value is shown below 0.
 
     >>> interval({"leak": [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]})
-    '1.5 [0.0, 5.0]'
+    '1.5 [0.0, 5.0] (0.0, 3.5)'
     """
     if cell is None:
         return "-"
-    low, middle, high, _ = median_interval(cell["leak"])
-    return f"{max(float(middle), 0):.1f} [{max(float(low), 0):.1f}, {max(float(high), 0):.1f}]"
+    leaks = cell["leak"]
+    low, middle, high, _ = median_interval(leaks)
+    each = [median(leaks[first : first + IMAGES]) for first in range(0, len(leaks), IMAGES)]
+    return f"{_shown(middle)} [{_shown(low)}, {_shown(high)}] ({', '.join(map(_shown, each))})"
+
+
+def _shown(leak: float | np.ndarray) -> str:
+    return f"{max(float(leak), 0.0):.1f}"
 
 
 def markdown(cells: Mapping[str, Cell]) -> str:
-    """The section of docs/peft.md: leak of each attack and state, how the searches ended, ladders, and costs."""
+    """The section of docs/peft.md: leak of each attack and state, how the searches ended, checks, ladders, and costs.
+
+    A table without a cell is left out, and attacks without one are listed.
+    """
     images = {(data, image) for cell in cells.values() for data, of in cell.get("images", {}).items() for image in of}
-    leaks = [[name, *_row(cells, name, STATES)] for name in ATTACKS]
+    attacks = {name: [cells.get(f"{name}/{state}") for state in STATES] for name in ATTACKS}
+    missing = [name for name, states in attacks.items() if not any(states)]
     ended = [_ended(name, state, cells.get(f"{name}/{state}")) for name in ATTACKS for state in STATES]
-    header = ["attack", "shared", "chosen settings", "PSNR", "evaluations", "converged", "fits as well as the truth"]
-    rungs = [
-        [str(rank), targets, *(interval(cells.get(f"{column}/{rank}, {targets}")) for column in LADDERS)]
+    rungs = {
+        (str(rank), targets): [cells.get(f"{column}/{rank}, {targets}") for column in LADDERS]
         for rank, targets in RUNGS
-    ]
+    }
     costs = cells.get("costs", {})
-    parts = [
-        f"Median leak in dB over {len(images)} distinct images, with the least and the largest:",
-        _table(["attack", *STATES], leaks),
-        "How the searches ended, as medians and counts over the images:",
-        _table(header, [line for line in ended if line]),
-        f"Leak of the closed form in float32 by rank and adapted layers, {WIDER[0]} wide:",
-        _table(["rank", "targets", *LADDERS], rungs),
-        "CPU milliseconds of a step at 32 pixels, per trial of eight at once:",
-        _table(
+    parts = {
+        f"Median leak in dB over {len(images)} distinct images, the least and the largest, and the medians of "
+        f"{' and '.join(DATA)}:": (
+            ["attack", *STATES],
+            [[name, *map(interval, states)] for name, states in attacks.items() if any(states)],
+        ),
+        "How the searches ended, as medians and counts over the images:": (
+            ["attack", "shared", "chosen settings", "PSNR", "evaluations", "converged", "fits as well as the truth"],
+            [line for line in ended if line],
+        ),
+        "What `validate_model` finds in the network of the malicious server, and in the honest one:": (
+            ["client", *DATA],
+            [
+                [text, *(", ".join(cells["findings"][client][data]) or "nothing" for data in DATA)]
+                for client, text in CLIENTS.items()
+                if "findings" in cells
+            ],
+        ),
+        f"Leak of the closed form in float32 by rank and adapted layers, in networks of width {WIDER[0]}:": (
+            ["rank", "targets", *LADDERS],
+            [[*rung, *map(interval, columns)] for rung, columns in rungs.items() if any(columns)],
+        ),
+        "CPU milliseconds of a step at 32 pixels, per trial of eight at once:": (
             ["shared", "fast engine", "plain engine"],
             [[state, *(f"{costs[f'{state}/{name}']:.1f}" for name in ENGINES)] for state in (FULL, INITIAL) if costs],
         ),
-    ]
-    return "\n\n".join(parts)
-
-
-def _row(cells: Mapping[str, Cell], name: str, columns: Iterable[str]) -> list[str]:
-    return [interval(cells.get(f"{name}/{column}")) for column in columns]
+    }
+    texts = [text for title, (header, rows) in parts.items() if rows for text in (title, _table(header, rows))]
+    return "\n\n".join([*texts, *([f"Not measured yet: {'; '.join(missing)}."] if missing else [])])
 
 
 def _ended(name: str, state: str, cell: Cell | None) -> list[str]:
