@@ -309,11 +309,11 @@ def costs() -> Cell:
         observations = 2 * exchange.observations
         labels = torch.stack([answer.labels for answer in exchange.answers]).repeat(2, 1)
         starts = torch.rand(len(labels), 1, 3, 32, 32, generator=exchange.block.generator("costs"))
-        for name in ENGINES:
+        for engine in ENGINES:
             matching = Matching(
-                exchange.round.victim, observations, objective=Cosine(), loss=cross_entropy, engine=name
+                exchange.round.victim, observations, objective=Cosine(), loss=cross_entropy, engine=engine
             )
-            calls[f"{state}/{name}"] = partial(matching, starts, labels)
+            calls[f"{state}/{engine}"] = partial(matching, starts, labels)
     turns: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(6):
         for name, call in calls.items():
@@ -440,11 +440,16 @@ def load() -> dict[str, Any]:
     return stored
 
 
+def commit() -> str:
+    """The commit that is checked out."""
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main(arguments: Sequence[str] = ()) -> None:
     """Measure the cells that are missing, each stored at once, then write the page."""
     budget = 60 * float(arguments[0]) if arguments else None
     cells: dict[str, Cell] = load().get("cells", {})
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    begun_at = commit()
     for key, measure in planned():
         if budget is not None and time.process_time() > budget:
             break
@@ -452,7 +457,7 @@ def main(arguments: Sequence[str] = ()) -> None:
             continue
         began = time.process_time()
         with reproducible():
-            cells[key] = {**measure(), "commit": commit, "fingerprint": fingerprint()}
+            cells[key] = {**measure(), "commit": begun_at, "fingerprint": fingerprint()}
         cells[key]["seconds"] = round(time.process_time() - began, 1)
         sys.stdout.write(f"{key}: {cells[key]}\n")
         sys.stdout.flush()

@@ -81,6 +81,7 @@ def test_a_finished_cell_is_stored_at_once_and_is_not_measured_again(
     monkeypatch.setattr(peft_table, "planned", lambda: plan)
     monkeypatch.setattr(peft_table, "PATH", path)
     monkeypatch.setattr(peft_table, "PAGE", page)
+    monkeypatch.setattr(peft_table, "commit", lambda: "0" * 40)
     with pytest.raises(KeyboardInterrupt):
         peft_table.main()
     assert list(json.loads(path.read_text(encoding="utf-8"))["cells"]) == ["first"]
