@@ -99,10 +99,11 @@ def _seams(weight: float) -> tuple[PatchConsistency, ...]:
     return (PatchConsistency(weight, NET["patch"]),)
 
 
+SMOOTHNESS = ({"smoothness": 0.3}, {"smoothness": 3.0}, {"smoothness": 30.0})
 ATTACKS: Mapping[str, Tried] = {
-    "closed form (`patch_span`)": Tried("patch_span"),
-    "closed form, float64": Tried("patch_span", dtype="float64"),
-    "malicious server (`flatten_blocks`, then `patch_span`)": Tried("patch_span", malicious=True),
+    "closed form (`patch_span`)": Tried("patch_span", SMOOTHNESS),
+    "closed form, float64": Tried("patch_span", SMOOTHNESS, dtype="float64"),
+    "malicious server (`flatten_blocks`, then `patch_span`)": Tried("patch_span", SMOOTHNESS, malicious=True),
     "pixels (`inverting_gradients`)": Tried(
         "inverting_gradients",
         (
@@ -262,17 +263,17 @@ def measured(
     return cell
 
 
-def best_of(tried: Tried, edit: Adapted | None) -> tuple[Settings, list[float]]:
+def best_of(tried: Tried, edit: Adapted | None, *, size: Size) -> tuple[Settings, list[float]]:
     """The settings of the grid with the largest mean leak on the pilot images, and the means of all of them."""
     if len(tried.grid) == 1:
         return tried.grid[0], []
-    leaks = [mean(measured(tried, edit, settings, pilot=True)["leak"]) for settings in tried.grid]
+    leaks = [mean(measured(tried, edit, settings, pilot=True, size=size)["leak"]) for settings in tried.grid]
     return tried.grid[leaks.index(max(leaks))], leaks
 
 
 def cell_of(tried: Tried, edit: Adapted | None, *, size: Size = NARROW) -> Cell:
     """A cell of the table: what the best settings get."""
-    settings, pilots = best_of(tried, edit)
+    settings, pilots = best_of(tried, edit, size=size)
     shown = {name: repr(value) for name, value in settings.items()}
     return {"settings": shown, "pilots": pilots, **measured(tried, edit, settings, size=size)}
 
@@ -333,7 +334,7 @@ def planned() -> Iterator[tuple[str, Callable[[], Cell]]]:
     for column, (malicious, epochs, size) in LADDERS.items():
         for rank, targets in RUNGS:
             edit = (Flattened if malicious else Adapted)(rank=rank, targets=targets, epochs=epochs)
-            yield f"{column}/{rank}, {targets}", partial(cell_of, Tried("patch_span"), edit, size=size)
+            yield f"{column}/{rank}, {targets}", partial(cell_of, Tried("patch_span", SMOOTHNESS), edit, size=size)
     yield from _attacked(rest)
 
 

@@ -53,12 +53,13 @@ def test_the_pilots_alone_decide_on_the_settings(monkeypatch: pytest.MonkeyPatch
     """If it fails, a setting is shown that the pilots did not prefer."""
     asked = []
 
-    def measured(tried: Tried, edit: Any, settings: Any, *, pilot: bool = False, **_: Any) -> dict[str, Any]:
+    def measured(tried: Tried, edit: Any, settings: Any, *, size: Any, pilot: bool = False) -> dict[str, Any]:
+        assert size == peft_table.DEEP
         asked.append((settings["lr"], pilot))
         return {"leak": {1: [0.0, 1.0], 2: [3.0, 1.0], 3: [-9.0, 4.0]}[settings["lr"]]}
 
     monkeypatch.setattr(peft_table, "measured", measured)
-    cell = peft_table.cell_of(Tried("dlg", tuple({"lr": lr} for lr in (1, 2, 3))), None)
+    cell = peft_table.cell_of(Tried("dlg", tuple({"lr": lr} for lr in (1, 2, 3))), None, size=peft_table.DEEP)
     assert cell["settings"] == {"lr": "2"}
     assert cell["pilots"] == [0.5, 2.0, -2.5]
     assert asked == [(1, True), (2, True), (3, True), (2, False)]
