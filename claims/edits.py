@@ -1,4 +1,4 @@
-"""What a server does to the network before it sends it: an imprint block, or low-rank adapters."""
+"""What a server does to the network before it sends it: an imprint block, or low-rank adapters, honest or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from gia.data import Images
 from gia.federated import fit
-from gia.federated.server import Gaussian, imprint, probed
+from gia.federated.server import Gaussian, flatten_blocks, imprint, probed
 from gia.models import lora
 
 
@@ -66,3 +66,17 @@ class Adapted:
         few = public.take(torch.arange(min(len(public), 64)))
         fitted = fit(adapted, few, epochs=self.epochs, batch_size=16, lr=1e-2, held_out=few, generator=generator)
         return fitted.model
+
+
+@dataclass(frozen=True)
+class Flattened(Adapted):
+    """The same adapters, sent by a malicious server in whose network all blocks see the patches.
+
+    Trunk and adapters are drawn as the honest ones are, so that a client can compare the two networks.
+
+    Args:
+        rank, targets, epochs: of the honest network.
+    """
+
+    def __call__(self, model: nn.Module, public: Images, *, generator: torch.Generator) -> nn.Module:
+        return flatten_blocks(super().__call__(model, public, generator=generator), generator=generator)

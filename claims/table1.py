@@ -108,8 +108,13 @@ def from_files(root: Path) -> str:
     return markdown(load_table1(path), confirm=records("confirm"), claims=records("claims"), given=given)
 
 
-def replaced(text: str, table: str) -> str:
-    """A document with this table between its two `MARKERS`.
+def replaced(text: str, table: str, *, markers: tuple[str, str] = MARKERS) -> str:
+    """A document with this table between its two markers.
+
+    Args:
+        text: the document.
+        table: what stands between the markers afterwards.
+        markers: two lines of the document; those of Table I by default.
 
     Raises:
         ValueError: if the document does not have each marker once.
@@ -117,9 +122,9 @@ def replaced(text: str, table: str) -> str:
     >>> replaced("\\n".join(["Above.", *MARKERS, "Below."]), "| a |").splitlines()[2:4]
     ['', '| a |']
     """
-    start, end = MARKERS
+    start, end = markers
     if (text.count(start), text.count(end)) != (1, 1):
-        raise ValueError(f"text: expected each of the lines {MARKERS} once, got {text.count(start)}, {text.count(end)}")
+        raise ValueError(f"text: expected each of the lines {markers} once, got {text.count(start)}, {text.count(end)}")
     before, _, rest = text.partition(start)
     return f"{before}{start}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
 

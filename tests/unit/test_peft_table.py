@@ -1,0 +1,214 @@
+"""The table of what full gradients and adapters leak: images, settings, cells, and the page that shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from claims import peft_table, table1
+from claims.edits import Adapted, Flattened
+from claims.peft_table import ATTACKS, DATA, FULL, INITIAL, LADDERS, MARKERS, PAGE, RUNGS, STATES, TRAINED, Tried
+from gia.attacks import Reconstruction
+
+
+def test_the_page_shows_what_is_stored() -> None:
+    """If it fails, the page has old numbers: `python -m claims.peft_table 0` writes them again."""
+    page = PAGE.read_text(encoding="utf-8")
+    cells = peft_table.load().get("cells", {})
+    assert page == table1.replaced(page, peft_table.markdown(cells), markers=MARKERS)
+
+
+def test_settings_are_chosen_on_other_images_than_are_attacked() -> None:
+    """If it fails, the best of several settings is chosen by the result that is shown."""
+    assert len(DATA) >= 2
+    for data in DATA:
+        pilot, attacked = (set(peft_table.images_of(data, pilot=which)) for which in (True, False))
+        assert pilot.isdisjoint(attacked)
+        assert (len(pilot), len(attacked)) == (2, 4)
+
+
+def test_the_attacked_block_is_the_first_without_an_image_of_the_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a small data set has an image on which the settings were chosen."""
+    drawn = {("pilot", 0): [1, 2], ("claims", 0): [2, 3], ("claims", 1): [4, 5]}
+    monkeypatch.setattr(peft_table, "_private", lambda data, block, pilot: drawn[block.lane, block.index])
+    assert peft_table.block_of("faces", pilot=False).index == 1
+
+
+def test_every_stored_cell_names_its_commit_and_the_attacked_images() -> None:
+    """If it fails, a number on the page cannot be made again."""
+    for key, cell in peft_table.load().get("cells", {}).items():
+        assert len(cell["commit"]) == 40, key
+        if "leak" in cell:
+            assert cell["images"] == {data: peft_table.images_of(data, pilot=False) for data in DATA}
+            assert len(cell["leak"]) == 8
+
+
+def test_the_pilots_alone_decide_on_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a setting is shown that the pilots did not prefer."""
+    asked = []
+
+    def measured(tried: Tried, edit: Any, settings: Any, *, size: Any, pilot: bool = False) -> dict[str, Any]:
+        assert size == peft_table.DEEP
+        asked.append((settings["lr"], pilot))
+        return {"leak": {1: [0.0, 1.0], 2: [3.0, 1.0], 3: [-9.0, 4.0]}[settings["lr"]]}
+
+    monkeypatch.setattr(peft_table, "measured", measured)
+    cell = peft_table.cell_of(Tried("dlg", tuple({"lr": lr} for lr in (1, 2, 3))), None, size=peft_table.DEEP)
+    assert cell["settings"] == {"lr": "2"}
+    assert cell["pilots"] == [0.5, 2.0, -2.5]
+    assert asked == [(1, True), (2, True), (3, True), (2, False)]
+
+
+def test_a_finished_cell_is_stored_at_once_and_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If it fails, an interrupted run begins again, or has lost what it had."""
+    path, page, asked = tmp_path / "cells.json", tmp_path / "page.md", []
+    page.write_text("\n".join(MARKERS), encoding="utf-8")
+
+    def cell(name: str) -> dict[str, Any]:
+        asked.append(name)
+        if name == "second" and asked.count(name) == 1:
+            raise KeyboardInterrupt
+        return {"leak": [1.0] * 8}
+
+    plan = [(name, lambda name=name: cell(name)) for name in ("first", "second")]
+    monkeypatch.setattr(peft_table, "planned", lambda: plan)
+    monkeypatch.setattr(peft_table, "PATH", path)
+    monkeypatch.setattr(peft_table, "PAGE", page)
+    monkeypatch.setattr(peft_table, "commit", lambda: "0" * 40)
+    with pytest.raises(KeyboardInterrupt):
+        peft_table.main()
+    assert list(json.loads(path.read_text(encoding="utf-8"))["cells"]) == ["first"]
+    peft_table.main(["0"])
+    assert asked == ["first", "second"], "a run without time must measure nothing"
+    peft_table.main()
+    assert asked == ["first", "second", "second"]
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert list(stored["cells"]) == ["first", "second"]
+    assert "torch" in stored["environment"]
+
+
+def test_the_tables_have_medians_ends_and_counts_and_a_dash_for_what_is_missing() -> None:
+    """If it fails, the page shows another number than was measured, or hides that one is missing."""
+    name = list(ATTACKS)[3]
+    search = {
+        "leak": [-3.0, -2.0, -1.0, 0.5, 1.5, 2.0, 3.0, 4.0],
+        "psnr": [10.0] * 4 + [12.0] * 4,
+        "settings": {"lr": "0.1"},
+        "evaluations": [401] * 8,
+        "converged": [True] + [False] * 7,
+        "found": [1e-4] * 6 + [1e-6] * 2,
+        "truth": [1e-5] * 8,
+    }
+    costs = {f"{state}/{engine}": 1.0 for state in (FULL, INITIAL) for engine in peft_table.ENGINES}
+    text = peft_table.markdown({f"{name}/{TRAINED}": search, "costs": costs})
+    assert f"| {name} | - | - | 1.0 [0.0, 4.0] (0.0, 2.5) |" in text
+    assert f"| {name} | {TRAINED} | `lr=0.1` | 11.0 | 401 | 1 of 8 | 2 of 8 |" in text
+    assert f"| {FULL} | 1.0 | 1.0 |" in text
+    assert "| 16 | qkv |" not in text
+    assert text.endswith("generator weights and the patch prior.")
+    assert f"yet: {name}" not in peft_table.markdown({f"{name}/{TRAINED}": search})
+
+
+def test_every_state_and_rung_is_planned_once() -> None:
+    """If it fails, a cell of a table is never measured."""
+    keys = [key for key, _ in peft_table.planned()]
+    assert len(keys) == len(set(keys))
+    attacked = {f"{name}/{state}" for name, tried in ATTACKS.items() for state in STATES if not tried.malicious}
+    sent = {f"{name}/{state}" for name, tried in ATTACKS.items() for state in (INITIAL, TRAINED) if tried.malicious}
+    rungs = {f"{column}/{rank}, {targets}" for column in LADDERS for rank, targets in RUNGS}
+    assert set(keys) == attacked | sent | rungs | {"findings", "costs"}
+
+
+def test_searches_end_by_convergence_or_at_the_cap_of_evaluations() -> None:
+    """If it fails, one attack has a larger budget than another, or a search is cut before it has converged."""
+    for name, tried in ATTACKS.items():
+        if tried.attack == "patch_span":
+            continue
+        for pilot, cap in ((True, peft_table.PILOT_STEPS), (False, peft_table.STEPS)):
+            given = peft_table.protocol(tried, None, "faces", tried.grid[0], pilot=pilot).attacker.settings
+            inner = 20 if tried.attack == "dlg" else 1  # `gia.attacks.dlg`: at most 20 evaluations in a step
+            assert cap - inner < given["steps"] * inner <= cap, name
+            assert given["converged"] == 0.01
+
+
+def gray(model: Any, observation: Any, *, generator: Any, steps: int, converged: float) -> Reconstruction:
+    """An attack that returns a gray image."""
+    return Reconstruction(images=torch.full((1, *observation.image_shape), 0.5))
+
+
+def needs_adapters() -> None:
+    """Skip a test where the two packages are missing."""
+    pytest.importorskip("timm", reason="the victims need the package timm: python -m pip install 'timm>=1.0'")
+    pytest.importorskip("peft", reason="low-rank adapters need the package peft: python -m pip install 'peft>=0.15'")
+
+
+def test_leak_is_what_an_attack_adds_to_the_best_placebo() -> None:
+    """If it fails, an attacker that does not look at the gradient leaks. PSNR is checked against scikit-image's."""
+    needs_adapters()
+    cell = peft_table.measured(Tried(gray), None, {})  # type: ignore[arg-type]
+    exchanges = [peft_table.exchange_of(Tried("patch_span"), None, data, {}) for data in DATA]
+    images = [image.numpy() for exchange in exchanges for image in exchange.reference]
+    for index, image in enumerate(images):
+        own = np.broadcast_to(image.mean((1, 2), keepdims=True), image.shape)
+        public = exchanges[index // 4].round.public.images.mean(0).numpy()
+        best = max(peak_signal_noise_ratio(image, guess, data_range=1) for guess in (own, public))
+        psnr = peak_signal_noise_ratio(image, np.full_like(image, 0.5), data_range=1)
+        assert cell["psnr"][index] == pytest.approx(psnr, abs=1e-3)
+        assert cell["placebo"][index] >= best - 1e-3
+        assert cell["leak"][index] == pytest.approx(cell["psnr"][index] - cell["placebo"][index])
+    assert max(cell["leak"]) <= 0
+
+
+def test_the_malicious_network_has_the_honest_matrices_a_and_other_blocks() -> None:
+    """If it fails, a client's comparison with the agreed network finds other draws and not the manipulation."""
+    needs_adapters()
+    honest, sent = (
+        peft_table.victim(edit, "float32", "faces", pilot=False, size=peft_table.NARROW).state_dict()
+        for edit in (Adapted(rank=4), Flattened(rank=4))
+    )
+    changed = {
+        name.split(".")[-2] if ".lora_" not in name else name.split(".")[-3]
+        for name in honest
+        if not sent[name].equal(honest[name])
+    }
+    assert "lora_A" not in changed
+    assert "lora_B" in changed
+
+
+def test_a_client_with_the_agreed_network_finds_the_malicious_one_and_no_fault_in_the_honest_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If it fails, the page says something else about validation than it does."""
+    needs_adapters()
+    monkeypatch.setattr(peft_table, "DATA", ("faces",))
+    found = peft_table.findings()
+    assert "drift" in found["agreed"]["faces"]
+    assert found["honest"]["faces"] == []
+
+
+def test_costs_are_those_of_both_engines_on_both_kinds_of_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, a column of costs is missing, or is that of another engine than it names."""
+    needs_adapters()
+    asked = []
+
+    class Matched:
+        def __init__(self, model: Any, observations: Any, *, engine: str, **_: Any) -> None:
+            asked.append((len(observations[0].gradients), engine))
+
+        def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+            assert (images.shape, labels.shape) == ((8, 1, 3, 32, 32), (8, 1))
+
+    monkeypatch.setattr(peft_table, "Matching", Matched)
+    found = peft_table.costs()
+    assert list(found) == [f"{state}/{engine}" for state in (FULL, INITIAL) for engine in ("taps", "plain")]
+    full, adapted = asked[0][0], asked[2][0]
+    assert asked == [(full, "taps"), (full, "plain"), (adapted, "taps"), (adapted, "plain")]
+    assert adapted == 2 * 3 * 2  # two matrices for each of queries, keys and values of two blocks
