@@ -96,17 +96,61 @@ def test_lbfgs_is_torchs_on_each_trial_alone():
         assert all(x[trial].equal(y[0]) for x, y in zip(variables, alone, strict=True))
 
 
-def test_lbfgs_asks_for_one_trial_at_a_time():
-    """If it fails, the gradients of another trial steer this one, and evaluations are counted for the wrong trial."""
+def uneven(variables, trials=slice(None)):
+    """|x - 1|^2 of four trials, |x - 1|^4 for the second; it is not finite for the last one."""
+    powers, factors = torch.tensor([2.0, 4.0, 2.0, 2.0])[trials], torch.tensor([1.0, 1.0, 1.0, torch.nan])[trials]
+    away = variables[0] - 1
+    values = factors * (away.abs() ** powers[:, None]).sum(1)
+    return Point(values, [(factors * powers)[:, None] * away.sign() * away.abs() ** (powers[:, None] - 1)])
+
+
+def test_inner_steps_end_where_torchs_do():
+    """Four trials: one converges, one falls slowly, one starts at its least value, and one is not finite. Each asks as
+    often as `torch.optim.LBFGS` calls its closure, and ends at the same bits.
+
+    If it fails, a trial goes on at rounding, costs evaluations that move nothing, or one lost trial moves another."""
+    begin = torch.tensor([[3.0, 2.0], [2.5, 1.5], [1.0, 1.0], [0.0, 4.0]], dtype=torch.float64)
+    asked, variable = [0] * 4, begin.clone()
+
+    def evaluate(variables, trials):
+        for trial in range(4)[trials]:
+            asked[trial] += 1
+        return uneven(variables, trials)
+
+    step = LBFGS()([variable])
+    for _ in range(3):
+        step(evaluate, 1.0)
+    counts = []
+    for trial in range(4):
+        own, calls = begin[trial : trial + 1].clone(), []
+        optimizer = torch.optim.LBFGS([own], lr=1.0, history_size=100, max_iter=20)
+
+        def closure(own=own, calls=calls, trial=trial):
+            point = uneven([own], slice(trial, trial + 1))
+            own.grad = point.gradients[0]
+            calls.append(1)
+            return float(point.values)
+
+        for _ in range(3):
+            optimizer.step(closure)
+        counts.append(len(calls))
+        assert torch.equal(variable[trial : trial + 1].nan_to_num(7.0), own.nan_to_num(7.0))
+    assert asked == counts
+    assert len(set(counts)) == 4
+
+
+def test_lbfgs_asks_for_all_trials_at_once_while_they_move():
+    """If it fails, restarts cost what they cost one by one, or evaluations are counted for a trial that has ended."""
     asked = []
 
     def evaluate(variables, trials):
         asked.append((trials.start, trials.stop, len(variables[0])))
-        return slope(variables)
+        gradient = torch.ones_like(variables[0])
+        gradient[[trial == 1 for trial in range(3)[trials]]] = 0.0
+        return Point(gradient.sum(1), [gradient])
 
-    LBFGS(inner_steps=4)(start(3))(evaluate, 1.0)
-    assert set(asked) == {(0, 1, 1), (1, 2, 1), (2, 3, 1)}
-    assert len(asked) == 12
+    LBFGS(inner_steps=3)([torch.zeros(3, 2, dtype=torch.float64)])(evaluate, 1.0)
+    assert asked[:3] == [(0, 3, 3), (0, 1, 1), (2, 3, 1)]
 
 
 def seeded(*seeds):
