@@ -100,10 +100,13 @@ class Engine:
         self,
         images: Tensor,
         labels: Tensor,
-        trials: range,
+        trials: Sequence[int],
         mirrored: Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]] | None,
     ) -> Tensor:
-        """The objective (R,) alone; `mirrored` changes each trial's simulated gradient before it is compared."""
+        """The objective (R,) alone; `mirrored` changes each trial's simulated gradient before it is compared.
+
+        The trials are neighbours, or a single one several times.
+        """
         if mirrored is None and (taps := self._fast(images, labels, trials)) is not None:
             with sdpa_kernel(SDPBackend.MATH):  # the arithmetic in which the engines were compared
                 return torch.cat(
@@ -136,7 +139,7 @@ class Engine:
         if not state["fast"]:
             self._taps = None
 
-    def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | Simulations | None:
+    def _fast(self, images: Tensor, labels: Tensor, trials: Sequence[int]) -> Taps | Simulations | None:
         """The fast engine where it agrees with `plain` and is faster, else None."""
         soft = labels.is_floating_point()
         large = self._large and self._local is None and not soft
@@ -153,17 +156,17 @@ class Engine:
         triples = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
         return triples[0] if len(triples) == 1 else _joined(triples)
 
-    def _parts(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: range) -> list[slice]:
+    def _parts(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: Sequence[int]) -> list[slice]:
         """The trials in parts, each as large as the memory limit allows."""
         if self._memory is not None and not self._at_once:
             self._at_once = self._fitting(taps, images, labels, self._memory)
         size = self._at_once or len(trials)
         return [slice(first, first + size) for first in range(0, len(trials), size)]
 
-    def _chosen(self, trials: range) -> list[Target]:
+    def _chosen(self, trials: Sequence[int]) -> list[Target]:
         """The targets of some trials, stored since a search asks for the same trials at every step."""
         shared = len(self._stacked[0]) == 1
-        chosen = range(1) if shared else trials
+        chosen = range(1) if shared else range(trials[0], trials[-1] + 1)
         if chosen not in self._cut:
             self._cut[chosen] = [Target(one[chosen.start : chosen.stop]) for one in self._stacked]
         return self._cut[chosen]
