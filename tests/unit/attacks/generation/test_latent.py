@@ -309,15 +309,19 @@ def test_a_search_is_first_asked_after_generations_of_evolution_or_steps(victim,
     assert (found.gradient_evaluations, found.converged) == (first + -(-first // 3) + 1, True)
 
 
+class Shared(list):
+    """A list that a copy of its holder shares."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 class Counting(Small):
     """A decoder that records how many latents it gets at once, and has room for some."""
 
     def __init__(self, room=99):
         super().__init__()
-        self._sizes, self.room = [], room  # what begins with _ is no part of a decoder's identity
-
-    def __deepcopy__(self, memo):
-        return self
+        self._sizes, self.room = Shared(), room  # what begins with _ is no part of a decoder's identity
 
     def forward(self, latents):
         if len(latents) > self.room:
@@ -373,7 +377,7 @@ def test_a_killed_evolution_asks_for_no_candidate_twice(victim, tmp_path):
     settings = {"decoder": decoder, "population": 5, "steps": 13}
     with pytest.raises(LookupError), gia.attacks.checkpointing(tmp_path / "run", every=0):
         ggl(victim, observation, generator=seeded(), callback=kill, **settings)
-    decoder._sizes, seen = [], []
+    decoder._sizes, seen = Shared(), []
     with gia.attacks.checkpointing(tmp_path / "run", every=0):
         watch = {"callback": lambda progress: seen.append(progress.variables[0].clone())}
         ggl(victim, observation, generator=seeded(), **settings, **watch)
