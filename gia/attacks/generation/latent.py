@@ -168,7 +168,8 @@ def ggl(
         callback: called before each step with `Progress`; its variables are z, (1, B, *latent_shape).
 
     Returns the images (B, C, H, W) in [0, 1] of the z with the least objective, in the order of the sorted labels.
-    Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for an
+    The candidates of a generation are evaluated together, unless there is a mirror or there are more trials than
+    candidates. Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for an
     observation without labels or that does not fit the model, for a setting out of range, and for a decoder that does
     not fit; TypeError for a decoder that is not a module.
 

@@ -15,6 +15,10 @@ from gia.attacks.matching.problem import Matching
 from gia.attacks.matching.updates import Evaluate, Point, Resumable, Step
 from gia.errors import not_installed
 
+#: Images that are evaluated at once. More of them are hardly faster, and a system that gives memory on credit may end
+#: the process instead of an error that could be caught.
+_IMAGES = 64
+
 
 @dataclass(frozen=True)
 class CMA:
@@ -95,7 +99,7 @@ class Generations:
 
     Each step reads the value of its own candidate, so steps, candidates and draws are those of a search that evaluates
     one at a time, and values agree up to the rounding of batched arithmetic. Where a generation does not fit into
-    memory, it is evaluated in parts (`gia.attacks.matching.parts`).
+    memory, it is evaluated in parts (`gia.attacks.matching.parts`), and in any case in parts of at most 64 images.
 
     Args:
         rule: of the same search.
@@ -112,6 +116,7 @@ class Generations:
             return Point(values(candidates, int(trial[0])), [])
 
         self._parts = Parts(evaluate, together=1, of="candidates")
+        self._parts.at_once = max(1, _IMAGES // problem.batch_size)
 
     def __call__(self, variables: Sequence[Tensor], trials: slice) -> Point:
         """The objective of the chosen trials at their current candidates."""

@@ -363,6 +363,14 @@ def test_a_generation_that_does_not_fit_is_split(victim, caplog):
     assert found.gradient_evaluations == 14
 
 
+def test_a_large_generation_is_evaluated_in_parts_of_64_images(victim):
+    """If it fails, 50 candidates of a large batch take 50 times its memory, and a system without an error for want of
+    memory ends the process."""
+    decoder = Counting()
+    evolved(decoder, victim, population=80, steps=79)
+    assert decoder._sizes == [1, 64, 16, 1]
+
+
 def test_a_killed_evolution_asks_for_no_candidate_twice(victim, tmp_path):
     """It is killed in the middle of a generation. If it fails, the rest of it is evaluated again, in another batch and
     with other last bits."""
