@@ -1,12 +1,13 @@
 """How the cost of a step grows: `python -m tests.timing.growth` prints a table in Markdown.
 
-Each row varies one size of a base case and holds the others. All cases take turns in one process, by the CPU time of the
-process, and the shortest turn counts, so other programs disturb the figures little. They are costs of a whole step, over
-the base case in the same run.
+Each row varies one size of a base case and holds the others. All cases take turns in one process. The CPU time of the
+shortest turn counts, so other programs disturb the figures little. They are costs of a whole step, over the base case
+in the same run.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import process_time
@@ -70,7 +71,7 @@ def seconds(cases: dict[Sizes, Callable[[], object]], turns: int = 5) -> dict[Si
 
 
 def table(times: dict[Sizes, float]) -> str:
-    """The costs over the base case, with the growth of each row's last size over its first."""
+    """The costs over the base case, a row for each size."""
     lines = ["| varied | cost of a step, over the base |", "|---|---|"]
     for name, values in ROWS.items():
         costs = [times[replace(BASE, **{name: value})] / times[BASE] for value in values]
@@ -83,7 +84,7 @@ def main() -> None:
     torch.set_num_threads(1)
     sizes = {BASE, *(replace(BASE, **{name: value}) for name, values in ROWS.items() for value in values)}
     times = seconds({each: step_of(each) for each in sorted(sizes, key=repr)})
-    print(f"base: {BASE}, {1e3 * times[BASE]:.1f} ms of CPU time\n\n{table(times)}")
+    sys.stdout.write(f"base: {BASE}, {1e3 * times[BASE]:.1f} ms of CPU time\n\n{table(times)}\n")
 
 
 if __name__ == "__main__":

@@ -169,9 +169,9 @@ def ggl(
 
     Returns the images (B, C, H, W) in [0, 1] of the z with the least objective, in the order of the sorted labels.
     The candidates of a generation are evaluated together, unless there is a mirror or there are more trials than
-    candidates. Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for an
-    observation without labels or that does not fit the model, for a setting out of range, and for a decoder that does
-    not fit; TypeError for a decoder that is not a module.
+    candidates. Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for
+    an observation without labels or that does not fit the model, for a setting out of range, and for a decoder that
+    does not fit; TypeError for a decoder that is not a module.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)
