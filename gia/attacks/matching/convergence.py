@@ -80,7 +80,7 @@ class Trials:
 
     def step(self, evaluate: Evaluate) -> None:
         """Evaluate the trials that run, and move each by its own step size."""
-        if all(isinstance(group.move, Walking) for group in self._groups):
+        if len(self._groups) > 1 and all(isinstance(group.move, Walking) for group in self._groups):
             self._walk(evaluate)
         else:
             for group, point in self.evaluate(evaluate):

@@ -141,8 +141,9 @@ class LBFGS:
 
     def __call__(self, variables: Sequence[Tensor], trials: slice = slice(None)) -> Walking:
         parts = [[variable[trial : trial + 1] for variable in variables] for trial in range(len(variables[0]))]
-        # One inner step at a time, so that all trials can be evaluated between two of them.
-        optimizers = [torch.optim.LBFGS(part, lr=self.lr, history_size=self.history, max_iter=1) for part in parts]
+        optimizers = [
+            torch.optim.LBFGS(part, lr=self.lr, history_size=self.history, max_iter=self.inner_steps) for part in parts
+        ]
 
         def walks(factor: float) -> list[Walk]:
             return [self._walk(*own, factor) for own in zip(parts, optimizers, strict=True)]
@@ -155,23 +156,44 @@ class LBFGS:
                 optimizer.load_state_dict(its_state)
 
         def step(evaluate: Evaluate, factor: float) -> None:
-            walk(dict(enumerate(walks(factor))), variables, evaluate)
+            if len(parts) == 1:  # torch's own loop, which costs less than one call for each inner step
+                self._alone(parts[0], optimizers[0], evaluate, factor)
+            else:
+                walk(dict(enumerate(walks(factor))), variables, evaluate)
 
         return Walking(step, state, load, walks)
 
+    def _alone(
+        self, variables: Sequence[Tensor], optimizer: torch.optim.LBFGS, evaluate: Evaluate, factor: float
+    ) -> None:
+        """The inner steps of a single trial."""
+
+        def closure() -> float:
+            point = evaluate(variables, slice(0, 1))
+            _lead(variables, point.gradients)
+            return float(point.values)
+
+        optimizer.param_groups[0].update(lr=self.lr * factor, max_iter=self.inner_steps)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+
     def _walk(self, variables: Sequence[Tensor], optimizer: torch.optim.LBFGS, factor: float) -> Walk:
-        """The inner steps of one trial, which end where those of `torch.optim.LBFGS(max_iter=inner_steps)` do."""
-        optimizer.param_groups[0]["lr"] = self.lr * factor
+        """The inner steps of one of several trials, which all can be evaluated between two of them.
+
+        They end where those of `torch.optim.LBFGS(max_iter=inner_steps)` do.
+        """
+        optimizer.param_groups[0].update(lr=self.lr * factor, max_iter=1)
         state: dict[str, Any] = optimizer.state[variables[0]]
-        tolerance: float = optimizer.param_groups[0]["tolerance_change"]
+        tolerance, most = (optimizer.param_groups[0][name] for name in ("tolerance_change", "max_eval"))
         for inner in range(self.inner_steps):
             point = yield
             value, before = float(point.values), state.get("n_iter", 0)
-            stands = inner > 0 and bool(state["d"].mul(state["t"]).abs().max() <= tolerance)
-            if stands or (inner > 0 and abs(value - state["prev_loss"]) < tolerance):
+            if inner > 0 and (
+                inner + 1 >= most
+                or state["d"].mul(state["t"]).abs().max() <= tolerance
+                or abs(value - state["prev_loss"]) < tolerance
+            ):
                 return
-            for variable, gradient in zip(variables, point.gradients, strict=True):
-                variable.grad = gradient.contiguous()
+            _lead(variables, point.gradients)
             optimizer.step(lambda value=value: value)  # type: ignore[no-untyped-call, misc]
             # It has not moved where the gradient is zero, or its direction does not lead down.
             if state["n_iter"] == before or state["prev_flat_grad"].dot(state["d"]) > -tolerance:
@@ -208,6 +230,12 @@ def runs(trials: Sequence[int]) -> list[slice]:
         else:
             found.append(slice(trial, trial + 1))
     return found
+
+
+def _lead(variables: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Give the variables the gradients that torch's optimizer follows."""
+    for variable, gradient in zip(variables, gradients, strict=True):
+        variable.grad = gradient.contiguous()
 
 
 def _asks(one: Walk, point: Point | None) -> bool:

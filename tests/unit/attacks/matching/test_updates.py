@@ -104,7 +104,8 @@ def uneven(variables, trials=slice(None)):
     return Point(values, [(factors * powers)[:, None] * away.sign() * away.abs() ** (powers[:, None] - 1)])
 
 
-def test_inner_steps_end_where_torchs_do():
+@pytest.mark.parametrize("inner_steps", [20, 3])
+def test_inner_steps_end_where_torchs_do(inner_steps):
     """Four trials: one converges, one falls slowly, one starts at its least value, and one is not finite. Each asks as
     often as `torch.optim.LBFGS` calls its closure, and ends at the same bits.
 
@@ -117,13 +118,18 @@ def test_inner_steps_end_where_torchs_do():
             asked[trial] += 1
         return uneven(variables, trials)
 
-    step = LBFGS()([variable])
+    step = LBFGS(inner_steps=inner_steps)([variable])
     for _ in range(3):
         step(evaluate, 1.0)
     counts = []
+    single = begin[:1].clone()
+    alone = LBFGS(inner_steps=inner_steps)([single])
+    for _ in range(3):
+        alone(uneven, 1.0)
+    assert torch.equal(variable[:1], single)
     for trial in range(4):
         own, calls = begin[trial : trial + 1].clone(), []
-        optimizer = torch.optim.LBFGS([own], lr=1.0, history_size=100, max_iter=20)
+        optimizer = torch.optim.LBFGS([own], lr=1.0, history_size=100, max_iter=inner_steps)
 
         def closure(own=own, calls=calls, trial=trial):
             point = uneven([own], slice(trial, trial + 1))
@@ -136,7 +142,7 @@ def test_inner_steps_end_where_torchs_do():
         counts.append(len(calls))
         assert torch.equal(variable[trial : trial + 1].nan_to_num(7.0), own.nan_to_num(7.0))
     assert asked == counts
-    assert len(set(counts)) == 4
+    assert len(set(counts)) >= 3
 
 
 def test_lbfgs_asks_for_all_trials_at_once_while_they_move():
