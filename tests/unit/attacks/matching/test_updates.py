@@ -97,24 +97,27 @@ def test_lbfgs_is_torchs_on_each_trial_alone():
 
 
 def uneven(variables, trials=slice(None)):
-    """|x - 1|^2 of four trials, |x - 1|^4 for the second; it is not finite for the last one."""
-    powers, factors = torch.tensor([2.0, 4.0, 2.0, 2.0])[trials], torch.tensor([1.0, 1.0, 1.0, torch.nan])[trials]
+    """|x - 1|^2 of five trials, |x - 1|^4 for the second; it is not finite for the fourth, and the value of the last
+    stands still."""
+    powers = torch.tensor([2.0, 4.0, 2.0, 2.0, 2.0])[trials]
+    factors = torch.tensor([1.0, 1.0, 1.0, torch.nan, 1.0])[trials]
     away = variables[0] - 1
     values = factors * (away.abs() ** powers[:, None]).sum(1)
+    values = torch.where(torch.arange(5)[trials] == 4, 1.0, values)
     return Point(values, [(factors * powers)[:, None] * away.sign() * away.abs() ** (powers[:, None] - 1)])
 
 
 @pytest.mark.parametrize("inner_steps", [20, 3])
 def test_inner_steps_end_where_torchs_do(inner_steps):
-    """Four trials: one converges, one falls slowly, one starts at its least value, and one is not finite. Each asks as
-    often as `torch.optim.LBFGS` calls its closure, and ends at the same bits.
+    """Five trials: one converges, one falls slowly, one starts at its least value, one is not finite, and the value of
+    one stands still. Each asks as often as `torch.optim.LBFGS` calls its closure, and ends at the same bits.
 
     If it fails, a trial goes on at rounding, costs evaluations that move nothing, or one lost trial moves another."""
-    begin = torch.tensor([[3.0, 2.0], [2.5, 1.5], [1.0, 1.0], [0.0, 4.0]], dtype=torch.float64)
-    asked, variable = [0] * 4, begin.clone()
+    begin = torch.tensor([[3.0, 2.0], [2.5, 1.5], [1.0, 1.0], [0.0, 4.0], [4.0, 0.5]], dtype=torch.float64)
+    asked, variable = [0] * 5, begin.clone()
 
     def evaluate(variables, trials):
-        for trial in range(4)[trials]:
+        for trial in range(5)[trials]:
             asked[trial] += 1
         return uneven(variables, trials)
 
@@ -127,7 +130,7 @@ def test_inner_steps_end_where_torchs_do(inner_steps):
     for _ in range(3):
         alone(uneven, 1.0)
     assert torch.equal(variable[:1], single)
-    for trial in range(4):
+    for trial in range(5):
         own, calls = begin[trial : trial + 1].clone(), []
         optimizer = torch.optim.LBFGS([own], lr=1.0, history_size=100, max_iter=inner_steps)
 
