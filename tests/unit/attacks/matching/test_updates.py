@@ -97,9 +97,9 @@ def test_lbfgs_is_torchs_on_each_trial_alone():
 
 
 def uneven(variables, trials=slice(None)):
-    """|x - 1|^2 of five trials, |x - 1|^4 for the second; it is not finite for the fourth, and the value of the last
+    """|x - 1|^2 of five trials, |x - 1|^4 for the second and last; the fourth is not finite, and the value of the last
     stands still."""
-    powers = torch.tensor([2.0, 4.0, 2.0, 2.0, 2.0])[trials]
+    powers = torch.tensor([2.0, 4.0, 2.0, 2.0, 4.0])[trials]
     factors = torch.tensor([1.0, 1.0, 1.0, torch.nan, 1.0])[trials]
     away = variables[0] - 1
     values = factors * (away.abs() ** powers[:, None]).sum(1)
