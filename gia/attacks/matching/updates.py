@@ -194,7 +194,7 @@ class LBFGS:
             ):
                 return
             _lead(variables, point.gradients)
-            optimizer.step(lambda value=value: value)  # type: ignore[no-untyped-call, misc]
+            optimizer.step(lambda value=value: value)  # type: ignore[no-untyped-call]
             # It has not moved where the gradient is zero, or its direction does not lead down.
             if state["n_iter"] == before or state["prev_flat_grad"].dot(state["d"]) > -tolerance:
                 return
