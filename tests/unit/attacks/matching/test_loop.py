@@ -331,6 +331,25 @@ def test_a_trial_ends_as_it_does_alone_bit_for_bit(name):
     assert len(set(counts)) > 1
 
 
+def test_a_rule_that_asks_twice_gets_the_second_value_of_its_own_trial_too():
+    """If it fails, the rule of one trial follows the objective of another one."""
+    asked, center = [], torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
+
+    def evaluate(variables, trials):
+        asked.append((trials.start, trials.stop))
+        return bowl(center)(variables, trials)
+
+    def rule(variables, trials=slice(None)):
+        def step(evaluate, factor):
+            evaluate(variables, slice(None))
+            variables[0].sub_(0.1 * factor * evaluate(variables, slice(0, 1)).gradients[0])
+
+        return step
+
+    minimize(evaluate, starts(), steps=6, update=rule, converged=0.01, least=5)
+    assert asked[:3] == [(0, 2), (0, 1), (1, 2)]
+
+
 def test_trials_that_depend_on_each_other_end_together():
     """Two pairs: the first has one trial that falls for 60 steps. If it fails, a group loses a member on its way."""
     evaluate, asked = following(falling_until(0), falling_until(60), falling_until(0), falling_until(0))
