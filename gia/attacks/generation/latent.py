@@ -21,6 +21,7 @@ from gia.attacks.matching import (
     CMA,
     LEAST,
     Adam,
+    Evaluate,
     Matching,
     Mirror,
     Point,
@@ -29,6 +30,7 @@ from gia.attacks.matching import (
     matching_terms,
     minimize,
 )
+from gia.attacks.matching.evolution import Generations
 from gia.attacks.matching.problem import class_labels
 from gia.attacks.objectives import Objective, SquaredDifferences
 from gia.attacks.reconstruction import Reconstruction
@@ -65,23 +67,32 @@ def _many(
     _check(optimizer, population, lr, bound, mirror)
     problem = Matching(model, observations, objective=objective or _OBJECTIVE, loss=loss)
     labels = class_labels(problem, "ggl")
-    decode = _Decode(decoder_for(decoder, problem.reference), labels, problem.image_shape)
-    decode.check(problem.reference)
+    decode = _Decode(decoder_for(decoder, problem.reference), problem.image_shape)
+    decode.check(labels, problem.reference)
 
     def descend(variables: Sequence[Tensor], trials: slice) -> Point:
-        return matched(problem, lambda leaves: decode(leaves[0], trials), variables, labels[trials], trials)
+        return matched(problem, lambda leaves: decode(leaves[0], labels[trials]), variables, labels[trials], trials)
 
     def compare(variables: Sequence[Tensor], trials: slice) -> Point:
-        images = decode(variables[0], trials)
+        images = decode(variables[0], labels[trials])
         return Point(problem.values(images, labels[trials], trials=trials, mirror=mirror), [])
+
+    def generation(candidates: Tensor, trial: int) -> Tensor:
+        same = labels[trial].expand(len(candidates), -1)
+        return problem.values(decode(candidates, same), same, trials=slice(trial, trial + 1))
 
     def clamp(variables: Sequence[Tensor]) -> None:
         if bound is not None:
             variables[0].clamp_(-bound, bound)
 
+    evaluate: Evaluate = compare
+    asked: Matching | Generations = problem
     if optimizer == "cma":
-        evaluate, start = compare, problem.reference.new_zeros(len(problem), problem.batch_size, *decode.latent_shape)
-        update: UpdateRule = CMA(1.0, population, bound, generators)
+        start = problem.reference.new_zeros(len(problem), problem.batch_size, *decode.latent_shape)
+        update: UpdateRule = (evolution := CMA(1.0, population, bound, generators))
+        # A mirror that draws numbers draws them in the order of the steps; many trials are a batch by themselves.
+        if not mirror and population > len(problem):
+            evaluate = asked = Generations(evolution, generation, budget=steps + 1, problem=problem)
     else:
         evaluate, start = descend, draw_latents(decode.decoder, problem.batch_size, generators, problem.reference)
         update = Adam(lr, signed=False)
@@ -95,9 +106,9 @@ def _many(
         least=20 * population if optimizer == "cma" else LEAST,
         constraint=clamp if optimizer == "adam" else None,
         callback=callback,
-        problem=problem,
+        problem=asked,
     )
-    images = decode(found.variables[0]).clamp(0, 1)
+    images = decode(found.variables[0], labels).clamp(0, 1)
     return reconstructions(images, found, problem)
 
 
@@ -157,9 +168,10 @@ def ggl(
         callback: called before each step with `Progress`; its variables are z, (1, B, *latent_shape).
 
     Returns the images (B, C, H, W) in [0, 1] of the z with the least objective, in the order of the sorted labels.
-    Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for an
-    observation without labels or that does not fit the model, for a setting out of range, and for a decoder that does
-    not fit; TypeError for a decoder that is not a module.
+    The candidates of a generation are evaluated together, unless there is a mirror or there are more trials than
+    candidates. Departs from the paper in limiting z by a box in place of its regularizer R(G; z). Raises ValueError for
+    an observation without labels or that does not fit the model, for a setting out of range, and for a decoder that
+    does not fit; TypeError for a decoder that is not a module.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)
@@ -210,19 +222,17 @@ class _Decode:
 
     Args:
         decoder: a copy, put into evaluation mode, in which trials do not mix.
-        labels: (R, B) int64 of every trial, passed to a decoder whose `forward` takes two arguments.
         image_shape: (C, H, W) of the client.
-
-    Raises ValueError where it does not take the latents and labels, or its images are outside [0, 1] or misshapen.
     """
 
-    def __init__(self, decoder: nn.Module, labels: Tensor, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, decoder: nn.Module, image_shape: tuple[int, int, int]) -> None:
         self.latent_shape: tuple[int, ...] = tuple(decoder.latent_shape)  # type: ignore[arg-type]  # checked before
-        self.decoder, self._labels, self._image_shape = set_mode(decoder, False), labels, image_shape
+        self.decoder, self._image_shape = set_mode(decoder, False), image_shape
         self._conditional = takes_labels(decoder)
 
-    def __call__(self, latents: Tensor, trials: slice = slice(None)) -> Tensor:
-        made = self._made(latents.flatten(0, 1), self._labels[trials].flatten())
+    def __call__(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """The labels (R, B) are passed to a decoder whose `forward` takes two arguments."""
+        made = self._made(latents.flatten(0, 1), labels.flatten())
         return as_images(made, self._image_shape).view(*latents.shape[:2], *self._image_shape)
 
     def _made(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -230,8 +240,9 @@ class _Decode:
         return images
 
     @torch.no_grad()
-    def check(self, like: Tensor) -> None:
-        labels = torch.unique(self._labels)
+    def check(self, labels: Tensor, like: Tensor) -> None:
+        """Raise ValueError where it does not take latents and these labels, or its images are outside [0, 1]."""
+        labels = torch.unique(labels)
         latents = like.new_zeros(len(labels), *self.latent_shape)
         try:
             images = self._made(latents, labels)

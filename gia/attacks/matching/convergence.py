@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gia.attacks.matching.updates import Evaluate, Point, Resumable, Step, UpdateRule
+from gia.attacks.matching.updates import Evaluate, Point, Resumable, Step, UpdateRule, Walk, Walking, runs, walk
 
 #: Steps between two checks. On an accelerator each check waits for the device.
 _CHECK_EVERY = 5
@@ -80,24 +80,37 @@ class Trials:
 
     def step(self, evaluate: Evaluate) -> None:
         """Evaluate the trials that run, and move each by its own step size."""
-        points = self.evaluate(evaluate)
-        for group, point in points:
-            if group.factor is not None:
-                group.move(_served(point, self._noting(evaluate), group.trials), group.factor)
-            else:
-                group.finished = True
+        if len(self._groups) > 1 and all(isinstance(group.move, Walking) for group in self._groups):
+            self._walk(evaluate)
+        else:
+            for group, point in self.evaluate(evaluate):
+                if group.factor is not None:
+                    group.move(_served(point, self._noting(evaluate), group.trials), group.factor)
+        for group in self._groups:
+            group.finished |= group.factor is None
         self._history.append(self._best.clone())
 
     def evaluate(self, evaluate: Evaluate) -> list[tuple[_Group, Point]]:
         """The points of the trials that run; neighbours are evaluated in one call."""
         noting, points = self._noting(evaluate), []
-        for run in _runs([group for group in self._groups if not group.finished]):
-            trials = slice(run[0].trials.start, run[-1].trials.stop)
+        running = {group.trials.start: group for group in self._groups if not group.finished}
+        for trials in runs([trial for group in running.values() for trial in group.numbers]):
             point = noting([variable[trials] for variable in self._variables], trials)
-            for group in run:
-                own = slice(group.trials.start - trials.start, group.trials.stop - trials.start)
-                points.append((group, _part(point, own)))
+            own = [running[first] for first in range(trials.start, trials.stop) if first in running]
+            points += [
+                (group, point.of(slice(group.trials.start - trials.start, group.trials.stop - trials.start)))
+                for group in own
+            ]
         return points
+
+    def _walk(self, evaluate: Evaluate) -> None:
+        """Let all trials that run walk at once; those at their last point only ask for its value."""
+        walks: dict[int, Walk] = {}
+        for group in self._groups:
+            if not group.finished:
+                own = [_last() for _ in range(group.size)] if group.factor is None else group.walks(group.factor)
+                walks |= zip(group.numbers, own, strict=True)
+        walk(walks, self._variables, self._noting(evaluate))
 
     def finish(self, evaluate: Evaluate) -> None:
         """Evaluate the last points."""
@@ -145,10 +158,16 @@ class _Group:
 
     def __init__(self, trials: slice) -> None:
         self.trials, self.size = trials, trials.stop - trials.start
+        self.numbers = range(trials.start, trials.stop)
         self.factor: float | None = 1.0
         self.turn: int | None = None
         self.converged = self.finished = False
         self._decay = 0
+
+    def walks(self, factor: float) -> list[Walk]:
+        """The next step of its trials, for a rule whose trials walk."""
+        assert isinstance(self.move, Walking)
+        return self.move.walks(factor)
 
     def decay(self, done: int, cap: int, *, converged: bool) -> None:
         """Start the decay now, for a third of the steps so far."""
@@ -180,20 +199,8 @@ def _all(trials: Tensor, groups: Sequence[_Group]) -> list[bool]:
     return holds
 
 
-def _runs(groups: Sequence[_Group]) -> list[list[_Group]]:
-    """Groups in runs of neighbours."""
-    runs: list[list[_Group]] = []
-    for group in groups:
-        if runs and runs[-1][-1].trials.stop == group.trials.start:
-            runs[-1].append(group)
-        else:
-            runs.append([group])
-    return runs
-
-
-def _part(point: Point, trials: slice) -> Point:
-    data = None if point.data is None else point.data[trials]
-    return Point(point.values[trials], [gradient[trials] for gradient in point.gradients], data)
+def _last() -> Walk:
+    yield
 
 
 def _served(point: Point, evaluate: Evaluate, group: slice) -> Evaluate:
@@ -204,7 +211,7 @@ def _served(point: Point, evaluate: Evaluate, group: slice) -> Evaluate:
         chosen = range(group.stop - group.start)[trials]
         if unserved.issuperset(chosen):
             unserved.difference_update(chosen)
-            return _part(point, trials)
+            return point.of(trials)
         return evaluate(variables, slice(group.start + chosen.start, group.start + chosen.stop))
 
     return served

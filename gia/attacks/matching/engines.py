@@ -40,9 +40,9 @@ _Evaluated = tuple[Tensor, Tensor, Tensor | None]
 class Engine:
     """The objective of chosen trials and its gradient, by the faster engine that supports them.
 
-    `plain` evaluates soft labels, a single trial of a small victim or with simulated local training, and every victim
-    for which the fast engine has no rule or a different result. In the last case the logger "gia" states the reason
-    once. The fast engine is `taps`, or `Simulations` for simulated local training.
+    `plain` evaluates given targets, a single trial of a small victim, with soft labels or with simulated local
+    training, and every victim for which the fast engine has no rule or a different result. In the last case the logger
+    "gia" states the reason once. The fast engine is `taps`, or `Simulations` for simulated local training.
 
     Args:
         victim: in the client's mode; its shared parameters require a gradient.
@@ -87,7 +87,10 @@ class Engine:
             self._cut: dict[range, list[Target]] = {}
 
     def __call__(self, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
-        """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
+        """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities.
+
+        Probabilities that require a gradient are soft labels, which are searched; others are given targets.
+        """
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             if (taps := self._fast(images, labels, trials)) is not None:
                 return self._by_taps(taps, images, labels, trials)
@@ -97,10 +100,13 @@ class Engine:
         self,
         images: Tensor,
         labels: Tensor,
-        trials: range,
+        trials: Sequence[int],
         mirrored: Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]] | None,
     ) -> Tensor:
-        """The objective (R,) alone; `mirrored` changes each trial's simulated gradient before it is compared."""
+        """The objective (R,) alone; `mirrored` changes each trial's simulated gradient before it is compared.
+
+        The trials are neighbours, or a single one several times.
+        """
         if mirrored is None and (taps := self._fast(images, labels, trials)) is not None:
             with sdpa_kernel(SDPBackend.MATH):  # the arithmetic in which the engines were compared
                 return torch.cat(
@@ -133,10 +139,12 @@ class Engine:
         if not state["fast"]:
             self._taps = None
 
-    def _fast(self, images: Tensor, labels: Tensor, trials: range) -> Taps | Simulations | None:
+    def _fast(self, images: Tensor, labels: Tensor, trials: Sequence[int]) -> Taps | Simulations | None:
         """The fast engine where it agrees with `plain` and is faster, else None."""
-        large = self._large and self._local is None
-        if labels.is_floating_point() or not (len(trials) > 1 or large or self._forced):
+        soft = labels.is_floating_point()
+        large = self._large and self._local is None and not soft
+        given = soft and not labels.requires_grad
+        if given or not (len(trials) > 1 or large or self._forced):
             return None
         if not self._tried:
             with sdpa_kernel(SDPBackend.MATH):
@@ -145,28 +153,28 @@ class Engine:
 
     def _by_taps(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: range) -> _Evaluated:
         parts = self._parts(taps, images, labels, trials)
-        pairs = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
-        values, to_images = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
-        return values, to_images, None
+        triples = [taps(self._chosen(trials[part]), images[part], labels[part]) for part in parts]
+        return triples[0] if len(triples) == 1 else _joined(triples)
 
-    def _parts(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: range) -> list[slice]:
+    def _parts(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, trials: Sequence[int]) -> list[slice]:
         """The trials in parts, each as large as the memory limit allows."""
         if self._memory is not None and not self._at_once:
             self._at_once = self._fitting(taps, images, labels, self._memory)
         size = self._at_once or len(trials)
         return [slice(first, first + size) for first in range(0, len(trials), size)]
 
-    def _chosen(self, trials: range) -> list[Target]:
+    def _chosen(self, trials: Sequence[int]) -> list[Target]:
         """The targets of some trials, stored since a search asks for the same trials at every step."""
-        if trials not in self._cut:
-            chosen = slice(trials.start, trials.stop, trials.step)
-            self._cut[trials] = [Target(one if len(one) == 1 else one[chosen]) for one in self._stacked]
-        return self._cut[trials]
+        shared = len(self._stacked[0]) == 1
+        chosen = range(1) if shared else range(trials[0], trials[-1] + 1)
+        if chosen not in self._cut:
+            self._cut[chosen] = [Target(one[chosen.start : chosen.stop]) for one in self._stacked]
+        return self._cut[chosen]
 
     def _fitting(self, taps: Taps | Simulations, images: Tensor, labels: Tensor, memory: int) -> int:
         """The number of trials that fit, given that each adds the same amount to the peak."""
         trials = range(min(2, len(self._targets)))
-        images, labels = images[:1].expand(2, *images.shape[1:]), labels[:1].expand(2, -1)
+        images, labels = images[:1].expand(2, *images.shape[1:]), labels[:1].expand(2, *labels.shape[1:])
 
         def step(count: int) -> int:
             targets = self._chosen(trials[:count])
@@ -205,16 +213,16 @@ class Engine:
         """
         self._tried = True
         trials = range(min(2, len(self._targets)))
-        labels = labels[:1].expand(len(trials), -1)
+        labels = labels[:1].expand(len(trials), *labels.shape[1:])
         apart = size = 0.0
         for seed in _SEEDS:
             if self._taps is None:
                 return
             generator = torch.Generator().manual_seed(seed)
             images = torch.rand((len(trials), *like.shape[1:]), generator=generator).to(like)
-            _, expected, _ = self._by_plain(images, labels, trials)
+            expected = _flat(self._by_plain(images, labels, trials))
             try:
-                _, fast = self._taps(self._chosen(trials), images, labels)
+                fast = _flat(self._taps(self._chosen(trials), images, labels))
             except (Unknown, RuntimeError, ValueError, TypeError, IndexError) as error:  # victims may fail in many ways
                 self._drop(f"{type(error).__name__}: {error}")
                 return
@@ -227,6 +235,18 @@ class Engine:
     def _drop(self, reason: str) -> None:
         self._taps = None
         _say(f"{type(self._victim).__name__}: trials are evaluated one by one, by double backward ({reason})")
+
+
+def _joined(evaluated: Sequence[_Evaluated]) -> _Evaluated:
+    """The trials of several evaluations in one."""
+    values, to_images, to_labels = zip(*evaluated, strict=True)
+    soft = [gradient for gradient in to_labels if gradient is not None]
+    return torch.cat(values), torch.cat(to_images), torch.cat(soft) if soft else None
+
+
+def _flat(evaluated: _Evaluated) -> Tensor:
+    """The gradients of all trials as one vector."""
+    return torch.cat([gradient.flatten() for gradient in evaluated[1:] if gradient is not None])
 
 
 @cache

@@ -38,6 +38,7 @@ class Parts:
     Args:
         evaluate: of all trials at once.
         together: neighbours that depend on each other and stay in one part.
+        of: what is evaluated, in the warning.
 
     Attributes:
         at_once: the most trials that are asked for at once; None for all.
@@ -53,8 +54,8 @@ class Parts:
     (tensor([3., 3., 3., 3.]), 2)
     """
 
-    def __init__(self, evaluate: Evaluate, *, together: int) -> None:
-        self._evaluate, self._together = evaluate, together
+    def __init__(self, evaluate: Evaluate, *, together: int, of: str = "trials") -> None:
+        self._evaluate, self._together, self._of = evaluate, together, of
         self.at_once: int | None = None
 
     def __call__(self, variables: Sequence[Tensor], trials: slice) -> Point:
@@ -65,7 +66,9 @@ class Parts:
             if (point := self._in_parts(variables, trials, begin, size)) is not None:
                 return point
             self.at_once = max(self._together, size // 2 // self._together * self._together)
-            _LOG.warning(f"out of memory: a search of {count} trials evaluates {self.at_once} at a time from now on")
+            _LOG.warning(
+                f"out of memory: a search of {count} {self._of} evaluates {self.at_once} at a time from now on"
+            )
 
     def _in_parts(self, variables: Sequence[Tensor], trials: slice, begin: int, size: int) -> Point | None:
         """None where a part does not fit. What the failed part held is free when this returns."""

@@ -146,11 +146,12 @@ class Matching:
     ) -> Tensor:
         """The objective (R,) alone, in half the time: no gradient with respect to the images is formed.
 
+        A single trial may be evaluated at any number of points (P, B, C, H, W), with as many labels, which gives (P,).
         The simulated gradient passes through each function of `mirror`, in order, before the comparison.
         """
-        chosen = range(len(self))[trials]
-        for trial in chosen:
-            self.evaluations[trial] += self._gradients_each
+        chosen: Sequence[int] = range(len(self))[trials]
+        if len(chosen) == 1:
+            chosen = [*chosen] * len(images)
 
         def mirrored(trial: int, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             shared = replace(self._observations[trial], gradients=gradients)
@@ -162,7 +163,10 @@ class Matching:
                     )
             return shared.gradients
 
-        return self._engine.values(images, labels, chosen, mirrored if mirror else None)
+        values = self._engine.values(images, labels, chosen, mirrored if mirror else None)
+        for trial in chosen:
+            self.evaluations[trial] += self._gradients_each
+        return values
 
 
 def class_labels(problem: Matching, attack: str) -> Tensor:

@@ -33,17 +33,21 @@ class Simulations:
         parameters = dict(victim.named_parameters())
         self._start = {name: parameters[name].detach() for name in names}
 
-    def __call__(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective (R,) and its gradient to images (R, B, C, H, W).
+    def __call__(
+        self, targets: Sequence[Target], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The objective (R,) and its gradients to images (R, B, C, H, W) and to soft labels.
 
         Args:
             targets: one per name, for each trial or for all.
-            labels: (R, B) int64.
+            labels: (R, B) int64, or (R, B, K) class probabilities.
 
         Raises RuntimeError where the victim has an operation that `vmap` cannot run, such as batch statistics.
         """
-        to_images, values = self._mapped(grad_and_value(self._value), targets, images, labels)
-        return values.detach(), to_images.detach()
+        wanted = (0, 1) if labels.is_floating_point() else (0,)
+        gradients, values = self._mapped(grad_and_value(self._value, wanted), targets, images, labels)
+        to_images, *to_labels = (gradient.detach() for gradient in gradients)
+        return values.detach(), to_images, to_labels[0] if to_labels else None
 
     @torch.no_grad()
     def values(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> Tensor:
@@ -56,7 +60,7 @@ class Simulations:
         observed = {
             name: target.value[0] if shared else target.value for name, target in zip(self._start, targets, strict=True)
         }
-        return vmap(function, in_dims=(0, 0, None if shared else 0))(images.detach(), labels, observed)
+        return vmap(function, in_dims=(0, 0, None if shared else 0))(images.detach(), labels.detach(), observed)
 
     def _value(self, images: Tensor, labels: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """The objective of one trial, as `matching_gradient` computes it."""

@@ -45,17 +45,20 @@ class Taps:
         self._victim = tapped(victim, names, self._tape)
         self._objective, self._loss = objective, loss
 
-    def __call__(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective (R,) and its gradient to images (R, B, C, H, W).
+    def __call__(
+        self, targets: Sequence[Target], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The objective (R,) and its gradients to images (R, B, C, H, W) and to soft labels.
 
         Args:
             targets: one per name, for each trial or for all.
-            labels: (R, B) int64.
+            labels: (R, B) int64, or (R, B, K) class probabilities.
 
         Raises `Unknown` where a matched parameter is used in a way that has no rule.
         """
-        trials, batch = labels.shape
+        trials, batch = labels.shape[:2]
         leaf = images.detach().transpose(0, 1).reshape(-1, *images.shape[2:]).requires_grad_()
+        labels = labels.detach().requires_grad_(labels.is_floating_point())
         taps = self._record(leaf, labels)
         with torch.no_grad():
             gradients = self._gradients(taps, dict(zip(self._names, targets, strict=True)), trials)
@@ -65,9 +68,11 @@ class Taps:
             slopes = sums.slopes(values)
         with torch.no_grad():
             outputs, seeds = _seeds(taps, gradients, *(one.to(leaf.dtype) for one in slopes))
-        (interleaved,) = torch.autograd.grad(outputs, [leaf], seeds)
+        # Soft labels enter through d alone, in the graph of step 2.
+        wanted = [leaf, labels] if labels.requires_grad else [leaf]
+        interleaved, *to_labels = torch.autograd.grad(outputs, wanted, seeds)
         to_images = interleaved.view(batch, trials, *images.shape[2:]).transpose(0, 1)
-        return values.detach().to(leaf.dtype), to_images
+        return values.detach().to(leaf.dtype), to_images, to_labels[0] if to_labels else None
 
     @torch.no_grad()
     def values(self, targets: Sequence[Target], images: Tensor, labels: Tensor) -> Tensor:
@@ -79,11 +84,11 @@ class Taps:
 
     def _record(self, images: Tensor, labels: Tensor, *, create_graph: bool = True) -> list[Tap]:
         """Run forward, and backward to the outputs of the layers."""
-        trials, batch = labels.shape
+        trials, batch = labels.shape[:2]
         with torch.enable_grad(), self._tape.over(trials, batch) as tape:
             logits = self._victim(images)
             if self._loss is cross_entropy:  # one call in place of R small ones
-                loss = cross_entropy(logits, labels.T.flatten(), reduction="sum") / batch
+                loss = cross_entropy(logits, labels.transpose(0, 1).flatten(0, 1), reduction="sum") / batch
             else:
                 apart = logits.view(batch, trials, *logits.shape[1:]).unbind(1)
                 loss = torch.stack([self._loss(*pair) for pair in zip(apart, labels, strict=True)]).sum()

@@ -307,3 +307,96 @@ def test_a_search_is_first_asked_after_generations_of_evolution_or_steps(victim,
     settings = {"optimizer": optimizer, "population": 4, "steps": 900, "converged": 0.01}
     found = ggl(victim, observation, generator=seeded(), decoder=Fixed(image), **settings)
     assert (found.gradient_evaluations, found.converged) == (first + -(-first // 3) + 1, True)
+
+
+class Shared(list):
+    """A list that a copy of its holder shares."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Counting(Small):
+    """A decoder that records how many latents it gets at once, and has room for some."""
+
+    def __init__(self, room=99):
+        super().__init__()
+        self._sizes, self.room = Shared(), room  # what begins with _ is no part of a decoder's identity
+
+    def forward(self, latents):
+        if len(latents) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self._sizes.append(len(latents))
+        return super().forward(latents)
+
+
+def evolved(decoder, victim, **settings):
+    """Candidates in float64, and what is found: 14 evaluations in generations of 5."""
+    seen = []
+    observation = share(victim.double(), own_sample(Small()).double(), 1)
+    settings = {"population": 5, "steps": 13, "callback": lambda p: seen.append(p.variables[0].clone()), **settings}
+    found = ggl(victim, observation, generator=seeded(), decoder=decoder, **settings)
+    return seen, found
+
+
+def test_a_generation_is_evaluated_at_once_and_moves_as_one_by_one(victim):
+    """An identity as mirror lets the same search evaluate one candidate at a time. If it fails, candidates get each
+    other's values, a budget is overspent, or an evolution takes as long as it took before."""
+    decoder = Counting()
+    together, found = evolved(decoder, victim)
+    assert decoder._sizes == [1, 5, 5, 4, 1]  # the check of the decoder, three generations, and the result
+    one_by_one, alone = evolved(Counting(), victim, mirror=(lambda observation: observation,))
+    torch.testing.assert_close(together, one_by_one, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(found.images, alone.images, rtol=1e-7, atol=1e-9)
+    assert found.objective == pytest.approx(alone.objective, rel=1e-9)
+    assert found.gradient_evaluations == alone.gradient_evaluations == 14
+
+
+def test_a_generation_that_does_not_fit_is_split(victim, caplog):
+    """If it fails, an attack that ran one candidate at a time ends by want of memory, or counts what failed."""
+    whole, _ = evolved(Counting(), victim)
+    decoder = Counting(room=2)
+    split, found = evolved(decoder, victim)
+    assert decoder._sizes == [1, 2, 2, 1, 2, 2, 1, 2, 2, 1]
+    assert "a search of 5 candidates evaluates 2 at a time from now on" in caplog.text
+    torch.testing.assert_close(split, whole, rtol=1e-7, atol=1e-9)
+    assert found.gradient_evaluations == 14
+
+
+def test_a_large_generation_is_evaluated_in_parts_of_64_images(victim):
+    """If it fails, 50 candidates of a large batch take 50 times its memory, and a system without an error for want of
+    memory ends the process."""
+    decoder = Counting()
+    evolved(decoder, victim, population=80, steps=79)
+    assert decoder._sizes == [1, 64, 16, 1]
+
+
+def test_a_killed_evolution_asks_for_no_candidate_twice(victim, tmp_path):
+    """It is killed in the middle of a generation. If it fails, the rest of it is evaluated again, in another batch and
+    with other last bits."""
+    whole, _ = evolved(Counting(), victim)
+    decoder = Counting()
+
+    def kill(progress):
+        if progress.step == 7:
+            raise LookupError("a kill")
+
+    observation = share(victim, own_sample(Small()).double(), 1)
+    settings = {"decoder": decoder, "population": 5, "steps": 13}
+    with pytest.raises(LookupError), gia.attacks.checkpointing(tmp_path / "run", every=0):
+        ggl(victim, observation, generator=seeded(), callback=kill, **settings)
+    decoder._sizes, seen = Shared(), []
+    with gia.attacks.checkpointing(tmp_path / "run", every=0):
+        watch = {"callback": lambda progress: seen.append(progress.variables[0].clone())}
+        ggl(victim, observation, generator=seeded(), **settings, **watch)
+    assert decoder._sizes == [1, 4, 1]
+    assert torch.stack(seen).equal(torch.stack(whole[7:]))
+
+
+def test_a_mirror_is_asked_in_the_order_of_the_steps(victim):
+    """A defence that draws numbers is asked once before each step. If it fails, a generation's draws are those of other
+    candidates, and a search with noise is not the one that it was."""
+    asked = []
+    settings = {"mirror": (lambda o: asked.append("mirror") or o,), "callback": lambda p: asked.append(p.step)}
+    evolved(Small(), victim, **settings)
+    assert asked[:6] == [0, "mirror", 1, "mirror", 2, "mirror"]

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import VisionTransformer
 
-from gia import Observation, share_gradient
+from gia import LocalTraining, Observation, share_gradient, share_update
 from gia.attacks.matching import Matching
 from gia.attacks.matching import engines as engines_module
 from gia.attacks.matching.engines import Engine
 from gia.attacks.matching.memory import peak_bytes
-from gia.attacks.objectives import Agreement, Cosine
+from gia.attacks.objectives import Agreement, Cosine, SquaredDifferences
 from gia.models import build, standardize
 
 
@@ -144,6 +144,33 @@ def test_a_single_trial_of_a_small_victim_is_left_to_double_backward(
     assert problem.labels is not None
     problem(point(model, trials), problem.labels)
     assert len(calls) == expected
+
+
+@pytest.mark.parametrize("local", [None, LocalTraining(2, 1, 0.1)], ids=["gradient", "update"])
+def test_soft_labels_of_several_trials_have_the_gradients_of_double_backward(
+    local: LocalTraining | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and both gradients in float64, by the fast engine alone. If it fails, DLG searches labels along another
+    direction, those of another trial, or one trial at a time."""
+    model = network().double()
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(3, 2, 3, 8, 8, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([[0, 3], [1, 1], [2, 0]])
+    observations = [
+        share_gradient(model, *pair) if local is None else share_update(model, *pair, local=local, reveal=("local",))
+        for pair in zip(images, labels, strict=True)
+    ]
+    soft = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64).softmax(-1).requires_grad_()
+    settings = {"objective": SquaredDifferences(), "loss": cross_entropy}
+    expected = Matching(model, observations, engine="plain", **settings)(point(model, 3), soft)  # type: ignore[arg-type]
+    problem = Matching(model, observations, **settings)  # type: ignore[arg-type]
+    problem(point(model, 3), soft)  # compares the engines
+    monkeypatch.setattr(Engine, "_by_plain", None)
+    for found in (problem(point(model, 3), soft), problem(point(model, 3)[1:], soft[1:], trials=slice(1, 3))):
+        for one, other in zip(found, expected, strict=True):
+            assert one is not None
+            assert other is not None
+            torch.testing.assert_close(one, other[-len(one) :], rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("engine", ["plain", "taps", None])

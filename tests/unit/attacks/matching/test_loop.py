@@ -174,12 +174,12 @@ def test_inner_points_of_a_line_of_steps_are_candidates_too():
 
     def watched(variables, trials):
         point = evaluate(variables, trials)
-        seen.append((trials.start or 0, float(point.values[0])))
+        seen.extend(zip(range(2)[trials], point.values.tolist(), strict=True))
         return point
 
     found = minimize(watched, starts(), steps=1, update=LBFGS())
     for trial in range(2):
-        assert float(found.values[trial]) <= min(value for t, value in seen[:-1] if t == trial)
+        assert float(found.values[trial]) <= min(value for t, value in seen[:-2] if t == trial)
 
 
 @pytest.mark.parametrize("update", [Adam(0.3, signed=True), Adam(0.3, signed=False), LBFGS()], ids=repr)
@@ -329,6 +329,25 @@ def test_a_trial_ends_as_it_does_alone_bit_for_bit(name):
         assert own == drawn[trial : trial + 1]
     assert asked == counts
     assert len(set(counts)) > 1
+
+
+def test_a_rule_that_asks_twice_gets_the_second_value_of_its_own_trial_too():
+    """If it fails, the rule of one trial follows the objective of another one."""
+    asked, center = [], torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
+
+    def evaluate(variables, trials):
+        asked.append((trials.start, trials.stop))
+        return bowl(center)(variables, trials)
+
+    def rule(variables, trials=slice(None)):
+        def step(evaluate, factor):
+            evaluate(variables, slice(None))
+            variables[0].sub_(0.1 * factor * evaluate(variables, slice(0, 1)).gradients[0])
+
+        return step
+
+    minimize(evaluate, starts(), steps=6, update=rule, converged=0.01, least=5)
+    assert asked[:3] == [(0, 2), (0, 1), (1, 2)]
 
 
 def test_trials_that_depend_on_each_other_end_together():

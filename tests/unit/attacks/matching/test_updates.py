@@ -96,17 +96,70 @@ def test_lbfgs_is_torchs_on_each_trial_alone():
         assert all(x[trial].equal(y[0]) for x, y in zip(variables, alone, strict=True))
 
 
-def test_lbfgs_asks_for_one_trial_at_a_time():
-    """If it fails, the gradients of another trial steer this one, and evaluations are counted for the wrong trial."""
+def uneven(variables, trials=slice(None)):
+    """|x - 1|^2 of five trials, |x - 1|^4 for the second and last; the fourth is not finite, and the value of the last
+    stands still."""
+    powers = torch.tensor([2.0, 4.0, 2.0, 2.0, 4.0])[trials]
+    factors = torch.tensor([1.0, 1.0, 1.0, torch.nan, 1.0])[trials]
+    away = variables[0] - 1
+    values = factors * (away.abs() ** powers[:, None]).sum(1)
+    values = torch.where(torch.arange(5)[trials] == 4, 1.0, values)
+    return Point(values, [(factors * powers)[:, None] * away.sign() * away.abs() ** (powers[:, None] - 1)])
+
+
+@pytest.mark.parametrize("inner_steps", [20, 3])
+def test_inner_steps_end_where_torchs_do(inner_steps):
+    """Five trials: one converges, one falls slowly, one starts at its least value, one is not finite, and the value of
+    one stands still. Each asks as often as `torch.optim.LBFGS` calls its closure, and ends at the same bits.
+
+    If it fails, a trial goes on at rounding, costs evaluations that move nothing, or one lost trial moves another."""
+    begin = torch.tensor([[3.0, 2.0], [2.5, 1.5], [1.0, 1.0], [0.0, 4.0], [4.0, 0.5]], dtype=torch.float64)
+    asked, variable = [0] * 5, begin.clone()
+
+    def evaluate(variables, trials):
+        for trial in range(5)[trials]:
+            asked[trial] += 1
+        return uneven(variables, trials)
+
+    step = LBFGS(inner_steps=inner_steps)([variable])
+    for _ in range(3):
+        step(evaluate, 1.0)
+    counts = []
+    single = begin[:1].clone()
+    alone = LBFGS(inner_steps=inner_steps)([single])
+    for _ in range(3):
+        alone(uneven, 1.0)
+    assert torch.equal(variable[:1], single)
+    for trial in range(5):
+        own, calls = begin[trial : trial + 1].clone(), []
+        optimizer = torch.optim.LBFGS([own], lr=1.0, history_size=100, max_iter=inner_steps)
+
+        def closure(own=own, calls=calls, trial=trial):
+            point = uneven([own], slice(trial, trial + 1))
+            own.grad = point.gradients[0]
+            calls.append(1)
+            return float(point.values)
+
+        for _ in range(3):
+            optimizer.step(closure)
+        counts.append(len(calls))
+        assert torch.equal(variable[trial : trial + 1].nan_to_num(7.0), own.nan_to_num(7.0))
+    assert asked == counts
+    assert len(set(counts)) >= 3
+
+
+def test_lbfgs_asks_for_all_trials_at_once_while_they_move():
+    """If it fails, restarts cost what they cost one by one, or evaluations are counted for a trial that has ended."""
     asked = []
 
     def evaluate(variables, trials):
         asked.append((trials.start, trials.stop, len(variables[0])))
-        return slope(variables)
+        gradient = torch.ones_like(variables[0])
+        gradient[[trial == 1 for trial in range(3)[trials]]] = 0.0
+        return Point(gradient.sum(1), [gradient])
 
-    LBFGS(inner_steps=4)(start(3))(evaluate, 1.0)
-    assert set(asked) == {(0, 1, 1), (1, 2, 1), (2, 3, 1)}
-    assert len(asked) == 12
+    LBFGS(inner_steps=3)([torch.zeros(3, 2, dtype=torch.float64)])(evaluate, 1.0)
+    assert asked[:3] == [(0, 3, 3), (0, 1, 1), (2, 3, 1)]
 
 
 def seeded(*seeds):

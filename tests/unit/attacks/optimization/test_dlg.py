@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -142,3 +143,22 @@ def test_settings_out_of_range_are_named():
             dlg(model, share(CASE, model, 0), generator=seeded(), **changes)
     with pytest.raises(ValueError, match="restarts: expected at least 1, got 0"):
         dlg(model, share(CASE, model, 0), generator=seeded(), restarts=0)
+
+
+@pytest.mark.parametrize("reveal", [(), ("labels",)], ids=["soft labels", "known labels"])
+@pytest.mark.parametrize("converged", [None, 0.5], ids=["fixed", "converged"])
+def test_clients_that_are_attacked_together_end_as_each_alone(reveal, converged):
+    """In float64, where rounding grows too slowly to matter; the third client's search diverges. If it fails, trials
+    share curvature, a value goes to another trial, or one lost search moves the others."""
+    model = build(CASE, torch.float64)
+    observations = [gia.share_gradient(model, *private(torch.float64, i, i + 1), reveal=reveal) for i in range(3)]
+    observations[2] = replace(observations[2], gradients={n: 1e200 * g for n, g in observations[2].gradients.items()})
+    settings = {"steps": 2, "converged": converged}
+    together = dlg.many(model, observations, generators=[seeded(i) for i in range(3)], **settings)
+    for i, observation in enumerate(observations[:2]):
+        alone = dlg(model, observation, generator=seeded(i), **settings)
+        torch.testing.assert_close(together[i].images, alone.images, rtol=1e-6, atol=1e-7)
+        assert together[i].labels.equal(alone.labels)
+        assert together[i].objective == pytest.approx(alone.objective, rel=1e-5)
+        assert together[i].gradient_evaluations == alone.gradient_evaluations
+    assert len(together[2].images) == 0
