@@ -3,8 +3,8 @@
     python -m claims.peft_table [MINUTES]      # about 45 minutes of one core; it stops after a cell beyond MINUTES
 
 It writes baselines/stored/peft_table.json, a cell as soon as it is finished, and the tables of docs/peft.md between
-their two markers. What is there is not measured again. The grids below were declared before anything ran. Settings are
-chosen on pilot images, by the mean leak after `PILOT_STEPS`; the attacked images are others.
+their two markers. What is there is not measured again. The grids of searches were declared before any of them ran.
+Settings are chosen on pilot images, by the mean leak after `PILOT_STEPS`; the attacked images are others.
 """
 
 from __future__ import annotations
