@@ -124,7 +124,7 @@ def dlg(
     starting from uniform noise in place of N(0, 1). L-BFGS has no line search, so a search may diverge: Sigmoid
     saturates, the gradient becomes zero and the search stops, with an objective far above that of a search that
     converged. Such failures are more frequent when labels are searched too; `restarts` discards them. Restarts are
-    evaluated together, as are the observations of `run_many`, and each has an L-BFGS of its own.
+    evaluated together, and each runs its own L-BFGS.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)
