@@ -196,3 +196,13 @@ def test_the_citation_names_this_version_and_the_paper():
     assert f'\nversion: "{PROJECT["version"]}"\n' in citation
     assert f"\nlicense: {PROJECT['license']}\n" in citation
     assert f'url: "{PROJECT["urls"]["Paper"]}"\n' in citation
+
+
+def test_a_reader_that_ends_early_gets_no_traceback():
+    """If it fails, `python -m gia attacks | head` ends in an error that says nothing about gia."""
+    command = [sys.executable, "-m", "gia", "attacks"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate()
+    assert said == b""
