@@ -97,14 +97,14 @@ class CMA:
 class Generations:
     """An objective for `minimize` with `CMA` that evaluates the candidates of a generation together and keeps values.
 
-    Each step reads the value of its own candidate, so steps, candidates and draws are those of a search that evaluates
+    Each step reads the value of the current candidate, so steps, candidates and draws are those of a search that evaluates
     one at a time, and values agree up to the rounding of batched arithmetic. Where a generation does not fit into
     memory, it is evaluated in parts (`gia.attacks.matching.parts`), and in any case in parts of at most 64 images.
 
     Args:
         rule: of the same search.
         values: (candidates (P, ...), the number of their trial) -> objective (P,).
-        budget: evaluations of a trial in all. The last generation is cut to what is left of it.
+        budget: evaluations of a trial in all. The last generation is cut to the rest of it.
         problem: what `values` asks; its state is part of the state of this.
     """
 
