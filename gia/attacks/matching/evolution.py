@@ -97,9 +97,9 @@ class CMA:
 class Generations:
     """An objective for `minimize` with `CMA` that evaluates the candidates of a generation together and keeps values.
 
-    Each step reads the value of the current candidate, so steps, candidates and draws are those of a search that evaluates
-    one at a time, and values agree up to the rounding of batched arithmetic. Where a generation does not fit into
-    memory, it is evaluated in parts (`gia.attacks.matching.parts`), and in any case in parts of at most 64 images.
+    Each step reads the value of the current candidate, so steps, candidates and draws are those of a search that
+    evaluates one at a time, and values agree up to the rounding of batched arithmetic. Where a generation does not fit
+    into memory, it is evaluated in parts (`gia.attacks.matching.parts`), and in any case in parts of at most 64 images.
 
     Args:
         rule: of the same search.
