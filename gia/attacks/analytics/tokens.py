@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gia.attacks.analytics.patches import assembled, cut, embeds_patches, explained, same, smoothed
 from gia.attacks.logits import logits_of
-from gia.attacks.matching import matching_terms
-from gia.attacks.objectives import Cosine
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
@@ -21,12 +20,6 @@ from gia.models import standardization
 
 #: A direction weaker than this many units of the dtype's eps, relative to the strongest, is taken for rounding.
 _ROUNDING = 1
-
-#: Steps of the conjugate gradients that fill in what the equations leave open.
-_FILLING = 200
-
-#: Cosine distance of gradients, in units of the dtype's eps, up to which an image explains the observed gradient.
-_EXPLAINED = 100
 
 
 class Tokens(NamedTuple):
@@ -66,7 +59,6 @@ def _many(
         raise ValueError(f"smoothness: expected a weight >= 0, got {smoothness}")
     tokens = tokens_of(model, observations[0])
     mean, std = standardization(model)
-    terms = matching_terms(Cosine())
     results = []
     for observation in observations:
         like = next(iter(observation.gradients.values()))
@@ -75,12 +67,7 @@ def _many(
             tokens, equations, observation.image_shape, mean.double().cpu(), std.double().cpu(), smoothness
         )
         images = pixels.clamp(0, 1).to(like).repeat(observation.batch_size, 1, 1, 1)
-        exact = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        evaluations = 0
-        if observation.batch_size == 1 and observation.labels is not None and observation.local is None:
-            evaluations = 1
-            (distance,) = terms(model, observation, [images], None, objective=None, loss=loss)
-            exact[0] = abs(distance) <= _EXPLAINED * torch.finfo(like.dtype).eps
+        exact, evaluations = explained(model, observation, images, loss)
         results.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
     return results
 
@@ -165,7 +152,7 @@ def misfit(model: nn.Module, observation: Observation, images: Tensor) -> float:
     system, constants, matrix, offsets = _linear(tokens, equations, observation.image_shape[0], mean, std)
     shares = []
     for image in images.detach().double().cpu():
-        patches = _patches(image, tokens.patch)
+        patches = cut(image, tokens.patch)
         outside = (constants + patches @ system.T).square().sum()
         shares.append(float(outside / (offsets + patches @ matrix.T).square().sum()))
     return sum(shares) / len(shares)
@@ -190,12 +177,7 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
     with torch.no_grad():
         logits_of(victim, drawn)
     embedded = [
-        (module, output)
-        for _, module, inputs, output in seen
-        if isinstance(module, nn.Conv2d)
-        and module.kernel_size == module.stride
-        and module.kernel_size[0] == module.kernel_size[1]
-        and _same(inputs, (drawn - mean) / std)
+        (module, output) for _, module, inputs, output in seen if embeds_patches(module, inputs, (drawn - mean) / std)
     ]
     shared = observation.gradients
     for convolution, output in embedded:
@@ -209,18 +191,18 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
             ):
                 continue
             offsets = inputs[:, inputs.shape[1] - patches.shape[1] :] - patches  # a class token comes first
-            if not _same(offsets[0], offsets[1]):
+            if not same(offsets[0], offsets[1]):
                 continue
             normal = isinstance(module, nn.LayerNorm)
             tokens = after if normal else inputs
             later = [one for one in seen[place:] if isinstance(one[1], nn.Linear)]
-            behind = [(name, one, out) for name, one, own, out in later if _same(own, tokens)]
+            behind = [(name, one, out) for name, one, own, out in later if same(own, tokens)]
             direct = tuple(f"{name}.weight" for name, _, _ in behind if f"{name}.weight" in shared)
             projected = {
                 f"{name}.weight": _weights(one)["weight"]
                 for name, _, own, _ in later
                 for _, one, out in behind
-                if f"{name}.weight" in shared and "bias" not in _weights(one) and _same(own, out)
+                if f"{name}.weight" in shared and "bias" not in _weights(one) and same(own, out)
             }
             if direct or projected:
                 embedding, normalizing = _weights(convolution), _weights(module) if normal else {}
@@ -243,10 +225,6 @@ def tokens_of(model: nn.Module, observation: Observation) -> Tokens:
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def _equations(tokens: Tokens, observation: Observation) -> Tensor:
@@ -288,15 +266,27 @@ def _solved(
     system, constants, matrix, offsets = _linear(tokens, equations, shape[0], mean, std)
     gray = torch.full((1, matrix.shape[1]), 0.5, dtype=torch.float64, device=matrix.device)
     if not len(system):
-        return _assembled(gray.expand(len(constants), -1), shape, tokens.patch)
+        return assembled(gray.expand(len(constants), -1), shape, tokens.patch)
     misfit = constants + gray @ system.T  # from a gray image, so that least squares of least norm stay near it
     solution = gray - misfit @ torch.linalg.pinv(system, rtol=1e-12).T
-    image = _assembled(solution, shape, tokens.patch)
+    image = assembled(solution, shape, tokens.patch)
     if smoothness == 0:
         return image
     left = (constants + solution @ system.T).square().mean(1)
     floor = (1e-6 * (offsets + solution @ matrix.T).square().mean().sqrt()) ** 2
-    return image + _filling(system, 1 / (left + floor), image, shape, tokens.patch, 100 * smoothness)
+    trust, weight, gram = 1 / (left + floor), 100 * smoothness, system.T @ system
+    least = 4 * weight + 1e-12 * trust * gram.trace()  # gram is singular where a patch is left open
+    blocks = trust[:, None, None] * gram + least[:, None, None] * torch.eye(
+        len(gram), dtype=gram.dtype, device=gram.device
+    )
+    factors = torch.linalg.cholesky(blocks)
+    return smoothed(
+        image,
+        tokens.patch,
+        weight,
+        weighted=lambda change: trust[:, None] * (change @ gram),
+        divided=lambda residual: torch.cholesky_solve(residual[..., None], factors)[..., 0],
+    )
 
 
 def _linear(
@@ -324,66 +314,3 @@ def _linear(
             system = system - along[:, None] * (along @ system)
             constants = constants - (constants @ along)[:, None] * along
     return system, constants, matrix, offsets
-
-
-def _filling(
-    system: Tensor, trust: Tensor, image: Tensor, shape: tuple[int, int, int], patch: int, smoothness: float
-) -> Tensor:
-    """The change (C, H, W) that makes an image smooth where trust in the equations allows, by conjugate gradients.
-
-    Minimizes sum over n of trust[n] * |system @ change of patch n|^2 + smoothness * sum of squared differences.
-    """
-    gram = system.T @ system
-    least = 4 * smoothness + 1e-12 * trust * gram.trace()  # gram is singular where a patch is left open
-    blocks = trust[:, None, None] * gram + least[:, None, None] * torch.eye(
-        len(gram), dtype=gram.dtype, device=gram.device
-    )
-    factors = torch.linalg.cholesky(blocks)
-
-    def curved(change: Tensor) -> Tensor:
-        patches = _patches(change, patch)
-        return _assembled(trust[:, None] * (patches @ gram), shape, patch) + smoothness * _roughness(change)
-
-    def preconditioned(residual: Tensor) -> Tensor:
-        return _assembled(torch.cholesky_solve(_patches(residual, patch)[..., None], factors)[..., 0], shape, patch)
-
-    change = torch.zeros_like(image)
-    residual = -smoothness * _roughness(image)
-    direction = improved = preconditioned(residual)
-    product = (residual * improved).sum()
-    for _ in range(_FILLING):
-        along = curved(direction)
-        curvature = (direction * along).sum()
-        if not (float(product) > 0 and float(curvature) > 0):  # at rounding, or of numbers that are no longer finite
-            break
-        step = product / curvature
-        change, residual = change + step * direction, residual - step * along
-        improved = preconditioned(residual)
-        product, before = (residual * improved).sum(), product
-        direction = improved + product / before * direction
-    return change
-
-
-def _roughness(image: Tensor) -> Tensor:
-    """Half the gradient of the sum of squared differences of neighbouring pixels."""
-    result = torch.zeros_like(image)
-    for axis in (-1, -2):
-        pairs = image.shape[axis] - 1
-        differences = image.narrow(axis, 1, pairs) - image.narrow(axis, 0, pairs)
-        result.narrow(axis, 1, pairs).add_(differences)
-        result.narrow(axis, 0, pairs).sub_(differences)
-    return result
-
-
-def _patches(image: Tensor, patch: int) -> Tensor:
-    """(C, H, W) -> (n, C * p * p), from left to right and from top to bottom."""
-    channels, height, width = image.shape
-    cut = image.view(channels, height // patch, patch, width // patch, patch)
-    return cut.permute(1, 3, 0, 2, 4).reshape(-1, channels * patch * patch)
-
-
-def _assembled(patches: Tensor, shape: tuple[int, int, int], patch: int) -> Tensor:
-    """The inverse of `_patches`."""
-    channels, height, width = shape
-    cut = patches.view(height // patch, width // patch, channels, patch, patch)
-    return cut.permute(2, 0, 3, 1, 4).reshape(channels, height, width)
