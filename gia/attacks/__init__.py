@@ -7,7 +7,15 @@ last stored state.
 """
 
 from gia.attacks import labels
-from gia.attacks.analytics import fish, fishing, linear_layer, patch_span, robbing_the_fed, trap_weights
+from gia.attacks.analytics import (
+    fish,
+    fishing,
+    linear_layer,
+    patch_embedding,
+    patch_span,
+    robbing_the_fed,
+    trap_weights,
+)
 from gia.attacks.catalog import ATTACKS, CARDS, card_of, data_term, data_terms, find, registered, run_many
 from gia.attacks.generation import Inverter, ci_net, ggl, gias, learning_to_invert, train_inverter
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
@@ -40,6 +48,7 @@ __all__ = [
     "labels",
     "learning_to_invert",
     "linear_layer",
+    "patch_embedding",
     "patch_span",
     "registered",
     "robbing_the_fed",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.analytics import fishing, linear_layer, patch_span, robbing_the_fed, trap_weights
+from gia.attacks.analytics import fishing, linear_layer, patch_embedding, patch_span, robbing_the_fed, trap_weights
 from gia.attacks.generation import ci_net, ggl, gias, learning_to_invert
 from gia.attacks.matching import matching_terms
 from gia.attacks.objectives import Cosine
@@ -35,6 +35,7 @@ _OWN: tuple[Attack, ...] = (
     ci_net,
     learning_to_invert,
     linear_layer,
+    patch_embedding,
     robbing_the_fed,
     trap_weights,
     fishing,

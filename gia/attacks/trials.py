@@ -27,7 +27,7 @@ TYPES = {
     "ANA-parameters": ("ana_param", "ANA-GIA, parameters"),
 }
 LEAVES = tuple(TYPES)
-NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input", "patch_tokens")
+NEEDS = ("labels", "decoder", "auxiliary", "malicious_server", "linear_input", "patch_tokens", "patch_embedding")
 
 P = ParamSpec("P")
 
@@ -40,8 +40,9 @@ class Card:
         leaf: its place in the taxonomy of arXiv 2503.11514, Fig. 1: one of "OP", "GEN-z", "GEN-W", "GEN-inverter",
             "ANA-architecture" and "ANA-parameters".
         needs: what it uses in addition to gradients and weights: any of "labels", "decoder", "auxiliary" (images like
-            the private ones), "malicious_server", "linear_input" (a linear layer that sees the image) and
-            "patch_tokens" (a Vision Transformer whose first block is trained, or adapters in it).
+            the private ones), "malicious_server", "linear_input" (a linear layer that sees the image),
+            "patch_tokens" (a Vision Transformer whose first block is trained, or adapters in it) and "patch_embedding"
+            (a Vision Transformer whose patch and position embeddings are trained).
         iterative: whether it searches. A search has `steps`, an objective and a callback.
         source: the publication.
         steps: batch size -> number of steps, for a search that chooses it by itself where `steps` is None.

@@ -22,6 +22,8 @@ class Kind:
         malicious: whether the server changes the model before it sends it.
         searches: whether the attack has steps, which the budget limits.
         settings: of the attack, beside steps and loss.
+        absent: how the attack's error begins where a model has nothing that it reads, and what the report says then;
+            None for an attack that takes most models.
     """
 
     title: str
@@ -29,12 +31,42 @@ class Kind:
     malicious: bool
     searches: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
+    absent: tuple[str, str] | None = None
 
 
 #: Name -> attack type, in the order in which they are run: closed forms first, since they take no time.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "ana_linear": Kind("closed form: a linear layer sees the image [ANA-GIA]", "linear_layer", False, False),
+        "ana_linear": Kind(
+            "closed form: a linear layer sees the image [ANA-GIA]",
+            "linear_layer",
+            False,
+            False,
+            absent=(
+                "layer: expected",
+                "this model has no linear layer that sees the image and shares its weight and bias",
+            ),
+        ),
+        "ana_patches": Kind(
+            "closed form: the embeddings of patches and positions are trained [ANA-GIA]",
+            "patch_embedding",
+            False,
+            False,
+            absent=(
+                "model: expected the gradients of a convolution",
+                "this model shares no embedding of patches together with the position embeddings added to it",
+            ),
+        ),
+        "ana_tokens": Kind(
+            "closed form: the first block of a Vision Transformer, or adapters in it [OP-GIA]",
+            "patch_span",
+            False,
+            False,
+            absent=(
+                "model: expected a shared linear layer",
+                "this model shares no linear layer, or adapter of one, that sees embedded patches",
+            ),
+        ),
         "ana_arch": Kind("imprint block in front of the model [ANA-GIA, architecture]", "robbing_the_fed", True, False),
         "op": Kind("search over pixels [OP-GIA]", "inverting_gradients", False, True, {"total_variation": 1e-3}),
         "gen_w": Kind("search over the weights of a decoder [GEN-GIA, weights W]", "ci_net", False, True),

@@ -41,8 +41,6 @@ CONTROL = 20
 LADDER = (20, 40, 80, 160, 320, 640, 1280)
 #: Steps of a quick search of a gradient that was captured elsewhere.
 CAPTURED_STEPS = 320
-#: Why "ana_linear" has nothing to attack, which most models are not made for.
-NO_LINEAR = "this model has no linear layer that sees the image and shares its weight and bias"
 #: Most steps of a search of a full audit; it ends before, once it has converged.
 FULL_STEPS = 4800
 CONVERGED = 0.01
@@ -171,8 +169,8 @@ class Run:
         try:
             found = self._part(trial or self._trial(name, self.setup, steps), f"{name}: {KINDS[name].title}", scored)
         except Exception as error:  # the user's own module, or a layer that an attack cannot take
-            absent = name == "ana_linear" and str(error).startswith("layer: expected")
-            self.not_tried[name] = NO_LINEAR if absent else one_line(error)
+            begins, words = KINDS[name].absent or ("", "")
+            self.not_tried[name] = words if words and str(error).startswith(begins) else one_line(error)
             results.pop(name, None)
         else:
             results[name] = found

@@ -20,7 +20,7 @@ from gia.audit.kinds import KINDS
 from gia.audit.setup import Setup, digest_of_tensors, one_line
 from gia.data import Images
 from gia.experiment import Attacker, Batch, Client, Exchange, Fishing, Protocol, Round, Scoring, Victim
-from gia.experiment.controls import STARTS, exact, searched
+from gia.experiment.controls import STARTS, exact, fitted, searched
 from gia.experiment.exchange import SHOWN, Answer
 from gia.federated.server import imprint, probed
 from gia.federated.server.imprint import NATURAL, Gaussian
@@ -234,7 +234,8 @@ class Trial:
             if self.kind.searches:
                 checks, _ = searched(exchange)
             else:
-                checks, _ = exact(self._exchange_of(self.setup.private[:CONTROLLED]))
+                control = fitted if "patch_tokens" in attacks.CARDS[self.kind.attack].needs else exact
+                checks, _ = control(self._exchange_of(self.setup.private[:CONTROLLED]))
         except Exception as error:  # such as double backward that a layer does not have
             return {"works": False, "seen": f"the check raised: {one_line(error)}"}
         failed = [text for text, holds in checks.items() if not holds]

@@ -73,7 +73,7 @@ def _path_works(round: Round) -> Control:
         controlled = round.controlled_on_public if outside else round.controlled
         exchange, of = Exchange(controlled, controlled.private), _learned
     elif card is not None and "patch_tokens" in card.needs:
-        exchange, of = _singly(round), _fitted
+        exchange, of = _singly(round), fitted
     elif card is not None and not card.iterative and card.leaf.startswith("ANA"):
         exchange, of = _singly(round), exact
     else:
@@ -217,8 +217,8 @@ def exact(exchange: Exchange) -> tuple[Checks, Values]:
     return {text: recovered == len(errors)}, {"recovered": recovered / len(errors)}
 
 
-def _fitted(exchange: Exchange) -> tuple[Checks, Values]:
-    """(a) and (b) for the equations of a closed form, on the ideal input of the level."""
+def fitted(exchange: Exchange) -> tuple[Checks, Values]:
+    """The control of the closed form on patches, as in `path_works`: (a) and (b) for its equations."""
     terms: dict[str, list[float]] = {}
     for number, answer in enumerate(exchange.answers):
         model = copy.deepcopy(answer.model).double().requires_grad_(True)

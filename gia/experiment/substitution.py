@@ -126,6 +126,8 @@ def _obstacle(protocol: Protocol, needs: frozenset[str]) -> str | None:
         return "the attack needs a linear layer that sees the image, and the victim of this row has none"
     if "patch_tokens" in needs and not victim.name.startswith("vit"):
         return "the attack needs a Vision Transformer, and the victim of this row is none"
+    if "patch_embedding" in needs and (not victim.name.startswith("vit") or victim.edit is not None):
+        return "the attack needs the gradients of a Vision Transformer's embeddings, and this row's clients share none"
     if missing := sorted(needs & {"decoder", "auxiliary"}):
         return f"the attack needs {missing[0]!r}, which this row does not make for it"
     return None

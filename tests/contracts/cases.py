@@ -199,6 +199,17 @@ CASES = {
             "zero gradients": "reported as a layer without an active neuron",
         },
     ),
+    # Exact up to rounding in float32, too.
+    "patch_embedding": Case(
+        victim={"name": "vit_tiny", "patch": 4, "width": 72, "depth": 1, "heads": 2},
+        settings={},
+        quick={},
+        reveal=(),
+        gain=50,
+        disturbed=tangled_transformer,
+        package="timm",
+        exempt={"labels out of range": "labels are not used"},
+    ),
     # Exact up to rounding, which is 40 dB above the blind guess in float32.
     "patch_span": Case(
         victim={"name": "vit_tiny", "patch": 4, "width": 72, "depth": 1, "heads": 2},
