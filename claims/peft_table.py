@@ -86,6 +86,7 @@ class Tried:
         dtype: of victim, client and attack.
         decodes: whether it gets a decoder that is trained on the attacker's public images.
         malicious: whether the server edits the adapted network before it sends it.
+        states: names in `STATES` of the networks that it can attack.
     """
 
     attack: str
@@ -93,6 +94,7 @@ class Tried:
     dtype: str = "float32"
     decodes: bool = False
     malicious: bool = False
+    states: tuple[str, ...] = tuple(STATES)
 
 
 def _seams(weight: float) -> tuple[PatchConsistency, ...]:
@@ -100,10 +102,15 @@ def _seams(weight: float) -> tuple[PatchConsistency, ...]:
 
 
 SMOOTHNESS = ({"smoothness": 0.3}, {"smoothness": 3.0}, {"smoothness": 30.0})
+#: Attacks without steps.
+CLOSED = ("patch_embedding", "patch_span")
 ATTACKS: Mapping[str, Tried] = {
+    "closed form of the embeddings (`patch_embedding`)": Tried("patch_embedding", SMOOTHNESS, states=(FULL,)),
     "closed form (`patch_span`)": Tried("patch_span", SMOOTHNESS),
     "closed form, float64": Tried("patch_span", SMOOTHNESS, dtype="float64"),
-    "malicious server (`flatten_blocks`, then `patch_span`)": Tried("patch_span", SMOOTHNESS, malicious=True),
+    "malicious server (`flatten_blocks`, then `patch_span`)": Tried(
+        "patch_span", SMOOTHNESS, malicious=True, states=(INITIAL, TRAINED)
+    ),
     "pixels (`inverting_gradients`)": Tried(
         "inverting_gradients",
         (
@@ -180,7 +187,7 @@ def protocol(
 ) -> Protocol:
     """One attack on one state of the network, with images of a data set."""
     given, steps = dict(settings), PILOT_STEPS if pilot else STEPS
-    if tried.attack != "patch_span":
+    if tried.attack not in CLOSED:
         given |= {"steps": steps // INNER if tried.attack == "dlg" else steps, "converged": CONVERGED}
     if tried.attack == "ggl":
         given["optimizer"] = "adam"
@@ -327,26 +334,28 @@ def costs() -> Cell:
 
 def planned() -> Iterator[tuple[str, Callable[[], Cell]]]:
     """Key of each cell, and what measures it: closed forms first, then two searches, ladders and the other searches."""
-    names = list(ATTACKS)
-    yield from _attacked(names[:3])
+    closed = [name for name, tried in ATTACKS.items() if tried.attack in CLOSED]
+    searches = [name for name in ATTACKS if name not in closed]
+    yield from _attacked(closed)
     yield "findings", findings
     yield "costs", costs
-    yield from _attacked(names[3:5])
+    yield from _attacked(searches[:2])
     for column, (malicious, epochs, size) in LADDERS.items():
         for rank, targets in RUNGS:
             edit = (Flattened if malicious else Adapted)(rank=rank, targets=targets, epochs=epochs)
             yield f"{column}/{rank}, {targets}", partial(cell_of, Tried("patch_span", SMOOTHNESS), edit, size=size)
-    yield from _attacked(names[5:])
+    yield from _attacked(searches[2:])
 
 
 def _attacked(names: Iterable[str]) -> Iterator[tuple[str, Callable[[], Cell]]]:
     for name in names:
         tried = ATTACKS[name]
-        for state, honest in STATES.items():
-            if not tried.malicious:
-                yield f"{name}/{state}", partial(cell_of, tried, honest)
-            elif honest is not None:  # the construction needs adapters
-                yield f"{name}/{state}", partial(cell_of, tried, Flattened(rank=RANK, epochs=honest.epochs))
+        for state in tried.states:
+            edit = STATES[state]
+            if tried.malicious:
+                assert edit is not None  # the construction needs adapters
+                edit = Flattened(rank=RANK, epochs=edit.epochs)
+            yield f"{name}/{state}", partial(cell_of, tried, edit)
 
 
 def interval(cell: Cell | None) -> str:

@@ -97,7 +97,7 @@ def test_a_finished_cell_is_stored_at_once_and_is_not_measured_again(
 
 def test_the_tables_have_medians_ends_and_counts_and_a_dash_for_what_is_missing() -> None:
     """If it fails, the page shows another number than was measured, or hides that one is missing."""
-    name = list(ATTACKS)[3]
+    name = list(ATTACKS)[4]
     search = {
         "leak": [-3.0, -2.0, -1.0, 0.5, 1.5, 2.0, 3.0, 4.0],
         "psnr": [10.0] * 4 + [12.0] * 4,
@@ -121,16 +121,19 @@ def test_every_state_and_rung_is_planned_once() -> None:
     """If it fails, a cell of a table is never measured."""
     keys = [key for key, _ in peft_table.planned()]
     assert len(keys) == len(set(keys))
-    attacked = {f"{name}/{state}" for name, tried in ATTACKS.items() for state in STATES if not tried.malicious}
-    sent = {f"{name}/{state}" for name, tried in ATTACKS.items() for state in (INITIAL, TRAINED) if tried.malicious}
+    attacked = {f"{name}/{state}" for name, tried in ATTACKS.items() for state in STATES}
+    # A malicious server edits adapters, and adapters share no gradients of embeddings.
+    attacked -= {f"{name}/{FULL}" for name, tried in ATTACKS.items() if tried.malicious}
+    embeddings = [name for name, tried in ATTACKS.items() if tried.attack == "patch_embedding"]
+    attacked -= {f"{name}/{state}" for name in embeddings for state in (INITIAL, TRAINED)}
     rungs = {f"{column}/{rank}, {targets}" for column in LADDERS for rank, targets in RUNGS}
-    assert set(keys) == attacked | sent | rungs | {"findings", "costs"}
+    assert set(keys) == attacked | rungs | {"findings", "costs"}
 
 
 def test_searches_end_by_convergence_or_at_the_cap_of_evaluations() -> None:
     """If it fails, one attack has a larger budget than another, or a search is cut before it has converged."""
     for name, tried in ATTACKS.items():
-        if tried.attack == "patch_span":
+        if tried.attack in peft_table.CLOSED:
             continue
         for pilot, cap in ((True, peft_table.PILOT_STEPS), (False, peft_table.STEPS)):
             given = peft_table.protocol(tried, None, "faces", tried.grid[0], pilot=pilot).attacker.settings
