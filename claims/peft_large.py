@@ -3,8 +3,8 @@
     python -m claims.peft_large        # about an hour of one core; what is there is not measured again
 
 It writes baselines/stored/peft_large.json, a cell as soon as it is finished, its picture peft_large.png, and the
-section of docs/peft.md between its two markers. Nothing is chosen here: the search has the settings that the pilots at 32
-pixels chose (`claims.peft_table`), and the closed forms their defaults.
+section of docs/peft.md between its two markers. Nothing is chosen here: the search has the settings that the pilots at
+32 pixels chose (`claims.peft_table`), and the closed forms their defaults.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from claims.scales import Scale
+from gia.attacks import patch_embedding
 from gia.data import load_cached
 from gia.federated import share_gradient
 from gia.harness.plugin.claims import Claims
@@ -33,6 +35,18 @@ ADAPTERS: dict[str, st.SearchStrategy[Any]] = {
     "rank": st.integers(1, 24),
     "targets": st.sampled_from(["qkv", "all", ("mlp.fc1",)]),
     "batch_size": st.integers(1, 4),
+    "seed": st.integers(0, 2**32 - 1),
+}
+
+#: Transformers of at least as many features as patches: 4 patches of 4 pixels, or 16 of 2.
+WHOLE: dict[str, st.SearchStrategy[Any]] = {
+    "source": st.sampled_from(["cifar10-samples", "faces", "photos", "digits"]),
+    "patch": st.sampled_from([2, 4]),
+    "width": st.sampled_from([16, 24, 48]),
+    "depth": st.integers(1, 4),
+    "heads": st.sampled_from([1, 2, 4]),
+    "activation": st.sampled_from(["relu", "gelu", "silu", "tanh", "sigmoid"]),
+    "fused": st.booleans(),
     "seed": st.integers(0, 2**32 - 1),
 }
 
@@ -80,3 +94,31 @@ def largest_gradient_of_a(
 def test_at_initialization_only_the_b_matrices_have_a_gradient(claims: Claims) -> None:
     """dL/dA = B^T dL/dz x^T, so it is zero while B is."""
     claims.exact("peft.zero_a", largest_gradient_of_a, ADAPTERS)
+
+
+def error_of_a_single_image(source: str, seed: int, **sizes: Any) -> float:
+    """Largest error of a pixel that `patch_embedding` leaves, over what the conditioning of its equations magnifies."""
+    g = torch.Generator().manual_seed(seed)
+    data = load_cached(source, image_size=8)
+    chosen = torch.randperm(len(data.labels), generator=g)[:1]
+    image = data.images[chosen].double()
+    model = build(
+        "vit_tiny",
+        num_classes=data.num_classes,
+        image_size=8,
+        channels=image.shape[1],
+        generator=g,
+        dtype=torch.float64,
+        **sizes,
+    )
+    observation = share_gradient(model, image, data.labels[chosen])
+    condition = float(torch.linalg.cond(observation.gradients["pos_embed"][0, 1:]))  # the class token comes first
+    assume(condition < 1e10)  # else a pixel is lost in rounding
+    found = patch_embedding(model, observation, generator=g, smoothness=0.0).images
+    return float((found - image).abs().max()) / condition
+
+
+@pytest.mark.claim("peft.embeddings")
+def test_trained_embeddings_give_a_single_image_away_exactly(claims: Claims) -> None:
+    """The gradient of the patch embedding is that of the position embeddings times the patches."""
+    claims.exact("peft.embeddings", error_of_a_single_image, WHOLE)

@@ -32,6 +32,12 @@ CHECKS: Mapping[str, tuple[str, Outcome, str]] = {
         "supported",
         "where several images reach one of these {value} neurons, the gradient reveals their weighted average",
     ),
+    "patch embedding": (
+        "peft.embeddings",
+        "supported",
+        "patches are embedded by a convolution and {value} position embeddings are trained beside it: the gradient "
+        "reveals a single image exactly where the width is at least the number of patches",
+    ),
     "sigmoid": (
         "gen_w.sigmoid/2",
         "inconclusive",
@@ -116,6 +122,7 @@ def design_findings(
             found += [
                 DesignFinding(check, name, first.out_features) for check in ("linear input", "mixed linear input")
             ]
+    found += _embeddings(model)
     sigmoids = [name for name, module in model.named_modules() if isinstance(module, nn.Sigmoid)]
     normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     if sigmoids and normalized and training:
@@ -123,6 +130,22 @@ def design_findings(
     if 0 < len(layers) <= FEW:
         found.append(DesignFinding("few layers", layers[0][0], len(layers)))
     return tuple(found)
+
+
+def _embeddings(model: nn.Module) -> list[DesignFinding]:
+    """A trained convolution of patches, side by side, and trained embeddings (1, n, d) or (n, d) of as many features."""
+    tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    rows = {
+        parameter.shape[-1]: parameter.shape[-2]
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and (name in tables or (parameter.dim() == 3 and len(parameter) == 1 and parameter.shape[1] > 1))
+    }
+    for name, module in model.named_modules():
+        patches = isinstance(module, nn.Conv2d) and module.kernel_size == module.stride != (1, 1)
+        if patches and module.weight.requires_grad and module.out_channels in rows:
+            return [DesignFinding("patch embedding", name, rows[module.out_channels])]
+    return []
 
 
 def _layers(model: nn.Module, image_shape: tuple[int, int, int] | None) -> list[tuple[str, nn.Module]]:

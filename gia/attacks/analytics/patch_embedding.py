@@ -157,7 +157,8 @@ def embedding_of(model: nn.Module, observation: Observation) -> Embedding:
         width, _, patch, _ = shared[weight].shape
         count = standardized[0, 0].numel() // patch**2
         names = [weight, *(name for name, value in shared.items() if _positions(value.shape, count, width))]
-        products, totals = dict.fromkeys(names[1:], 0.0), 0.0
+        totals = torch.zeros_like(shared[weight]).flatten(1)
+        products = dict.fromkeys(names[1:], totals)
         for image, inputs in zip(drawn, standardized, strict=True):
             scores = victim(image[None])
             weights = torch.linspace(1, 2, scores.shape[1], dtype=scores.dtype, device=scores.device)

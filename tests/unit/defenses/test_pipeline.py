@@ -46,6 +46,19 @@ def test_each_shape_is_found_where_it_is_and_nowhere_else(
     assert [finding.check for finding in design_findings(model, training=training)] == expected
 
 
+def test_embeddings_of_patches_and_positions_are_found_where_both_are_trained() -> None:
+    """A user would train the two layers that give single images away, or freeze one without need."""
+    from torchvision.models import VisionTransformer
+
+    sizes = {"image_size": 8, "patch_size": 4, "num_layers": 9, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 8}
+    net = VisionTransformer(**sizes, num_classes=3)
+    (finding,) = design_findings(net)
+    assert (finding.check, finding.layer, finding.value) == ("patch embedding", "conv_proj", 5)
+    for name in ("encoder.pos_embedding", "conv_proj.weight"):
+        net.requires_grad_(True).get_parameter(name).requires_grad_(False)
+        assert design_findings(net) == ()
+
+
 def test_with_the_shape_of_images_layers_are_in_the_order_of_a_forward_pass() -> None:
     """The layer that sees the image would be taken for a later one."""
 
