@@ -133,7 +133,7 @@ def design_findings(
 
 
 def _embeddings(model: nn.Module) -> list[DesignFinding]:
-    """A trained convolution of patches, side by side, and trained embeddings (1, n, d) or (n, d) of as many features."""
+    """A trained convolution of patches side by side, and trained embeddings (1, n, d) or (n, d) of as many features."""
     tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     rows = {
         parameter.shape[-1]: parameter.shape[-2]
