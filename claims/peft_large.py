@@ -57,7 +57,7 @@ SEARCH: Mapping[str, Any] = {"lr": 0.1, "total_variation": 0.01, "steps": STEPS,
 ATTACKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "patch_embedding": ({}, (FULL,)),
     "patch_span": ({}, (INITIAL, TRAINED)),
-    "inverting_gradients": (SEARCH, (FULL, INITIAL, TRAINED)),
+    "inverting_gradients": (SEARCH, (FULL, TRAINED)),
 }
 
 Cell = dict[str, Any]
