@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from claims import peft_large, table1
-from claims.peft_large import FULL, INITIAL, MARKERS, PAGE, TRAINED
+from claims.peft_large import FULL, INITIAL, MARKERS, PAGE
 from gia.data.assets import ASSETS
 from gia.models import build
 
@@ -48,11 +47,10 @@ def test_a_search_is_compared_with_the_truth(monkeypatch: pytest.MonkeyPatch) ->
     pytest.importorskip("timm", reason="the victims need the package timm: python -m pip install 'timm>=1.0'")
     monkeypatch.setattr(peft_large, "SIDE", 16)
     small = {"patch": 8, "width": 16, "depth": 1, "heads": 2, "num_classes": peft_large.CLASSES, "image_size": 16}
-    monkeypatch.setattr(
-        peft_large, "NETS", {"small": lambda generator: build("vit_tiny", generator=generator, **small)}
-    )
+    monkeypatch.setattr(peft_large, "NETS", {"small": lambda g: build("vit_tiny", generator=g, **small)})
     given, states = peft_large.ATTACKS["inverting_gradients"]
-    monkeypatch.setitem(peft_large.ATTACKS, "inverting_gradients", ({**given, "steps": 3}, states))  # type: ignore[arg-type]
+    short = {**peft_large.ATTACKS, "inverting_gradients": ({**given, "steps": 3}, states)}
+    monkeypatch.setattr(peft_large, "ATTACKS", short)
     for cached in (peft_large.victim, peft_large.public, peft_large.private):
         cached.cache_clear()
     try:
@@ -69,5 +67,3 @@ def test_a_search_is_compared_with_the_truth(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         for cached in (peft_large.victim, peft_large.public, peft_large.private):
             cached.cache_clear()
-    assert TRAINED in states
-    assert isinstance(found, torch.Tensor)
