@@ -56,8 +56,8 @@ SEARCH: Mapping[str, Any] = {"lr": 0.1, "total_variation": 0.01, "steps": STEPS,
 #: Attack -> its settings, and the states of the network that it is run on.
 ATTACKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "patch_embedding": ({}, (FULL,)),
-    "patch_span": ({}, (INITIAL, TRAINED)),
     "inverting_gradients": (SEARCH, (FULL, TRAINED)),
+    "patch_span": ({}, (INITIAL, TRAINED)),
 }
 
 Cell = dict[str, Any]
@@ -125,7 +125,7 @@ def measured(net: str, attack: str, state: str) -> tuple[Cell, Tensor]:
 
 
 def planned() -> Iterator[tuple[str, str, str]]:
-    """Network, attack and state of each cell, the cheap ones first."""
+    """Network, attack and state of each cell."""
     for attack, (_, states) in ATTACKS.items():
         for net in NETS:
             for state in states:
