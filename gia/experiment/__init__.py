@@ -20,10 +20,10 @@ from gia.experiment.protocol import (
     Fishing,
     Fitting,
     Protocol,
-    Scoring,
     Victim,
 )
 from gia.experiment.round import Round
+from gia.experiment.scoring import Scoring
 from gia.experiment.substitution import defended, substitution
 from gia.metrics import METRICS
 

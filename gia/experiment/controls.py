@@ -22,8 +22,8 @@ from gia.experiment.exchange import Answer, Exchange
 from gia.experiment.measurement import Control
 from gia.experiment.protocol import Protocol
 from gia.experiment.round import Block, Round
-from gia.federated.client import DivergedError
 from gia.federated.server import classifier
+from gia.federated.sharing import DivergedError
 
 #: The smallest batch on which a search is controlled; larger levels need the other control images.
 FEW = 2

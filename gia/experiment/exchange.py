@@ -19,8 +19,9 @@ from gia import attacks, federated, metrics
 from gia.attacks.matching import Interrupted
 from gia.experiment.measurement import Measurement
 from gia.experiment.placebos import Guess, Placebos
-from gia.experiment.protocol import CONTEXTUAL, LEAKS, Fishing
+from gia.experiment.protocol import Fishing
 from gia.experiment.round import Round
+from gia.experiment.scoring import CONTEXTUAL, LEAKS
 from gia.federated import Observation, share_gradient
 from gia.federated.losses import Loss, LossName
 from gia.federated.server import classifier, fish_class

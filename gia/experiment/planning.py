@@ -22,8 +22,9 @@ from gia.attacks.matching.memory import peak_bytes
 from gia.data import Images
 from gia.errors import expected_one_of
 from gia.experiment.exchange import Exchange
-from gia.experiment.protocol import Protocol, Scoring
+from gia.experiment.protocol import Protocol
 from gia.experiment.round import Round
+from gia.experiment.scoring import Scoring
 from gia.numerics import generator_of
 
 #: Classes of the data sets that the user provides, which are not read here, and of the bundled ones.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,30 +16,15 @@ from gia.data.assets import ASSETS
 from gia.data.contents import content_digest
 from gia.data.full import in_place_of_samples
 from gia.errors import expected_one_of
-from gia.experiment.measurement import Control
+from gia.experiment import keys
+from gia.experiment.description import callables_in, described, plain
+from gia.experiment.scoring import WEIGHTS, ControlCheck, Scoring
 from gia.federated import LocalTraining
 from gia.federated.client import Defense
-from gia.metrics import METRICS
 from gia.numerics import digest_of
-
-#: (protocol, block, *, cache) -> Control, at module level, so that worker processes can look it up.
-ControlCheck = Callable[..., Control]
 
 State = Literal["untrained", "half-trained", "trained"]
 Placebo = Literal["blind", "labels", "nearest", "noise", "unmoved", "truth"]
-
-#: What the gradient adds to a placebo, as a mean over images that is not below 0: "leak" in PSNR, "exact_leak" in exact
-#: images, "agreement_leak" in labels that the protocol's judge sees.
-LEAKS = frozenset({"leak", "exact_leak", "agreement_leak"})
-
-#: Scores that need more than a reconstruction and its original: "psnr_other" is PSNR to another image of the same
-#: label; "psnr_lost" how much more PSNR the same attack has where a fished image is the whole batch; "label_agreement"
-#: 1 where the protocol's judge sees the original's label; "lpips_nearest" LPIPS to the nearest real image of others;
-#: and `LEAKS`.
-CONTEXTUAL = frozenset({"psnr_other", "psnr_lost", "label_agreement", "lpips_nearest"}) | LEAKS
-
-#: Metric -> the weight file that it reads.
-_WEIGHTS = {"lpips": "lpips-alex", "lpips_vgg": "lpips-vgg", "lpips_nearest": "lpips-vgg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,34 +193,6 @@ class Attacker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """How what comes back is scored, and how a block shows that it can say anything.
-
-    Args:
-        metrics: names in `gia.metrics.METRICS` and `CONTEXTUAL`; the deciding metric among them.
-        judge: a module-level callable (images, *, generator, cache) -> classifier, for the scores "label_agreement" and
-            "agreement_leak". It is made from the images that are neither attacked nor the control's, or from those of
-            `Attacker.seed`.
-        control: a module-level callable (protocol, block, *, cache) -> Control.
-        control_images: images on which the control runs; none of them is private. None takes one batch, or as many
-            batches as make two images.
-    """
-
-    metrics: tuple[str, ...] = ("psnr", "ssim", "cw_ssim", "lpips", "rmse")
-    judge: Callable[..., nn.Module] | None = None
-    control: ControlCheck | None = None
-    control_images: int | None = None
-
-    def __post_init__(self) -> None:
-        known = sorted({*METRICS, *CONTEXTUAL})
-        if unknown := sorted(set(self.metrics) - set(known)):
-            raise ValueError(expected_one_of("metrics", unknown[0], known))
-        judged = sorted({"label_agreement", "agreement_leak"} & set(self.metrics))
-        if judged and self.judge is None:
-            raise ValueError(f"judge: expected a callable that makes a classifier for {judged[0]!r}, got None")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Everything that is set in one measurement. Levels are made by `with_`, in the parent process.
 
@@ -307,7 +263,7 @@ class Protocol:
         Traceback (most recent call last):
         ValueError: changes: expected one of ['victim', ..., 'root'], got 'bach'; did you mean 'batch'?
         """
-        changed: Protocol = _changed(self, {_path(key): value for key, value in changes.items()}, "")
+        changed: Protocol = keys.changed(self, {_path(key): value for key, value in changes.items()}, "")
         return changed
 
     def with_budget(self, factor: float) -> Protocol | None:
@@ -341,7 +297,7 @@ class Protocol:
         for name in _path(key):
             if value is None:
                 return None
-            value = _get(value, name, key)
+            value = keys.held(value, name, key)
         return value
 
     def drawn(self, setting: Mapping[str, Any]) -> Protocol:
@@ -356,7 +312,7 @@ class Protocol:
             for name in _path(key)[:-1]:
                 if isinstance(value, Mapping) and name not in value:
                     return False  # `with_` refuses it
-                if (value := _get(value, name, key)) is None:
+                if (value := keys.held(value, name, key)) is None:
                     return True
             return False
 
@@ -388,7 +344,7 @@ class Protocol:
     def callables(self) -> Iterator[Callable[..., object]]:
         """Every callable that takes part in a measurement: the attack, and whatever fields and settings hold."""
         yield attacks.find(self.attacker.attack)
-        yield from _callables(self)
+        yield from callables_in(self)
 
     def inputs(self, *, again: bool = False) -> dict[str, str]:
         """Digest of the content of each data set that takes part in some setting, and of the weights behind metrics.
@@ -410,7 +366,7 @@ class Protocol:
             *self.vary.get("batch.data", (self.batch.data,)),
             *self.vary.get("attacker.public", (self.attacker.public,)),
         }
-        weights = {_WEIGHTS[metric] for metric in self.scoring.metrics if metric in _WEIGHTS}
+        weights = {WEIGHTS[metric] for metric in self.scoring.metrics if metric in WEIGHTS}
         return {
             **{name: content_digest(name, root=self.root, again=again) for name in sorted(data - {None})},
             **{name: ASSETS[name].digest for name in sorted(weights)},  # a loader reads no other file
@@ -421,47 +377,16 @@ class Protocol:
 
         So a new field changes no old digest. Raises TypeError for a value that is no plain JSON.
         """
-        return _described(self, "protocol")
+        return described(self, "protocol", _PARTS)
 
     def digest(self) -> str:
         """Sixteen hex digits that change with any setting, and with nothing else (a callable's code is not in it)."""
         return digest_of(self.described())
 
 
+#: Described by their fields alone. Other dataclasses are described with their module too, so that `Fishing` and
+#: `Fitting` must stay in this one: elsewhere they would change digests that are on record.
 _PARTS = (Victim, Batch, Attacker, Client, Scoring)
-
-
-def plain(value: Any, where: str) -> Any:
-    """`value` as plain JSON: a callable becomes "module:name", a dataclass its class and fields, else TypeError."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner, f"{where}.{key}") for key, inner in value.items()}
-    if isinstance(value, Sequence):
-        return [plain(inner, where) for inner in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        own = {f.name: getattr(value, f.name) for f in fields(value)}
-        return {"class": f"{type(value).__module__}:{type(value).__qualname__}", **plain(own, where)}
-    if callable(value) and "<" not in (name := getattr(value, "__qualname__", "<")):
-        return f"{value.__module__}:{name}"
-    raise TypeError(f"{where}: expected numbers, strings, lists, mappings or a module-level function, got {value!r}")
-
-
-def _described(part: Any, where: str) -> dict[str, Any]:
-    values = {f.name: getattr(part, f.name) for f in fields(part) if not _is_default(part, f)}
-    return {
-        name: _described(value, f"{where}.{name}") if isinstance(value, _PARTS) else plain(value, f"{where}.{name}")
-        for name, value in values.items()
-    }
-
-
-def _is_default(part: Any, field: Any) -> bool:
-    value = getattr(part, field.name)
-    if field.default_factory is not MISSING:
-        return bool(value == field.default_factory())
-    return field.default is not MISSING and type(value) is type(field.default) and bool(value == field.default)
 
 
 def _path(key: str) -> tuple[str, ...]:
@@ -469,47 +394,3 @@ def _path(key: str) -> tuple[str, ...]:
     path = tuple(key.split("."))
     is_option = path[0] == "victim" and len(path) > 1 and path[1] not in Victim.__dataclass_fields__
     return ("victim", "options", *path[1:]) if is_option else path
-
-
-def _changed(whole: Any, changes: Mapping[tuple[str, ...], Any], where: str) -> Any:
-    """`whole`, a dataclass or a mapping, with the values at the paths put in."""
-    new: dict[str, Any] = {}
-    for name in dict.fromkeys(path[0] for path in changes):
-        below = {path[1:]: value for path, value in changes.items() if path[0] == name}
-        value = below.pop((), _get(whole, name, where or "changes"))
-        key = f"{where}.{name}" if where else name
-        if below and value is None:
-            raise ValueError(f"changes: expected {key} to be set before its fields, got None for {key}")
-        new[name] = _changed(value, below, key) if below else value
-    return {**whole, **new} if isinstance(whole, Mapping) else replace(whole, **new)
-
-
-def _get(whole: Any, name: str, where: str) -> Any:
-    """What a dataclass or a mapping holds under a name; None for what a mapping lacks."""
-    if isinstance(whole, Mapping):
-        return whole.get(name)
-    if not is_dataclass(whole):
-        raise ValueError(f"changes: expected {where} to have fields, got {whole!r} in the place of {name!r}")
-    if name not in _names(whole):
-        raise ValueError(expected_one_of(where, name, _names(whole)))
-    return getattr(whole, name)
-
-
-def _names(part: Any) -> list[str]:
-    return [f.name for f in fields(part)]
-
-
-def _callables(value: Any) -> Iterator[Callable[..., object]]:
-    if callable(value):
-        yield value
-    elif callable(gradient := getattr(value, "gradient", None)):  # a step defense
-        yield gradient
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _callables(inner)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for inner in value:
-            yield from _callables(inner)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for name in _names(value):
-            yield from _callables(getattr(value, name))

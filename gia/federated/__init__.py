@@ -2,9 +2,10 @@
 
 from gia.federated import server
 from gia.federated.averaging import Averaging, federated_averaging, split_by_label
-from gia.federated.client import Client, RefusedModel, share_gradient, share_update
+from gia.federated.client import Client, RefusedModel
 from gia.federated.layers import set_mode
 from gia.federated.observation import LocalTraining, Observation
+from gia.federated.sharing import share_gradient, share_update
 from gia.federated.training import Fit, accuracy, fit
 from gia.federated.validation import Finding, LastAccepted, ValidationReport, fit_limits, validate_model
 

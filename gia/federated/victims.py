@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from gia.federated.layers import set_mode
 from gia.federated.outputs import check_initialized, output_of
 
-__all__ = ["differentiable", "differentiating", "victim_of", "watch"]
+__all__ = ["differentiable", "differentiating", "in_mode", "victim_of", "watch"]
 
 
 def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> nn.Module:
@@ -69,6 +69,28 @@ def watch(model: nn.Module) -> list[RemovableHandle]:
     """
     watcher = _Watcher()
     return [model.register_forward_pre_hook(watcher.before), model.register_forward_hook(watcher.after)]
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Run the model in this mode, then restore all modes and buffers, such as running statistics.
+
+    Copying a small network would take as long as its forward pass.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    hooks = watch(model)
+    try:
+        set_mode(model, training)
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 @contextmanager

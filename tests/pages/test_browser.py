@@ -17,6 +17,7 @@ from claims.report import evasion, roc
 from gia.harness.report import compare, page
 from gia.harness.report.material import material_in
 from gia.harness.report.project import project_at
+from gia.harness.report.rendering import rendered
 from tests.harness.report.run_folder import a_verdict, an_about, evidence_of, reach_of, write_folder
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -62,7 +63,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     placebos = write_folder(folder / "placebos", [a_verdict("op.batch_size", **of_placebo)], about, {})
     found = {"report": page.html(material_in(run)), "placebos": page.html(material_in(placebos))}
     comparison = compare.compared(rows, [a_verdict("op.batch_size", "refuted", interval=[3.0, 4.0]), *rows[1:9]])
-    found["comparison"] = page.rendered("comparison.html", compare.view(comparison, [{"torch": "2.9"}, {"torch": "2"}]))
+    found["comparison"] = rendered("comparison.html", compare.view(comparison, [{"torch": "2.9"}, {"torch": "2"}]))
     for name, html in found.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in found}

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 #: What checks a model on the client's side -> what it must not know: whatever it is to detect.
-CLIENT_SIDE = {"gia.federated.validation", "gia.federated.per_example"}
+CLIENT_SIDE = {"gia.federated.validation", *(f"gia.federated.{name}" for name in ("calls", "per_example", "recorder"))}
 DETECTED = ("gia.attacks", "gia.federated.server")
 
 
@@ -197,7 +197,9 @@ def test_a_planted_circle_is_found_and_printed(files: dict[str, str], expected: 
         ("experiment/own.py", "import pytest"),
         ("experiment/own.py", "from gia.audit import audit"),
         ("federated/own.py", "from gia.attacks.labels import restore"),
+        ("federated/calls.py", "from gia.federated import server"),
         ("federated/per_example.py", "from gia.federated.server import classifier"),
+        ("federated/recorder.py", "from gia.federated.server import classifier"),
         ("federated/validation/own.py", "from gia.federated import server"),
         ("harness/blocks/own.py", "from gia import experiment"),
         ("harness/own.py", "from gia.errors import expected_one_of"),

@@ -21,10 +21,11 @@ from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import LocalTraining, Observation
-from gia.federated.client import DivergedError, check_batch
 from gia.federated.layers import batch_norm_layers, classifier
 from gia.federated.losses import Loss, LossName, check_labels, class_loss
 from gia.federated.observation import shared_names
+from gia.federated.private_batch import check_batch
+from gia.federated.sharing import DivergedError
 from gia.models import cached_net
 
 

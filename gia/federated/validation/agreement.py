@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from gia.federated import per_example
+from gia.federated.recorder import Recorder, operations
 from gia.federated.validation.report import Results
 
 
@@ -20,7 +20,7 @@ def check_agreement(
     received: nn.Module,
     expected: nn.Module,
     batch: tuple[Tensor, Tensor] | None,
-    record: per_example.Recorder | None,
+    record: Recorder | None,
     *,
     training: bool,
 ) -> None:
@@ -40,7 +40,7 @@ def check_agreement(
             return
     if batch is not None:
         images = batch[0][:2].to(next(received.parameters()))  # two, for a batch normalization in training mode
-        calls = [per_example.operations(model, images, training=training) for model in (expected, received)]
+        calls = [operations(model, images, training=training) for model in (expected, received)]
         if calls[0] != calls[1]:
             pairs = zip_longest(*calls, fillvalue="nothing")
             line = next(f"{new}, not {old}" for old, new in pairs if new != old)
@@ -58,7 +58,7 @@ def _compare_buffers(
     results: Results,
     received: nn.Module,
     expected: nn.Module,
-    record: per_example.Recorder | None,
+    record: Recorder | None,
     *,
     training: bool,
 ) -> None:

@@ -13,13 +13,14 @@ from torch.nn.utils import parametrize
 from gia.federated import per_example
 from gia.federated.losses import Loss, LossName, loss_of
 from gia.federated.outputs import check_initialized
+from gia.federated.recorder import Recorder
 from gia.federated.validation.agreement import check_agreement
 from gia.federated.validation.layers import Layer, applied_layers, stored_layers
 from gia.federated.validation.limits import Limits, complete_limits
 from gia.federated.validation.report import SENTENCES, Results, ValidationReport
 from gia.federated.validation.statistics import check_statistics
 from gia.federated.validation.weights import check_weights
-from gia.federated.victims import differentiable
+from gia.federated.victims import differentiable, in_mode
 
 
 @torch.inference_mode(False)
@@ -108,11 +109,11 @@ def validate_model(
             check_initialized(model)
     loss = loss_of(loss)
     results = Results(complete_limits(limits))
-    record: per_example.Recorder | None = None
+    record: Recorder | None = None
     if expected is None:
         results.skipped |= {"structure": "no model was agreed upon", "drift": "no earlier round is known"}
     # A parametrized weight is computed once, so that it is known again where it is applied.
-    with per_example.in_mode(received, False), parametrize.cached():
+    with in_mode(received, False), parametrize.cached():
         layers = list(stored_layers(received))
         if batch is not None:
             images, labels = batch
@@ -135,7 +136,7 @@ def validate_model(
 def _check_gradients(
     results: Results,
     layers: list[Layer],
-    record: per_example.Recorder,
+    record: Recorder,
     norms: list[Tensor],
     images: Tensor,
 ) -> None:

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from gia.federated import per_example
+from gia.federated.calls import SHORTEST_IMAGE
+from gia.federated.recorder import Use
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Layer:
     weight: Tensor
     bias: Tensor | None
     linear: bool
-    use: per_example.Use | None = None
+    use: Use | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -43,7 +44,7 @@ class Layer:
     @property
     def selects(self) -> bool:
         """Whether rows can select an image: not if each sees a few pixels of a single channel, or is one factor."""
-        short = self.weight[0].numel() < per_example.SHORTEST_IMAGE
+        short = self.weight[0].numel() < SHORTEST_IMAGE
         return not (self.rows.shape[1] == 1 or (self.weight.dim() > 2 and self.weight.shape[1] == 1 and short))
 
     @property
@@ -89,7 +90,7 @@ def _made(module: nn.Module) -> tuple[list[Tensor], set[str]]:
     return made, hidden
 
 
-def applied_layers(stored: list[Layer], uses: list[per_example.Use]) -> list[Layer]:
+def applied_layers(stored: list[Layer], uses: list[Use]) -> list[Layer]:
     """Every weight as the forward pass applies it, and as they are stored those that it does not apply."""
     names = {(layer.weight.data_ptr(), layer.weight.numel()): layer.name for layer in stored}
     layers: list[Layer] = []

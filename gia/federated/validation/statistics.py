@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from gia.federated import per_example
+from gia.federated.calls import Normalization
+from gia.federated.recorder import Recorder
 from gia.federated.validation.report import Results
 
 #: The share of channels of a batch normalization whose statistics may lie anywhere.
@@ -19,7 +20,7 @@ def check_statistics(
     results: Results,
     received: nn.Module,
     expected: nn.Module | None,
-    record: per_example.Recorder | None,
+    record: Recorder | None,
     *,
     training: bool,
 ) -> None:
@@ -48,7 +49,7 @@ def check_statistics(
         results.measured("statistics", name, _away(normalization, old[0], old[1]))
 
 
-def _away(normalization: per_example.Normalization, old_mean: Tensor, old_variance: Tensor) -> float:
+def _away(normalization: Normalization, old_mean: Tensor, old_variance: Tensor) -> float:
     """The distance of thresholds that one channel in twenty exceeds, in deviations of what is normalized.
 
     A channel is cut off at g mean - b sqrt(variance), up to its factor. It is compared with the smallest and largest

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gia.federated import per_example
+from gia.federated.calls import SHORTEST_IMAGE
 from gia.federated.validation.layers import Layer
 from gia.federated.validation.report import Results
 
@@ -40,7 +40,7 @@ def check_weights(results: Results, layers: list[Layer], model: nn.Module) -> No
             results.measured("ordered_biases", name, _ordered(vector))
     for layer in layers:
         rows = layer.rows
-        if rows.shape[1] >= per_example.SHORTEST_IMAGE and len(rows) > 1:
+        if rows.shape[1] >= SHORTEST_IMAGE and len(rows) > 1:
             results.measured("similar_rows", layer.name, _similar(rows))
         if len(rows) > 2 and layer.selects:
             results.measured("zeroed_rows", layer.name, _largest_to_median(layer.scaled_rows))
@@ -57,7 +57,7 @@ def _few_rows(layers: list[Layer]) -> Iterator[tuple[str, Tensor]]:
     """
     few: dict[int, list[Layer]] = {}
     for layer in layers:
-        if layer.linear and len(layer.rows) <= 2 and layer.rows.shape[1] >= per_example.SHORTEST_IMAGE:
+        if layer.linear and len(layer.rows) <= 2 and layer.rows.shape[1] >= SHORTEST_IMAGE:
             few.setdefault(layer.rows.shape[1], []).append(layer)
     for alike in few.values():
         if len(alike) > 2:

@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     register = Path(config.rootpath, named or REGISTER)
     if register.exists():
         import gia.harness.plugin.fixtures as fixtures
-        from gia.harness.plugin.run import begin
+        from gia.harness.plugin.hooks import begin
 
         begin(config, register)
         config.pluginmanager.register(fixtures, "gia-fixtures")

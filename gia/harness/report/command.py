@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gia.harness.report import compare, page
-from gia.harness.report.material import PAGE, Material, material_in
+from gia.harness.report.material import PAGE, Material, environment_of, material_in
+from gia.harness.report.rendering import rendered
 from gia.harness.report.results import from_files
 
 #: The page of a comparison, and the document of the records.
@@ -66,7 +67,7 @@ def _page(options: argparse.Namespace) -> Path:
         comparison = compare.compared(found[0].rows, found[1].rows)
         print(compare.terminal(comparison, shutil.get_terminal_size((100, 24)).columns))
         path = output or folders[1] / COMPARISON
-        text = page.rendered("comparison.html", compare.view(comparison, [_facts(each) for each in found]))
+        text = rendered("comparison.html", compare.view(comparison, [_facts(each) for each in found]))
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -77,4 +78,4 @@ def _is_project(root: Path) -> bool:
 
 def _facts(material: Material) -> Mapping[str, str]:
     """What the numbers of a run depend on, with the name of its folder."""
-    return {"folder": material.folder.name, **page.environment_of(material)}
+    return {"folder": material.folder.name, **environment_of(material)}

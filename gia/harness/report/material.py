@@ -56,6 +56,13 @@ def material_in(folder: Path, *, root: Path | None = None) -> Material:
     return Material(folder, rows, about, run, evidence)
 
 
+def environment_of(material: Material) -> dict[str, str]:
+    """What the numbers of a run depend on, name -> text; of an old folder what its rows say."""
+    known: dict[str, str] = dict(material.about.get("environment", {}))
+    first = material.rows[0] if material.rows else {}
+    return known or {name: str(first[name]) for name in ("scale", "device", "torch", "commit") if name in first}
+
+
 def rows_in(folder: Path) -> list[Row]:
     """The verdicts of a run. Raises ValueError where they are missing or not readable."""
     if not (folder / VERDICTS).is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gia.harness.decide.record import FIRST
@@ -245,6 +246,16 @@ def to_json(rows: Sequence[Row]) -> str:
     '[]\\n'
     """
     return json.dumps(list(rows), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def verdicts_schema() -> dict[str, Any]:
+    """The JSON schema of `verdicts.json`.
+
+    >>> verdicts_schema()["type"]
+    'array'
+    """
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("verdicts.schema.json").read_text(encoding="utf-8"))
+    return found
 
 
 def effect(row: Row, *, margin: bool = True) -> str:

@@ -23,6 +23,10 @@ with reproducible():
 #: The root of this repository, where an inner run in another process finds gia.
 REPOSITORY = Path(__file__).parents[3]
 
+#: Options of a run that puts its verdicts on record, and of a confirm run.
+RECORD = ("--gia-record", "--gia-reason=planted")
+CONFIRM = "--gia-lane=confirm"
+
 HEADER = 'scales = ["reduced", "paper"]\nleak_metrics = ["leak"]\n'
 
 ROW = """
@@ -145,6 +149,21 @@ class Inner:
         """What was measured: claim, block, size."""
         path = self.path / "computed.txt"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def set_slope(inner: Inner, id: str, slope: float) -> None:
+    """A module with one trend of this slope."""
+    (inner.path / "claims" / "test_toy.py").write_text(
+        "import math\nimport pytest\nfrom planted import *\n" + trend(id, slope), encoding="utf-8"
+    )
+
+
+def announce(inner: Inner, *options: str) -> str:
+    """Commit everything, announce the confirm runs, and commit that; returns the frozen commit."""
+    frozen = inner.commit()
+    inner.run(CONFIRM, "--gia-open", *options)
+    inner.commit()
+    return frozen
 
 
 def write_entry_point(folder: Path) -> Path:

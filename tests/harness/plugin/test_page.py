@@ -10,6 +10,7 @@ import pytest
 
 from gia.harness.report import page
 from gia.harness.report.material import material_in
+from gia.harness.report.rows import verdicts_schema
 from tests.harness.plugin.inner_project import Inner, row, trend
 from tests.harness.report.run_folder import Page
 
@@ -59,7 +60,7 @@ def test_verdicts_json_is_as_its_schema_says(arranged: Inner) -> None:
     """Programs that read verdicts.json rely on the schema, and a key that changes would break them."""
     jsonschema = pytest.importorskip("jsonschema")
     arranged.run()
-    schema = page.verdicts_schema()
+    schema = verdicts_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     rows = json.loads((arranged.folder / "verdicts.json").read_text(encoding="utf-8"))

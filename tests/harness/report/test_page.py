@@ -11,8 +11,10 @@ import pytest
 
 from claims.report import evasion, privacy_utility, roc
 from gia.harness.report import page
+from gia.harness.report.layout import group_of
 from gia.harness.report.material import material_in
 from gia.harness.report.project import project_at
+from gia.harness.report.row_view import anchor
 from tests.harness.report.run_folder import (
     Page,
     a_claim,
@@ -34,7 +36,7 @@ def html_of(folder: Path, **parts: Any) -> str:
 
 def row_in(html: str, id: str) -> str:
     """The part of the page about one row."""
-    start = html.rindex('<details class="row"', 0, html.index(f'id="{page.anchor(id)}"'))
+    start = html.rindex('<details class="row"', 0, html.index(f'id="{anchor(id)}"'))
     later = html.find('<details class="row"', start + 1)
     return html[start : later if later > 0 else html.index("</main>")]
 
@@ -61,7 +63,7 @@ def test_every_cell_of_the_matrix_opens_the_evidence_of_its_rows(tmp_path: Path)
     """A verdict in the matrix could not be checked. The target lies inside the row, so that a browser unfolds it."""
     found = Page(html_of(tmp_path))
     wanted = [["op.size", "op.size_too"], ["op.depth/2"], ["gen.size"], ["op.depth/2"]]
-    assert found.cells == [[f"#{page.anchor(id)}" for id in ids] for ids in wanted]
+    assert found.cells == [[f"#{anchor(id)}" for id in ids] for ids in wanted]
     assert {link[1:] for cell in found.cells for link in cell} <= set(found.rows)
 
 
@@ -184,7 +186,7 @@ def test_a_run_with_a_users_attack_starts_with_its_own_verdicts(tmp_path: Path) 
     shown = Page(row_in(html, "op.size")).text
     assert "confirmed, on record with the protocols' own attack c562e36 refuted +0.1" in shown
     assert "this run, with mine:attack 0f3adc1 supported +2 [+1.5, +2.5]" in shown
-    assert f'<a href="#{page.anchor("op.size")}"><span class="id">op.size</span></a></th><td>' in html
+    assert f'<a href="#{anchor("op.size")}"><span class="id">op.size</span></a></th><td>' in html
 
 
 def test_a_run_of_placebos_shows_its_matrix_and_what_breaks_the_rule(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_an_old_folder_is_readable(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "run", evidence={})
     found = Page(page.html(material_in(folder)))
     assert found.faults == []
-    assert {page.anchor(row["id"]) for row in verdicts()} <= set(found.ids)
+    assert {anchor(row["id"]) for row in verdicts()} <= set(found.ids)
     assert "Table I" not in found.text
 
 
@@ -227,7 +229,7 @@ def test_every_row_of_this_register_is_in_a_part_with_a_heading() -> None:
     """A new kind of row would end up below "Other rows"."""
     about = project_at(ROOT).about()
     groups = about["layout"]["groups"]
-    assert [id for id in about["claims"] if page.group_of(id, groups) is None] == []
+    assert [id for id in about["claims"] if group_of(id, groups) is None] == []
 
 
 def test_the_theorem_is_drawn_with_its_numbers() -> None:

@@ -18,7 +18,7 @@ from gia.attacks.priors import (
     TotalVariation,
     known_statistics,
 )
-from gia.federated.client import BatchStatistics
+from gia.federated.layers import BatchStatistics
 from tests.contracts.cases import private
 
 SHAPES = st.tuples(*[st.integers(1, 3)] * 3, *[st.integers(1, 6)] * 2)

@@ -19,7 +19,7 @@ from gia.experiment.placebos import Placebos
 from gia.federated import Observation
 from gia.harness.blocks.block import Block
 from gia.models import build, train_decoder
-from tests.unit.experiment.test_controls import imprinted
+from tests.unit.experiment.test_controls_by_family import imprinted
 from tests.unit.experiment.toy import BLOCK, FACES, PROTOCOL, Spy, black
 
 

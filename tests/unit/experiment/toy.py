@@ -13,7 +13,7 @@ from gia.attacks import Reconstruction
 from gia.data import Images
 from gia.experiment import Attacker, Batch, Fitting, Protocol, Scoring, Victim
 from gia.experiment.controls import path_works
-from gia.federated import Observation
+from gia.federated import LocalTraining, Observation
 from gia.harness.blocks.block import Block
 
 BLOCK = Block("toy.run", 0, {})
@@ -24,6 +24,7 @@ PROTOCOL = Protocol(
     scoring=Scoring(metrics=("psnr", "rmse"), control=path_works),
 )
 FITTING = Fitting(epochs=2, half=1, lr=1e-2, accuracy=0.8)
+LOCAL = LocalTraining(epochs=1, batch_size=2, lr=0.1)
 
 #: The toy protocol on larger images.
 FACES = PROTOCOL.with_({"batch.data": "faces", "batch.image_size": 16})
@@ -93,3 +94,9 @@ def bright(images: Images, *, generator: torch.Generator, cache: Any) -> nn.Modu
             return logits
 
     return Bright()
+
+
+def stranger(model: nn.Module, observation: Observation, *, generator: torch.Generator, gain: float = 1.0) -> Any:
+    """An attack from outside, without a card."""
+    shape = (observation.batch_size, *observation.image_shape)
+    return Reconstruction(images=gain * torch.rand(shape, generator=generator), gradient_evaluations=1)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import gia
+from gia.attacks import checkpointing
 from gia.attacks.matching import Point
 from gia.attacks.matching.parts import Parts, is_out_of_memory
-from tests.unit.attacks.test_checkpointing import Killed, checkpointing, killer
+from tests.unit.attacks.killed_searches import Killed, killer
 
 
 class Crowded(torch.nn.Module):

@@ -11,10 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from gia import validate_model
 from gia.data import load
-from gia.federated import (
-    per_example,
-    share_gradient,
-)
+from gia.federated import share_gradient
+from gia.federated.calls import Normalization
 from gia.federated.validation.statistics import _away
 from tests.unit.federated.validation.models import found, normalized, seeded
 
@@ -80,7 +78,7 @@ def test_the_distance_of_a_threshold_is_measured_from_all_that_explains_it():
     places = torch.tensor([1.0, 3.0]).expand(5, 1, 2)
     values = []
     for mean, variance, bias in ((1.0, 1.0, 0.0), (5.0, 1.0, 0.0), (-1.0, 1.0, 0.0), (1.0, 9.0, -2.0)):
-        normalization = per_example.Normalization(
+        normalization = Normalization(
             torch.tensor([mean]), torch.tensor([variance]), torch.tensor([1.0]), torch.tensor([bias]), 0.0, places
         )
         values.append(_away(normalization, torch.zeros(1), torch.ones(1)))

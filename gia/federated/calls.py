@@ -1,0 +1,175 @@
+"""What one call of a torch function does to data: applies a matrix, normalizes, scales, shifts or transposes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "SHORTEST_IMAGE",
+    "SUMS",
+    "Applied",
+    "Normalization",
+    "applied",
+    "fold",
+    "is_matrix",
+    "normalization_of",
+    "turns",
+]
+
+#: Rows shorter than this hold no image; the smallest images of this project have 8 x 8 pixels.
+SHORTEST_IMAGE = 64
+
+#: Settings of a convolution, and their defaults.
+_CONV = (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
+#: Matrix products of two tensors, and whether the second one comes first.
+_PRODUCTS = {"matmul": False, "__matmul__": False, "mm": False, "__rmatmul__": True, "rmatmul": True}
+#: Sums of two terms, and the sign of the second.
+SUMS = {"add": 1, "__add__": 1, "__radd__": 1, "__iadd__": 1, "add_": 1, "sub": -1, "__sub__": -1, "__isub__": -1}
+#: Products of two factors, and the exponent of the second.
+_FACTORS = {"mul": 1, "__mul__": 1, "__rmul__": 1, "__imul__": 1, "mul_": 1, "div": -1, "true_divide": -1}
+_FACTORS |= {"__truediv__": -1, "__div__": -1, "__itruediv__": -1, "div_": -1}
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """One batch normalization that used its running statistics.
+
+    Attributes:
+        mean, variance: the running statistics, (channels,).
+        weight, bias: of its affine map, or None.
+        eps: added to the variance.
+        inputs: what it normalized (N, channels, ...), detached.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    inputs: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """How a call applies a matrix to data; `turned` means that images are columns."""
+
+    weight: Tensor
+    bias: Tensor | None
+    inputs: Tensor
+    settings: tuple[Any, ...] | None = None
+    turned: bool = False
+
+
+def applied(
+    func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], data: dict[int, Tensor]
+) -> Applied | None:
+    """The matrix that a call applies, or None for a call that is no linear layer or 2D convolution."""
+    if func in (F.linear, torch.conv2d):
+        given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
+        given |= kwargs
+        settings = tuple(given.get(key, default) for key, default in _CONV) if func is torch.conv2d else None
+        return Applied(given["weight"], given.get("bias"), given["input"], settings)
+    if name == "addmm" and len(args) == 3 and not kwargs and id(args[1]) in data and id(args[2]) not in data:
+        bias = args[0] if id(args[0]) not in data and args[0].numel() == args[2].shape[1] else None
+        return None if bias is None else Applied(args[2].mT, bias.flatten(), args[1])
+    if name in _PRODUCTS and len(args) == 2 and not kwargs:
+        left, right = reversed(args) if _PRODUCTS[name] else args
+        # A matrix for all images is a weight, also if it was computed from them.
+        if id(left) in data and right.dim() == 2 and left.dim() > 1:
+            return Applied(right.mT, None, left)
+        if id(right) in data and id(left) not in data and left.dim() == 2 and right.dim() > 1:
+            return Applied(left, None, right, turned=True)
+    return None
+
+
+def normalization_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Normalization | None:
+    """The batch normalization that a call makes with running statistics, if it does."""
+    if func is F.batch_norm:
+        keys: tuple[str, ...] = (
+            "input",
+            "running_mean",
+            "running_var",
+            "weight",
+            "bias",
+            "training",
+            "momentum",
+            "eps",
+        )
+    elif func is torch.batch_norm:
+        keys = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+    else:
+        return None
+    given = dict(zip(keys, args, strict=False)) | kwargs
+    if given.get("training") or given.get("running_mean") is None:
+        return None
+    weight, bias = (given.get(key) for key in ("weight", "bias"))
+    return Normalization(
+        given["running_mean"].detach(),
+        given["running_var"].detach(),
+        None if weight is None else weight.detach(),
+        None if bias is None else bias.detach(),
+        given.get("eps", 1e-5),
+        given["input"].detach(),
+    )
+
+
+def fold(
+    normalization: Normalization | None,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    end: Tensor,
+    channels: int,
+    count: int,
+) -> tuple[Tensor, Tensor] | None:
+    """(scale, shift) of a call that maps each channel of `end` on its own, or None."""
+    if normalization is not None:
+        n = normalization
+        scale = (n.variance + n.eps).rsqrt() * (1 if n.weight is None else n.weight)
+        return scale, (0 if n.bias is None else n.bias) - n.mean * scale
+    if len(args) != 2 or kwargs or name not in SUMS | _FACTORS:
+        return None
+    left, right = args
+    inverse = (SUMS | _FACTORS)[name] < 0
+    if left is end:
+        other = right
+    elif right is end and not inverse:
+        other = left
+    else:
+        return None
+    value = _by_channel(other, end, channels, count)
+    if value is None:
+        return None
+    if name in SUMS:
+        return torch.ones_like(value), (-value if inverse else value)
+    return (1 / value if inverse else value), torch.zeros_like(value)
+
+
+def turns(func: Any, name: str) -> bool:
+    """Whether a call transposes."""
+    return name in ("t", "transpose") or getattr(func, "__self__", None) in (torch.Tensor.T, torch.Tensor.mT)
+
+
+def _by_channel(value: Any, end: Tensor, channels: int, count: int) -> Tensor | None:
+    """A number, or a tensor that differs between channels only, as (1,) or (channels,)."""
+    if isinstance(value, (int, float)):
+        return end.new_tensor([float(value)]).detach()
+    if not isinstance(value, Tensor) or value.dim() > end.dim():
+        return None
+    if value.numel() == 1:
+        return value.detach().flatten()
+    shape = [1] * end.dim()
+    shape[channels] = count
+    padded = (1,) * (end.dim() - value.dim()) + tuple(value.shape)
+    return value.detach().flatten() if list(padded) == shape else None
+
+
+def is_matrix(tensor: Tensor) -> bool:
+    """Whether it has at least two rows, in some orientation, that are long enough to hold an image."""
+    sizes = [size for size in tensor.shape if size > 1]
+    return len(sizes) > 1 and tensor.shape[0] > 1 and tensor.numel() // min(sizes) >= SHORTEST_IMAGE

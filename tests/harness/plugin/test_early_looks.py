@@ -1,0 +1,50 @@
+"""A look that ends where more blocks cannot change what is on record."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness.plugin.inner_project import CONFIRM, RECORD, Inner, row, set_slope, trend
+
+pytest_plugins = ["pytester"]
+
+
+def computed(inner: Inner) -> list[int]:
+    """The blocks that were computed since this was asked last."""
+    log = inner.path / "computed.txt"
+    blocks = sorted({int(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()})
+    log.unlink()
+    return blocks
+
+
+def test_a_look_ends_early_only_where_the_record_says_what_is_certain(inner: Inner, monkeypatch) -> None:
+    """CI would pay for blocks that change nothing, or a row that has moved would be said to agree after two blocks."""
+    monkeypatch.setenv("CI", "true")  # its blocks are kept with the run
+    inner.write(row("toy.trend"), tests=trend("toy.trend", measure="always_undecided"))
+    early = "--gia-stop-early"
+    inner.run(early).assert_outcomes(passed=1)
+    assert computed(inner) == list(range(8))  # nothing is on record
+    monkeypatch.delenv("CI")
+    inner.run(*RECORD)
+    monkeypatch.setenv("CI", "true")
+    computed(inner)
+    result = inner.run(early)
+    result.assert_outcomes(passed=1)
+    assert computed(inner) == [0, 1, 2, 3]
+    verdict = inner.verdicts["toy.trend"]
+    assert (verdict["outcome"], verdict["blocks"], verdict["interval"]) == ("inconclusive", 4, None)
+    assert verdict["why"].startswith("certain after 4 of 8 valid blocks")
+    result.stdout.fnmatch_lines(["*looks end early*"])
+    set_slope(inner, "toy.trend", 2.0)  # as before, but measured without the noise that hides it
+    inner.run(early).assert_outcomes(failed=1)
+    assert computed(inner) == list(range(8))
+    assert inner.verdicts["toy.trend"]["outcome"] == "supported"
+
+
+@pytest.mark.parametrize("other", [RECORD, ("--gia-placebo=blind",), (CONFIRM,), ("--gia-attack=flat",)])
+def test_a_look_does_not_end_early_where_its_interval_is_wanted(inner: Inner, other: tuple[str, ...]) -> None:
+    """An inconclusive row would go on record without its numbers."""
+    inner.write(row("toy.trend"), tests=trend("toy.trend"))
+    result = inner.run("--gia-stop-early", *other)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gia-stop-early: expected in the lane claims*without --gia-record*"])
