@@ -57,6 +57,23 @@ def assembled(patches: Tensor, shape: tuple[int, int, int], patch: int) -> Tenso
     return parts.permute(2, 0, 3, 1, 4).reshape(channels, height, width)
 
 
+def roughness(image: Tensor) -> Tensor:
+    """Half the gradient of the sum of squared differences of neighbouring pixels.
+
+    >>> import torch
+    >>> from gia.attacks.analytics.patches import roughness
+    >>> roughness(torch.tensor([[[0.0, 1.0]]])).tolist()
+    [[[-1.0, 1.0]]]
+    """
+    result = torch.zeros_like(image)
+    for axis in (-1, -2):
+        pairs = image.shape[axis] - 1
+        differences = image.narrow(axis, 1, pairs) - image.narrow(axis, 0, pairs)
+        result.narrow(axis, 1, pairs).add_(differences)
+        result.narrow(axis, 0, pairs).sub_(differences)
+    return result
+
+
 def smoothed(
     image: Tensor,
     patch: int,
@@ -80,10 +97,10 @@ def smoothed(
     shape = (image.shape[0], image.shape[1], image.shape[2])
 
     def curved(change: Tensor) -> Tensor:
-        return assembled(weighted(cut(change, patch)), shape, patch) + smoothness * _roughness(change)
+        return assembled(weighted(cut(change, patch)), shape, patch) + smoothness * roughness(change)
 
     change = torch.zeros_like(image)
-    residual = -smoothness * _roughness(image)
+    residual = -smoothness * roughness(image)
     direction = improved = assembled(divided(cut(residual, patch)), shape, patch)
     product = (residual * improved).sum()
     for _ in range(_FILLING):
@@ -110,14 +127,3 @@ def explained(model: nn.Module, observation: Observation, images: Tensor, loss: 
     (distance,) = matching_terms(Cosine())(model, observation, [images], None, objective=None, loss=loss)
     exact[0] = abs(distance) <= _EXPLAINED * torch.finfo(images.dtype).eps
     return exact, 1
-
-
-def _roughness(image: Tensor) -> Tensor:
-    """Half the gradient of the sum of squared differences of neighbouring pixels."""
-    result = torch.zeros_like(image)
-    for axis in (-1, -2):
-        pairs = image.shape[axis] - 1
-        differences = image.narrow(axis, 1, pairs) - image.narrow(axis, 0, pairs)
-        result.narrow(axis, 1, pairs).add_(differences)
-        result.narrow(axis, 0, pairs).sub_(differences)
-    return result
