@@ -309,16 +309,14 @@ def _fitting(
     floor = (1e-6 * (offsets + solution @ matrix.T).square().mean().sqrt()) ** 2
     trust, weight, gram = 1 / (left + floor), 100 * smoothness, system.T @ system
     least = 4 * weight + 1e-12 * trust * gram.trace()  # gram is singular where a patch is left open
-    blocks = trust[:, None, None] * gram + least[:, None, None] * torch.eye(
-        len(gram), dtype=gram.dtype, device=gram.device
-    )
-    factors = torch.linalg.cholesky(blocks)
+    values, basis = torch.linalg.eigh(gram)
+    diagonal = trust[:, None] * values.clamp(min=0) + least[:, None]
     return smoothed(
         image,
         tokens.patch,
         weight,
         weighted=lambda change: trust[:, None] * (change @ gram),
-        divided=lambda residual: torch.cholesky_solve(residual[..., None], factors)[..., 0],
+        divided=lambda residual: (residual @ basis / diagonal) @ basis.T,
     )
 
 
