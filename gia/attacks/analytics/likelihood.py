@@ -291,5 +291,5 @@ def _diagonal(factors: Sequence[Tensor], scales: Sequence[float]) -> tuple[Tenso
         *_, right = torch.linalg.svd(stacked, full_matrices=True)
     rotated = torch.zeros_like(stacked)
     rotated[:, : len(values)] = left * values  # unlike a product with the basis, exact in weak directions too
-    parts = rotated.split([len(each) for each in factors])
+    parts = torch.split(rotated, [len(each) for each in factors])
     return right.T, [each / scale for each, scale in zip(parts, scales, strict=True)]
