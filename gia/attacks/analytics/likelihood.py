@@ -81,6 +81,13 @@ def view_of(
         known: (c, d), tokens that do not depend on the image.
         eps: of the dtype in which the rows were computed.
         spread: by how much the tokens may differ between rows, relative to their size.
+
+    >>> import torch
+    >>> g = torch.Generator().manual_seed(0)
+    >>> matrix, offsets, rows, known = (torch.randn(size, 8, generator=g).double() for size in (4, 2, 3, 0))
+    >>> view = view_of(rows, torch.eye(8).double(), matrix.T, offsets, known, eps=1e-7, spread=0.0)
+    >>> view.directions.shape, view.matrix.shape
+    (torch.Size([3, 8]), torch.Size([8, 4]))
     """
     count, width = len(offsets), len(projection)
     rows = rows[rows.norm(dim=1) > 0]
@@ -127,6 +134,17 @@ def most_likely(
         shape, patch: of the image, and the side of a patch.
         smoothness: weight of squared differences of neighbouring pixels against squared misfits in units of the error.
         start: (C, H, W), another solution: it is refined and returned where it is more likely.
+
+    >>> import torch
+    >>> g = torch.Generator().manual_seed(0)
+    >>> sizes = ((9, 4), (4, 9), (4, 4), (0, 9))
+    >>> matrix, offsets, mixing, known = (torch.randn(size, generator=g).double() for size in sizes)
+    >>> image = torch.rand(1, 4, 4, generator=g).double()
+    >>> rows = mixing @ (cut(image, 2) @ matrix.T + offsets)
+    >>> view = view_of(rows, torch.eye(9).double(), matrix, offsets, known, eps=1e-12, spread=0.0)
+    >>> found = most_likely([view], (1, 4, 4), 2, 1.0, torch.zeros(1, 4, 4).double())
+    >>> bool((found - image).abs().max() < 1e-3)
+    True
     """
     image, tolerance = torch.full(shape, 0.5, dtype=torch.float64), 1.0
     if not views:
@@ -273,5 +291,5 @@ def _diagonal(factors: Sequence[Tensor], scales: Sequence[float]) -> tuple[Tenso
         *_, right = torch.linalg.svd(stacked, full_matrices=True)
     rotated = torch.zeros_like(stacked)
     rotated[:, : len(values)] = left * values  # unlike a product with the basis, exact in weak directions too
-    parts = rotated.split([len(each) for each in factors])
+    parts = torch.split(rotated, [len(each) for each in factors])
     return right.T, [each / scale for each, scale in zip(parts, scales, strict=True)]
