@@ -1,10 +1,10 @@
 """What full gradients and adapters of true Vision Transformers give away of photos at 224 pixels, with pictures.
 
-    python -m claims.peft_large        # about an hour of one core; what is there is not measured again
+    python -m claims.peft_large [MINUTES]      # about two hours of one core; it stops after a cell beyond MINUTES
 
 It writes baselines/stored/peft_large.json, a cell as soon as it is finished, its picture peft_large.png, and the
-section of docs/peft.md between its two markers. Nothing is chosen here: the search has the settings that the pilots at
-32 pixels chose (`claims.peft_table`), and the closed forms their defaults.
+section of docs/peft.md between its two markers. What is there is not measured again. Nothing is chosen here: the search
+has the settings that the pilots at 32 pixels chose (`claims.peft_table`), and the closed forms their defaults.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -175,9 +175,9 @@ def markdown(cells: Mapping[str, Cell]) -> str:
     return "\n".join(map(table_line, lines))
 
 
-def draw() -> None:
-    """The picture, where all reconstructions of this machine's runs are there."""
-    paths = {cell: KEPT / f"{key_of(*cell)}.npy" for cell in planned()}
+def draw(cells: Mapping[str, Cell]) -> None:
+    """The picture of the cells, where this machine has found them all."""
+    paths = {cell: KEPT / f"{key_of(*cell)}.npy" for cell in planned() if key_of(*cell) in cells}
     if not all(path.exists() for path in paths.values()):
         return
     rows: dict[str, np.ndarray | Tensor] = {"private": private().images}
@@ -186,12 +186,15 @@ def draw() -> None:
     picture("peft_large", rows, PRIVATE)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """Measure the cells that are missing, each stored at once, then draw the picture and write the page."""
+    budget = 60 * float(arguments[0]) if arguments else None
     cells: dict[str, Cell] = load().get("cells", {})
     begun_at = commit()
     for net, attack, state in planned():
         key = key_of(net, attack, state)
+        if budget is not None and time.process_time() > budget:
+            break
         if key in cells:
             continue
         began = time.process_time()
@@ -211,10 +214,10 @@ def main() -> None:
         }
         with replacing(PATH) as writing:
             writing.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draw()
+    draw(cells)
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replaced(page, markdown(cells), markers=MARKERS), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
