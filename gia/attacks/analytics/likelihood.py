@@ -27,7 +27,7 @@ _CONJUGATE, _SOLVED = 60, 1e-2
 _DAMPING, _LEAST, _CHANGE = 0.1, 1e-3, 8.0
 
 #: Singular values of tokens below this part of the largest are zero.
-_SINGULAR = 1e-13
+SINGULAR = 1e-13
 
 
 class View(NamedTuple):
@@ -271,7 +271,7 @@ class _Problem:
 
 def _span(strengths: Tensor, directions: Tensor, tokens: Tensor) -> _Span:
     left, values, right = torch.linalg.svd(tokens, full_matrices=False)
-    rank = int((values > _SINGULAR * values[0]).sum())
+    rank = int((values > SINGULAR * values[0]).sum())
     left, values, right = left[:, :rank], values[:rank], right[:rank]
     inside = directions @ right.T
     coefficients = (strengths[:, None] * inside / values) @ left.T

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gia.attacks.analytics.likelihood import most_likely, view_of
+from gia.attacks.analytics.likelihood import SINGULAR, most_likely, view_of
 from gia.attacks.analytics.patches import assembled, cut, embeds_patches, explained, same, smoothed
 from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
@@ -21,6 +21,8 @@ from gia.models import standardization
 
 #: A direction weaker than this many units of the dtype's eps, relative to the strongest, is taken for rounding.
 _ROUNDING = 1
+
+_ZEROS = "gradients: expected an entry other than 0 in one of {}, got zeros"
 
 
 class Tokens(NamedTuple):
@@ -150,23 +152,30 @@ def patch_span(
 
 
 def misfit(model: nn.Module, observation: Observation, images: Tensor) -> float:
-    """How far images are from fulfilling the equations of `patch_span`: zero at a single private image.
+    """How far single images are from explaining what `patch_span` reads: zero at the private one.
 
-    The share of what the tokens have outside the span, as a ratio of sums of squares, on average over images.
+    The share of the rows that lies outside the span of an image's tokens, as a ratio of sums of squares, on average
+    over images and shared layers. A direction that the rows hardly show counts for hardly anything.
+
+    Raises `NothingFound` where all rows are zero.
 
     >>> import gia
     >>> gia.attacks.patch_span.card.leaf
     'OP'
     """
     tokens = tokens_of(model, observation)
-    mean, std = (value.double().cpu() for value in standardization(model))
-    equations = _equations(tokens, observation)
-    system, constants, matrix, offsets = _linear(tokens, equations, observation.image_shape[0], mean, std)
+    seen = _rows_of(tokens, observation, *(value.double().cpu() for value in standardization(model)))
     shares = []
     for image in images.detach().double().cpu():
-        patches = cut(image, tokens.patch)
-        outside = (constants + patches @ system.T).square().sum()
-        shares.append(float(outside / (offsets + patches @ matrix.T).square().sum()))
+        every = torch.cat([cut(image, tokens.patch) @ seen.matrix.T + seen.offsets, seen.known])
+        for rows, projection in seen.shared:
+            _, strengths, basis = torch.linalg.svd(every @ projection.T, full_matrices=False)
+            basis = basis[strengths > SINGULAR * strengths[0]]
+            if bool(rows.any()):
+                outside = rows - (rows @ basis.T) @ basis
+                shares.append(float(outside.square().sum() / rows.square().sum()))
+    if not shares:
+        raise NothingFound(_ZEROS.format([*tokens.direct, *tokens.projected]))
     return sum(shares) / len(shares)
 
 
@@ -255,9 +264,7 @@ def _equations(tokens: Tokens, observation: Observation) -> Tensor:
         if bool(gradient.any()):
             found.append(_outside(gradient, eps) @ projection / torch.linalg.matrix_norm(projection, 2))
     if not found:
-        raise NothingFound(
-            f"gradients: expected an entry other than 0 in one of {[*tokens.direct, *tokens.projected]}, got zeros"
-        )
+        raise NothingFound(_ZEROS.format([*tokens.direct, *tokens.projected]))
     return torch.cat(found)
 
 
@@ -272,19 +279,41 @@ def _solved(tokens: Tokens, observation: Observation, mean: Tensor, std: Tensor,
     """The image (C, H, W) by the equations alone; for a single image the most likely one, where tokens leave room."""
     shape = observation.image_shape
     image = _fitting(tokens, _equations(tokens, observation), shape, mean, std, smoothness)
-    *_, matrix, offsets = _linear(tokens, torch.empty(0, len(tokens.matrix), dtype=torch.float64), shape[0], mean, std)
+    seen = _rows_of(tokens, observation, mean, std)
+    roomy = [each for each in seen.shared if len(each[1]) > len(seen.known) + len(seen.offsets)]
+    if observation.batch_size != 1 or not roomy:
+        return image
+    eps = torch.finfo(next(iter(observation.gradients.values())).dtype).eps
+    given = seen.matrix, seen.offsets, seen.known
+    views = [view_of(*each, *given, eps=eps, spread=tokens.spread) for each in roomy]
+    return most_likely([view for view in views if view], shape, tokens.patch, 100 * smoothness, image)
+
+
+class _Rows(NamedTuple):
+    """What is shared of the tokens, in float64 on the CPU.
+
+    Attributes:
+        shared: pairs of rows (m, w) that combine what a layer sees, and the map (w, d) from tokens to what it sees.
+        matrix, offsets: (d, C * p * p) and (n, d); a token is parallel to matrix @ patch + offset, plus known tokens.
+        known: (c, d), tokens and parts of tokens that do not depend on the image.
+    """
+
+    shared: list[tuple[Tensor, Tensor]]
+    matrix: Tensor
+    offsets: Tensor
+    known: Tensor
+
+
+def _rows_of(tokens: Tokens, observation: Observation, mean: Tensor, std: Tensor) -> _Rows:
+    none = torch.empty(0, len(tokens.matrix), dtype=torch.float64)
+    *_, matrix, offsets = _linear(tokens, none, observation.image_shape[0], mean, std)
     known = tokens.constant.double().cpu()
     if tokens.shift is not None and bool(tokens.shift.any()):
         known = torch.cat([known, tokens.shift.double().cpu()[None]])
     rows = [observation.gradients[name].double().cpu() for name in tokens.direct]
     shared = [(torch.cat(rows), torch.eye(len(tokens.matrix), dtype=torch.float64))] if rows else []
     shared += [(observation.gradients[name].double().cpu(), a.double().cpu()) for name, a in tokens.projected.items()]
-    roomy = [each for each in shared if len(each[1]) > len(known) + len(offsets)]
-    if observation.batch_size != 1 or not roomy:
-        return image
-    eps = torch.finfo(next(iter(observation.gradients.values())).dtype).eps
-    views = [view_of(*each, matrix, offsets, known, eps=eps, spread=tokens.spread) for each in roomy]
-    return most_likely([view for view in views if view], shape, tokens.patch, 100 * smoothness, image)
+    return _Rows(shared, matrix, offsets, known)
 
 
 def _fitting(

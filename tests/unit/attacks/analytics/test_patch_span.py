@@ -8,7 +8,7 @@ from torch import nn
 
 import gia
 from gia.attacks import NothingFound, patch_span
-from gia.attacks.analytics.tokens import tokens_of
+from gia.attacks.analytics.tokens import misfit, tokens_of
 
 pytest.importorskip("timm", reason="Vision Transformers need the package timm")
 pytest.importorskip("peft", reason="low-rank adapters need the package peft")
@@ -189,3 +189,14 @@ def test_gradients_of_zeros_and_a_negative_weight_are_refused():
         patch_span(net, gia.Observation(zeros, image_shape=(3, 8, 8), batch_size=1), generator=seeded())
     with pytest.raises(ValueError, match="smoothness: expected a weight >= 0, got -1"):
         patch_span(net, shared, generator=seeded(), smoothness=-1)
+
+
+@pytest.mark.parametrize("rank", [2, 16])
+def test_the_misfit_is_zero_at_the_truth_also_where_rows_do_not_span_all_tokens(rank):
+    """Seventeen tokens. If it fails, a control calls a path broken that works, or one that is broken sound."""
+    model, (images, labels) = adapted(vit(16), rank), private(16)
+    shared = gia.share_gradient(model, images, labels)
+    noisy = (images + 0.1 * torch.randn(images.shape, generator=seeded())).clamp(0, 1)
+    truth, other = (misfit(model, shared, each) for each in (images, noisy))
+    assert truth < 1e-20
+    assert other > 1e-6
