@@ -9,12 +9,10 @@ has the settings that the pilots at 32 pixels chose (`claims.peft_table`), and t
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from claims.cells import Cell, complete, write
 from claims.edits import Adapted
-from claims.peft_table import CONVERGED, FULL, INITIAL, STEPS, TRAINED, commit
+from claims.peft_table import CONVERGED, FULL, INITIAL, STEPS, TRAINED
 from claims.stored import FOLDER, picture
-from claims.table1 import replaced
 from gia import data, metrics, share_gradient
 from gia.attacks import NothingFound, data_terms, run_many
 from gia.harness.report.markdown import table_line
 from gia.models import add_classifier, build, pretrained
-from gia.numerics import environment, fingerprint, generator_of, replacing, reproducible
+from gia.numerics import generator_of
 
 ROOT = Path(__file__).parents[1]
 PATH = FOLDER / "peft_large.json"
@@ -60,8 +58,6 @@ ATTACKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "patch_span": ({}, (INITIAL, TRAINED)),
 }
 
-Cell = dict[str, Any]
-
 
 @cache
 def victim(net: str, state: str) -> nn.Module:
@@ -74,7 +70,7 @@ def victim(net: str, state: str) -> nn.Module:
 
 @cache
 def public() -> data.Images:
-    """The attacker's images, each of a class of its own."""
+    """The attacker's images, each in a class by itself."""
     images = data.load(PUBLIC, image_size=SIDE)
     return replace(images, labels=torch.arange(len(images)))
 
@@ -141,12 +137,6 @@ def key_of(net: str, attack: str, state: str) -> str:
     return f"{net}/{attack}/{state}".replace("/16", "-16").replace("/14", "-14")
 
 
-def load() -> dict[str, Any]:
-    """What is stored; nothing before the first cell."""
-    stored: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
-    return stored
-
-
 def markdown(cells: Mapping[str, Cell]) -> str:
     """The table of docs/peft.md: means over the photos."""
     header = ["network", "attack", "shared", "PSNR", "leak in dB", "SSIM", "exact", "evaluations", "fits as the truth"]
@@ -188,35 +178,18 @@ def draw(cells: Mapping[str, Cell]) -> None:
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Measure the cells that are missing, each stored at once, then draw the picture and write the page."""
-    budget = 60 * float(arguments[0]) if arguments else None
-    cells: dict[str, Cell] = load().get("cells", {})
-    begun_at = commit()
-    for net, attack, state in planned():
-        key = key_of(net, attack, state)
-        if budget is not None and time.process_time() > budget:
-            break
-        if key in cells:
-            continue
-        began = time.process_time()
-        with reproducible():
-            cell, found = measured(net, attack, state)
-            cells[key] = {**cell, "commit": begun_at, "fingerprint": fingerprint()}
-        cells[key]["seconds"] = round(time.process_time() - began, 1)
-        path = KEPT / f"{key}.npy"
+
+    def measure(net: str, attack: str, state: str) -> Cell:
+        cell, found = measured(net, attack, state)
+        path = KEPT / f"{key_of(net, attack, state)}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, (found.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
-        sys.stdout.write(f"{key}: {cells[key]}\n")
-        sys.stdout.flush()
-        content = {
-            "setting": {"image_size": SIDE, "rank": RANK, "epochs": EPOCHS, "search": dict(SEARCH)},
-            "environment": environment(),
-            "cells": cells,
-        }
-        with replacing(PATH) as writing:
-            writing.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return cell
+
+    setting = {"image_size": SIDE, "rank": RANK, "epochs": EPOCHS, "search": dict(SEARCH)}
+    cells = complete(PATH, ((key_of(*cell), partial(measure, *cell)) for cell in planned()), setting, arguments)
     draw(cells)
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replaced(page, markdown(cells), markers=MARKERS), encoding="utf-8")
+    write(PAGE, MARKERS, markdown(cells))
 
 
 if __name__ == "__main__":

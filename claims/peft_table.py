@@ -9,8 +9,6 @@ Settings are chosen on pilot images, by the mean leak after `PILOT_STEPS`; the a
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,9 +23,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from claims.cells import Cell, complete, write
 from claims.edits import Adapted, Flattened
 from claims.equipment import decoder_of_public
-from claims.table1 import replaced
 from gia import metrics, validate_model
 from gia.attacks import data_terms
 from gia.attacks.matching import Matching
@@ -37,7 +35,6 @@ from gia.experiment import Attacker, Batch, Exchange, Protocol, Round, Scoring, 
 from gia.harness.blocks.block import Block
 from gia.harness.decide.statistics import median_interval
 from gia.harness.report.markdown import table_line
-from gia.numerics import environment, fingerprint, replacing, reproducible
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "baselines" / "stored" / "peft_table.json"
@@ -73,7 +70,6 @@ STATES: Mapping[str, Adapted | None] = {
 }
 
 Settings = Mapping[str, Any]
-Cell = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -445,42 +441,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(table_line(line) for line in (header, ["---"] * len(header), *rows))
 
 
-def load() -> dict[str, Any]:
-    """What is stored; nothing before the first cell."""
-    stored: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
-    return stored
-
-
-def commit() -> str:
-    """The commit that is checked out."""
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main(arguments: Sequence[str] = ()) -> None:
     """Measure the cells that are missing, each stored at once, then write the page."""
-    budget = 60 * float(arguments[0]) if arguments else None
-    cells: dict[str, Cell] = load().get("cells", {})
-    begun_at = commit()
-    for key, measure in planned():
-        if budget is not None and time.process_time() > budget:
-            break
-        if key in cells:
-            continue
-        began = time.process_time()
-        with reproducible():
-            cells[key] = {**measure(), "commit": begun_at, "fingerprint": fingerprint()}
-        cells[key]["seconds"] = round(time.process_time() - began, 1)
-        sys.stdout.write(f"{key}: {cells[key]}\n")
-        sys.stdout.flush()
-        content = {
-            "setting": {**NET, "rank": RANK, "epochs": EPOCHS, "steps": STEPS, "pilot_steps": PILOT_STEPS},
-            "environment": environment(),
-            "cells": cells,
-        }
-        with replacing(PATH) as writing:
-            writing.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replaced(page, markdown(cells), markers=MARKERS), encoding="utf-8")
+    setting = {**NET, "rank": RANK, "epochs": EPOCHS, "steps": STEPS, "pilot_steps": PILOT_STEPS}
+    write(PAGE, MARKERS, markdown(complete(PATH, planned(), setting, arguments)))
 
 
 if __name__ == "__main__":

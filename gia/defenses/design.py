@@ -35,7 +35,7 @@ CHECKS: Mapping[str, tuple[str, Outcome, str]] = {
     "patch embedding": (
         "peft.embeddings",
         "supported",
-        "patches are embedded by a convolution and {value} position embeddings are trained beside it: the gradient "
+        "patches are embedded by a convolution and {value} position embeddings are trained with it: the gradient "
         "reveals a single image exactly where the width is at least the number of patches",
     ),
     "sigmoid": (

@@ -9,6 +9,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from claims import peft_large, table1
+from claims.cells import load
 from claims.peft_large import FULL, INITIAL, MARKERS, PAGE
 from gia.data.assets import ASSETS
 from gia.models import build
@@ -17,14 +18,14 @@ from gia.models import build
 def test_the_page_shows_what_is_stored() -> None:
     """If it fails, the page has old numbers: `python -m claims.peft_large 0` writes them again."""
     page = PAGE.read_text(encoding="utf-8")
-    cells = peft_large.load().get("cells", {})
+    cells = load(peft_large.PATH).get("cells", {})
     assert page == table1.replaced(page, peft_large.markdown(cells), markers=MARKERS)
 
 
 def test_every_stored_cell_is_planned_and_names_its_commit() -> None:
     """If it fails, a number on the page cannot be made again."""
     keys = {peft_large.key_of(*cell) for cell in peft_large.planned()}
-    cells = peft_large.load()["cells"]
+    cells = load(peft_large.PATH)["cells"]
     assert set(cells) <= keys
     assert all(len(cell["commit"]) == 40 for cell in cells.values())
 

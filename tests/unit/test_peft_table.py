@@ -11,7 +11,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from claims import peft_table, table1
+from claims import cells, peft_table, table1
+from claims.cells import load
 from claims.edits import Adapted, Flattened
 from claims.peft_table import ATTACKS, DATA, FULL, INITIAL, LADDERS, MARKERS, PAGE, RUNGS, STATES, TRAINED, Tried
 from gia.attacks import Reconstruction
@@ -20,8 +21,8 @@ from gia.attacks import Reconstruction
 def test_the_page_shows_what_is_stored() -> None:
     """If it fails, the page has old numbers: `python -m claims.peft_table 0` writes them again."""
     page = PAGE.read_text(encoding="utf-8")
-    cells = peft_table.load().get("cells", {})
-    assert page == table1.replaced(page, peft_table.markdown(cells), markers=MARKERS)
+    stored = load(peft_table.PATH).get("cells", {})
+    assert page == table1.replaced(page, peft_table.markdown(stored), markers=MARKERS)
 
 
 def test_settings_are_chosen_on_other_images_than_are_attacked() -> None:
@@ -42,7 +43,7 @@ def test_the_attacked_block_is_the_first_without_an_image_of_the_pilot(monkeypat
 
 def test_every_stored_cell_names_its_commit_and_the_attacked_images() -> None:
     """If it fails, a number on the page cannot be made again."""
-    for key, cell in peft_table.load().get("cells", {}).items():
+    for key, cell in load(peft_table.PATH).get("cells", {}).items():
         assert len(cell["commit"]) == 40, key
         if "leak" in cell:
             assert cell["images"] == {data: peft_table.images_of(data, pilot=False) for data in DATA}
@@ -82,7 +83,7 @@ def test_a_finished_cell_is_stored_at_once_and_is_not_measured_again(
     monkeypatch.setattr(peft_table, "planned", lambda: plan)
     monkeypatch.setattr(peft_table, "PATH", path)
     monkeypatch.setattr(peft_table, "PAGE", page)
-    monkeypatch.setattr(peft_table, "commit", lambda: "0" * 40)
+    monkeypatch.setattr(cells, "commit", lambda: "0" * 40)
     with pytest.raises(KeyboardInterrupt):
         peft_table.main()
     assert list(json.loads(path.read_text(encoding="utf-8"))["cells"]) == ["first"]

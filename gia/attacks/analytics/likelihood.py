@@ -20,7 +20,7 @@ _GRAY = 12.0
 #: Factor from one level of tolerance to the next, Gauss-Newton steps at each of them, and at the last one.
 _TIGHTENING, _STEPS, _LAST = 0.3, 2, 20
 
-#: Conjugate gradients of a step end after so many, or where the residual has fallen by this factor.
+#: Conjugate gradients of a step end after this number, or where the residual has fallen by this factor.
 _CONJUGATE, _SOLVED = 60, 1e-2
 
 #: Damping in units of the prior's weight: at first, at least, and the factor of a change.
@@ -206,7 +206,7 @@ class _Problem:
         return self.smoothness * roughness(apart) + _GRAY * apart
 
     def improved(self, image: Tensor, errors: Sequence[Tensor], tolerance: float, steps: int) -> Tensor:
-        """The image after at most so many damped Gauss-Newton steps; one that does not help is damped more."""
+        """The image after at most that many damped Gauss-Newton steps; one that does not help is damped more."""
         weights = self.weights(errors, tolerance)
         value = self.value(image, weights)
         for _ in range(steps):

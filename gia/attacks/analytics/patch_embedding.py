@@ -180,7 +180,7 @@ def embedding_of(model: nn.Module, observation: Observation) -> Embedding:
 
 
 def _positions(shape: torch.Size, count: int, width: int) -> bool:
-    """Whether a parameter of this shape can hold an embedding (width,) for each of so many patches."""
+    """Whether a parameter of this shape can hold an embedding (width,) for each of that many patches."""
     return len(shape) >= 2 and shape[-1] == width and shape.numel() // width >= count
 
 
