@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from claims.cells import Cell, complete, write
 from claims.edits import Adapted
@@ -39,6 +40,8 @@ MARKERS = ("<!-- written by `python -m claims.peft_large` -->", "<!-- end of wha
 KEPT = ROOT / ".gia" / "stored" / "peft_large"
 
 SIDE, RANK, EPOCHS = 224, 16, 10
+#: Side in the picture, which the repository carries.
+SHOWN = 72
 #: Astronaut and chelsea, which may be shown. The attacker's images are others, of 20 classes.
 PRIVATE, PUBLIC, IMAGES, CLASSES = "photos", "imagenet-samples", 2, 20
 
@@ -170,10 +173,11 @@ def draw(cells: Mapping[str, Cell]) -> None:
     paths = {cell: KEPT / f"{key_of(*cell)}.npy" for cell in planned() if key_of(*cell) in cells}
     if not all(path.exists() for path in paths.values()):
         return
-    rows: dict[str, np.ndarray | Tensor] = {"private": private().images}
+    rows = {"private": private().images}
     for (net, attack, state), path in paths.items():
-        rows[f"{net.partition(',')[0]}, {state.lower()}: {attack}"] = np.load(path)
-    picture("peft_large", rows, PRIVATE)
+        rows[f"{net.partition(',')[0]}, {state}: {attack}"] = torch.from_numpy(np.load(path)) / 255
+    small = {label: interpolate(images, (SHOWN, SHOWN), mode="area") for label, images in rows.items()}
+    picture("peft_large", small, PRIVATE)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
