@@ -50,9 +50,9 @@ def path_works(protocol: Protocol, block: Block, *, cache: Path | None = None) -
     - A learned inverter: its mean PSNR is at least `LEARNED` decibels above that of its training images' class means.
       Where these are of another domain (`Attacker.public`), the control's images are held out of them.
     - An analytic attack: in float64, with one image behind each gradient, every image comes back to 1e-3.
-    - The closed form on patches: in float64, with one image behind each gradient and every parameter shared, its
-      equations hold at the truth, and neither at the truth plus noise nor at a placebo; what it finds fits them better
-      than every placebo and than `STARTS` random images.
+    - The closed form on patches: in float64, with one image behind each gradient and every parameter shared, the
+      gradient's rows lie in the span of the truth's tokens, and neither in that of the truth plus noise nor in that of
+      a placebo; what it finds explains them better than every placebo and than `STARTS` random images.
 
     Under `Attacker.placebo` the placebo takes the attack's place here too. Data terms are means over batches. Where the
     protocol has a `fit`, whatever its state, the trained victims of the block and of its control must both have reached
@@ -218,7 +218,7 @@ def exact(exchange: Exchange) -> tuple[Checks, Values]:
 
 
 def fitted(exchange: Exchange) -> tuple[Checks, Values]:
-    """The control of the closed form on patches, as in `path_works`: (a) and (b) for its equations."""
+    """The control of the closed form on patches, as in `path_works`."""
     terms: dict[str, list[float]] = {}
     for number, answer in enumerate(exchange.answers):
         model = copy.deepcopy(answer.model).double().requires_grad_(True)
