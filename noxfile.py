@@ -82,7 +82,8 @@ def interpreter() -> str:
 def ready(session: nox.Session) -> str:
     """Make or refresh the shared `.venv` from the lock files and return its python. Nothing happens while it fits them.
 
-    uv does it in seconds where it is on the path or beside nox, pip otherwise. Both check the hash of every file.
+    uv does it in seconds where it is on the path or beside nox; pip does where it is not, or where it fails, since it
+    does not read pip's configuration. Both check the hash of every file.
     """
     inputs = [ROOT / "pyproject.toml", *sorted(LOCK.glob("*.txt"))]
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in inputs) + sys.version.encode()).hexdigest()
@@ -90,24 +91,31 @@ def ready(session: nox.Session) -> str:
     if PYTHON.exists() and mark.exists() and mark.read_text(encoding="utf-8") == stamp:
         return str(PYTHON)
 
+    pip = [PYTHON, "-m", "pip", "install", "--quiet"]
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
 
     def call(*command: str | Path) -> None:
         subprocess.run([str(word) for word in command], check=True, cwd=ROOT)
+
+    def install(*arguments: str | Path) -> None:
+        nonlocal uv
+        if uv:
+            try:
+                return call(uv, "pip", "install", "--quiet", "--python", PYTHON, *arguments)
+            except subprocess.CalledProcessError:
+                session.warn("uv could not install what the lock files name; pip does it")
+                uv = None
+        call(*pip, *arguments)
 
     found = interpreter()
     if found != sys.version:
         if VENV.exists():
             session.warn(f".venv: expected Python {sys.version}, got {found or 'none'}; it is made again")
             shutil.rmtree(VENV)
-        make = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
-        call(*make, VENV)
+        call(sys.executable, "-m", "venv", VENV)
     mark.unlink(missing_ok=True)
-    pip = [PYTHON, "-m", "pip", "install", "--quiet"]
-    install = [uv, "pip", "install", "--quiet", "--python", PYTHON] if uv else pip
-    locked = LOCK / "environment.txt"
-    call(*install, "--require-hashes", "--only-binary", ":all:", "--requirement", locked)
-    call(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
+    install("--require-hashes", "--only-binary", ":all:", "--requirement", LOCK / "environment.txt")
+    install("--no-deps", "--no-build-isolation", "--editable", ".")
     call(*pip, *CARRIERS)
     mark.write_text(stamp, encoding="utf-8")
     return str(PYTHON)

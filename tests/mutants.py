@@ -176,7 +176,9 @@ def _test(test: str, tree: Path, report: Path, printed: Path) -> None:
     import pytest
 
     options = ("-x", "-q", "--benchmark-disable", "-p", "no:cacheprovider", f"--junitxml={report}")
-    sys.exit(int(pytest.main([test, *options])))
+    # Said of what is preloaded: where the break makes an error of every warning, no test would run.
+    preloaded = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+    sys.exit(int(pytest.main([test, *options, *preloaded])))
 
 
 def _end(process: BaseProcess) -> None:

@@ -63,7 +63,7 @@ def test_a_lock_file_pins_every_package_by_hash_and_names_no_registry(name):
 
 def test_the_lock_has_all_that_the_project_asks_for(noxfile):
     """If it fails, `.venv` lacks a package, or has one in a version that pyproject.toml excludes."""
-    versions, project = locked("environment.txt"), PROJECT["project"]
+    versions, project = {**locked("nox.txt"), **locked("environment.txt")}, PROJECT["project"]
     groups = [*(project["optional-dependencies"][extra] for extra in EXTRAS), *PROJECT["dependency-groups"].values()]
     asked = [*project["dependencies"], *(each for group in groups for each in group if isinstance(each, str))]
     for requirement in map(Requirement, asked):
@@ -72,7 +72,8 @@ def test_the_lock_has_all_that_the_project_asks_for(noxfile):
             assert all(each in requirement.specifier for each in versions[canonical(requirement.name)]), requirement
     assert versions["torch"] == {noxfile.TORCH_HERE}
     assert versions["torchvision"] == {noxfile.TORCH[noxfile.TORCH_HERE]}
-    assert {"nox", "pip"} <= set(locked("nox.txt"))
+    assert {"nox", "pip", "uv"} <= set(locked("nox.txt"))
+    assert "uv" not in locked("environment.txt")
 
 
 class Session:
@@ -148,7 +149,7 @@ class Machine:
     def __init__(self, noxfile: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.noxfile, self.commands, self.warnings = noxfile, [], []
         self.venv, self.lock, self.found = folder / ".venv", folder / "lock", ""
-        self.breaks = False
+        self.breaks = self.uv_fails = False
         self.lock.mkdir()
         (self.lock / "environment.txt").write_text("one", encoding="utf-8")
         python = self.venv / "bin" / "python"
@@ -156,7 +157,9 @@ class Machine:
             monkeypatch.setattr(noxfile, name, value)
         monkeypatch.setattr(noxfile, "interpreter", lambda: self.found)
         monkeypatch.setattr(noxfile.shutil, "which", lambda *_, **__: None)
-        monkeypatch.setattr(noxfile, "subprocess", SimpleNamespace(run=self.run))
+        monkeypatch.setattr(
+            noxfile, "subprocess", SimpleNamespace(run=self.run, CalledProcessError=subprocess.CalledProcessError)
+        )
         self.use("3.11.7 (main)", monkeypatch)
 
     def use(self, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +169,8 @@ class Machine:
 
     def run(self, command: list[str], **_: object) -> None:
         self.commands.append(command)
+        if command[0] == "uv" and self.uv_fails:
+            raise subprocess.CalledProcessError(2, command)
         if self.breaks:
             raise OSError("no network")
         if command[:3] == ["python-of-nox", "-m", "venv"]:
@@ -197,6 +202,19 @@ def test_an_environment_is_made_once_and_every_file_is_checked_by_hash(machine):
         assert own != ("--only-binary" in install), install
     assert machine.ready() == []
     assert machine.warnings == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_uv_installs_where_it_is_there_and_pip_where_it_fails(machine, monkeypatch, fails):
+    """A user whose index only pip knows could not make `.venv`, or all would wait for pip where uv takes seconds."""
+    monkeypatch.setattr(machine.noxfile.shutil, "which", lambda *_, **__: "uv")
+    machine.uv_fails = fails
+    _, *installs, carriers = machine.ready()
+    assert [each[0] == "uv" for each in installs] == ([True, False, False] if fails else [True, True])
+    assert carriers[1:3] == ["-m", "pip"]
+    assert all("--require-hashes" in each for each in installs[:-1])
+    assert len(machine.warnings) == fails
+    assert machine.ready() == []
 
 
 def test_another_python_makes_the_environment_again_and_says_so(machine, monkeypatch):

@@ -67,15 +67,23 @@ def look(
             if valid >= needed or ended:
                 break
             if settled is not None and settled(blocks):
-                reason = f"certain after {valid} of {needed} valid blocks, some below what decides and some beyond"
-                return replace(_inconclusive(verdict, reason), measured=reason), blocks
+                return certain(verdict), blocks
         if valid < needed:
-            return _inconclusive(verdict, f"{valid} of {drawn} blocks are valid: expected {needed}"), blocks
+            return _inconclusive(verdict, _too_few(valid, drawn, needed)), blocks
         if ended or verdict.outcome != "inconclusive":
             break
     if verdict.outcome != "inconclusive" and 3 * verdict.void > drawn:
         return _inconclusive(verdict, f"{verdict.void} of {drawn} blocks are void: expected at most a third"), blocks
     return verdict, blocks
+
+
+def certain(verdict: Verdict) -> Verdict:
+    """The verdict of a first look that will be inconclusive whatever its other blocks say; without an interval."""
+    valid, needed = verdict.blocks, LOOKS[1]
+    if hopeless(verdict.void, looks=1):
+        return _inconclusive(verdict, _too_few(valid, valid + verdict.void, needed))
+    reason = f"certain after {valid} of {needed} valid blocks, some below what decides and some beyond"
+    return replace(_inconclusive(verdict, reason), measured=reason)
 
 
 def hopeless(void: int, *, looks: int) -> bool:
@@ -85,6 +93,10 @@ def hopeless(void: int, *, looks: int) -> bool:
     (False, True, False)
     """
     return 2 * void > list(LOOKS.values())[looks - 1]
+
+
+def _too_few(valid: int, drawn: int, needed: int) -> str:
+    return f"{valid} of {drawn} blocks are valid: expected {needed}"
 
 
 def _inconclusive(verdict: Verdict, reason: str) -> Verdict:

@@ -17,7 +17,7 @@ _ROUNDING = 1e-12
 
 
 def record_of(verdict: Verdict, *, digest: str, commit: str) -> dict[str, Any]:
-    """The record of a verdict, as plain JSON.
+    """The record of a verdict, as plain JSON, with its detail "witness" where it has one.
 
     Args:
         digest: of the table that it was decided on (`gia.harness.decide.table.Table.digest`).
@@ -28,6 +28,7 @@ def record_of(verdict: Verdict, *, digest: str, commit: str) -> dict[str, Any]:
     >>> record["outcome"], record["interval"], record["look"]
     ('supported', [1.5, 2.5], 1)
     """
+    few = verdict.detail.get("witness")
     return {
         "outcome": verdict.outcome,
         "effect": verdict.effect,
@@ -38,6 +39,7 @@ def record_of(verdict: Verdict, *, digest: str, commit: str) -> dict[str, Any]:
         "look": verdict.look,
         "digest": digest,
         "commit": commit,
+        **({} if few is None else {"witness": few}),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -10,7 +10,7 @@ import pytest
 
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.decide import looks
-from gia.harness.decide.early import stays_inconclusive
+from gia.harness.decide.early import stays_inconclusive, witness
 from gia.harness.decide.looks import LOOKS, MOST_DRAWN
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
@@ -50,20 +50,37 @@ class Looking:
         if self._context.confirm is not None:
             self._expect_announced(measured)
         settled = self._settled(decide) if lane.early else None
+        if settled is not None and (few := self._recorded().get("witness")):
+            with self._measuring.on(Way(only=few)):
+                seen = measured(max(few) + 1)
+            if settled(seen):
+                return looks.certain(decide(seen, 1)), seen
         verdict, seen = looks.look(measured, decide, looks=lane.looks, settled=settled)
         if self._context.confirm is None:
-            return verdict, seen
+            return self._with_witness(verdict, seen, decide), seen
         if verdict.detail.get("tries", 1) != self._context.tries(verdict.id):
             raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
         return self._checked_budget(verdict, measured, decide, seen), seen
 
     def _settled(self, decide: Callable[[Measured, Look], Verdict]) -> Callable[[Measured], bool] | None:
         """When a look may end early; None where the record does not say the same, so that a change is seen whole."""
-        ids, recorded = self._context.ids, self._context.records.rows(self._context.lane.name)
-        if len(ids) > 1 or recorded.get(ids[0], {}).get("outcome") != "inconclusive":
+        ids = self._context.ids
+        if len(ids) > 1 or self._recorded().get("outcome") != "inconclusive":
             return None
         claim = self._context.claim(ids[0])
         return lambda seen: isinstance(seen, Table) and stays_inconclusive(claim, seen, cast(Any, decide))
+
+    def _recorded(self) -> Mapping[str, Any]:
+        """What this lane has on record of the running test's first row."""
+        return self._context.records.rows(self._context.lane.name).get(self._context.ids[0], {})
+
+    def _with_witness(self, verdict: Verdict, seen: Measured, decide: Callable[[Measured, Look], Verdict]) -> Verdict:
+        """An inconclusive verdict that goes on record, with the few blocks on which a later run may end early."""
+        ids, stored = self._context.ids, self._context.store_because is not None
+        if not stored or len(ids) > 1 or verdict.outcome != "inconclusive" or not isinstance(seen, Table):
+            return verdict
+        few = witness(self._context.claim(ids[0]), seen, cast(Any, decide))
+        return replace(verdict, detail={**verdict.detail, "witness": few})
 
     def _asked(self, measured: Callable[[int], object]) -> list[Experiment]:
         """The experiments of a row; nothing is measured."""

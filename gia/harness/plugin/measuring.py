@@ -31,11 +31,13 @@ class Way:
     Args:
         budget: a factor of every attack's budget.
         again: whether other victims, images and starts are drawn for the same settings.
+        only: indices of the blocks that are measured; None measures all that are asked for.
         asked: where this is a list, experiments are added to it, and tables stay empty.
     """
 
     budget: int = 1
     again: bool = False
+    only: Sequence[int] | None = None
     asked: list[Experiment] | None = None
 
 
@@ -70,6 +72,8 @@ class Measuring:
         # Another attack draws no settings of the protocol's own; factors are drawn independently, so the others stay.
         space = protocol.vary if context.substitute is None else experiment.first.vary
         drawn = draw_blocks(id, space, blocks, lane=lane.of_blocks(id, context.frozen))
+        if way.only is not None:
+            drawn = [block for block in drawn if block.index in way.only]
         if way.again:
             drawn = [replace(block, index=block.index + _AGAIN) for block in drawn]
 

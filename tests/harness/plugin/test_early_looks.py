@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.harness.plugin.inner_project import CONFIRM, RECORD, Inner, row, set_slope, trend
@@ -28,13 +30,22 @@ def test_a_look_ends_early_only_where_the_record_says_what_is_certain(inner: Inn
     inner.run(*RECORD)
     monkeypatch.setenv("CI", "true")
     computed(inner)
-    result = inner.run(early)
-    result.assert_outcomes(passed=1)
-    assert computed(inner) == [0, 1, 2, 3]
-    verdict = inner.verdicts["toy.trend"]
-    assert (verdict["outcome"], verdict["blocks"], verdict["interval"]) == ("inconclusive", 4, None)
-    assert verdict["why"].startswith("certain after 4 of 8 valid blocks")
-    result.stdout.fnmatch_lines(["*looks end early*"])
+    records = inner.path / "baselines" / "claims.json"
+    stored = records.read_text(encoding="utf-8")
+    few = json.loads(stored)["rows"]["toy.trend"]["witness"]
+    for witness, needed in ((few, few), ([1, 7], [0, 1, 2, 3, 7]), (None, [0, 1, 2, 3])):  # odd blocks agree
+        content = json.loads(stored)
+        content["rows"]["toy.trend"]["witness"] = witness
+        records.write_text(json.dumps(content), encoding="utf-8")
+        result = inner.run(early)
+        result.assert_outcomes(passed=1)
+        assert computed(inner) == needed
+        verdict = inner.verdicts["toy.trend"]
+        blocks = 2 if witness == few else 4
+        assert (verdict["outcome"], verdict["blocks"], verdict["interval"]) == ("inconclusive", blocks, None)
+        assert verdict["why"].startswith(f"certain after {blocks} of 8 valid blocks")
+        result.stdout.fnmatch_lines(["*looks end early*"])
+    records.write_text(stored, encoding="utf-8")
     set_slope(inner, "toy.trend", 2.0)  # as before, but measured without the noise that hides it
     inner.run(early).assert_outcomes(failed=1)
     assert computed(inner) == list(range(8))
