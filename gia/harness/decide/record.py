@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gia.harness.decide.verdicts import Verdict
@@ -16,19 +16,23 @@ FIRST = "first run: nothing to compare with"
 _ROUNDING = 1e-12
 
 
-def record_of(verdict: Verdict, *, digest: str, commit: str) -> dict[str, Any]:
-    """The record of a verdict, as plain JSON, with its detail "witness" where it has one.
+def record_of(
+    verdict: Verdict, *, digest: str, commit: str, witness: Sequence[Sequence[int] | None] = ()
+) -> dict[str, Any]:
+    """The record of a verdict, as plain JSON.
 
     Args:
         digest: of the table that it was decided on (`gia.harness.decide.table.Table.digest`).
         commit: at which it was measured.
+        witness: for each look of the row's test, the blocks on which it is certain to be inconclusive
+            (`gia.harness.decide.early.witness`); kept where the row is inconclusive.
 
     >>> verdict = Verdict("op.size", "supported", 2.0, "dB", (1.5, 2.5), 8, 1, 1, None, "", "psnr 24/22", {})
     >>> record = record_of(verdict, digest="c8638c12c745b295", commit="0f3adc1")
     >>> record["outcome"], record["interval"], record["look"]
     ('supported', [1.5, 2.5], 1)
     """
-    few = verdict.detail.get("witness")
+    certain = verdict.outcome == "inconclusive" and any(witness)
     return {
         "outcome": verdict.outcome,
         "effect": verdict.effect,
@@ -39,7 +43,7 @@ def record_of(verdict: Verdict, *, digest: str, commit: str) -> dict[str, Any]:
         "look": verdict.look,
         "digest": digest,
         "commit": commit,
-        **({} if few is None else {"witness": few}),
+        **({"witness": list(witness)} if certain else {}),
     }
 
 

@@ -230,7 +230,8 @@ class Claims:
         """
         if not tables:
             self.without_attack()
-        return self.recording.record(verdict, tables, pictures, figures)
+        witness = self._looking.witnesses.get(verdict.id, ())
+        return self.recording.record(verdict, tables, pictures, figures, witness)
 
     def draw(
         self, id: str, table: Table, value: Deciding | None = None, *, reported: Reported | None = None

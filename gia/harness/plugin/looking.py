@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -32,7 +33,9 @@ class Looking:
 
     def __init__(self, context: Context, measuring: Measuring, skips: Skips) -> None:
         self._context, self._measuring, self._skips = context, measuring, skips
-        self._begun: set[tuple[str, ...]] = set()  # the ids of tests that looked already
+        self._taken: Counter[tuple[str, ...]] = Counter()  # the ids of a test -> how many looks it took
+        #: Claim id -> the witness of each look of its test, where verdicts go on record.
+        self.witnesses: dict[str, list[list[int] | None]] = {}
 
     def look(
         self, measured: Callable[[int], Measured], decide: Callable[[Measured, Look], Verdict]
@@ -50,14 +53,16 @@ class Looking:
         if self._context.confirm is not None:
             self._expect_announced(measured)
         settled = self._settled(decide) if lane.early else None
-        if settled is not None and (few := self._recorded().get("witness")):
+        if settled is not None and (few := self._witness_on_record()):
             with self._measuring.on(Way(only=few)):
                 seen = measured(max(few) + 1)
             if settled(seen):
                 return looks.certain(decide(seen, 1)), seen
         verdict, seen = looks.look(measured, decide, looks=lane.looks, settled=settled)
+        if self._context.store_because is not None:
+            self._find_witness(verdict, seen, decide)
         if self._context.confirm is None:
-            return self._with_witness(verdict, seen, decide), seen
+            return verdict, seen
         if verdict.detail.get("tries", 1) != self._context.tries(verdict.id):
             raise ValueError(f"decide: expected a verdict with tries=claims.tries({verdict.id!r}), got one without")
         return self._checked_budget(verdict, measured, decide, seen), seen
@@ -74,13 +79,17 @@ class Looking:
         """What this lane has on record of the running test's first row."""
         return self._context.records.rows(self._context.lane.name).get(self._context.ids[0], {})
 
-    def _with_witness(self, verdict: Verdict, seen: Measured, decide: Callable[[Measured, Look], Verdict]) -> Verdict:
-        """An inconclusive verdict that goes on record, with the few blocks on which a later run may end early."""
-        ids, stored = self._context.ids, self._context.store_because is not None
-        if not stored or len(ids) > 1 or verdict.outcome != "inconclusive" or not isinstance(seen, Table):
-            return verdict
-        few = witness(self._context.claim(ids[0]), seen, cast(Any, decide))
-        return replace(verdict, detail={**verdict.detail, "witness": few})
+    def _witness_on_record(self) -> list[int] | None:
+        """The blocks on which the look that the running test takes now was certain to be inconclusive."""
+        place, found = self._place(), self._recorded().get("witness", [])
+        return found[place] if place < len(found) else None
+
+    def _find_witness(self, verdict: Verdict, seen: object, decide: Callable[[Any, Look], Verdict]) -> None:
+        """Keep the few blocks on which a later run may end early, for the record of an inconclusive row."""
+        found, claim = None, self._context.claim(self._context.ids[0])
+        if verdict.outcome == "inconclusive" and isinstance(seen, Table):
+            found = witness(claim, seen, decide)
+        self.witnesses.setdefault(claim.id, []).append(found)
 
     def _asked(self, measured: Callable[[int], object]) -> list[Experiment]:
         """The experiments of a row; nothing is measured."""
@@ -89,11 +98,10 @@ class Looking:
             measured(LOOKS[1])
         return found
 
-    def _begins(self) -> bool:
-        """Whether this is the first look of the running test at any table."""
-        begins = self._context.ids not in self._begun
-        self._begun.add(self._context.ids)
-        return begins
+    def _place(self) -> int:
+        """How many looks at its tables the running test took before this one."""
+        self._taken[self._context.ids] += 1
+        return self._taken[self._context.ids] - 1
 
     def _expect_announced(self, measured: Callable[[int], object]) -> None:
         """End a test whose row was announced with another protocol, such as on another device or other data.
@@ -102,7 +110,7 @@ class Looking:
         """
         claim = self._context.claim(self._context.ids[0])
         entry = self._context.records.ledger.opened(claim.id)
-        if self._begins() and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
+        if self._place() == 0 and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
             pytest.skip("not confirmed yet: announced with another protocol; expected the same --device and --data")
 
     def _reach(
@@ -114,7 +122,7 @@ class Looking:
         experiments = self._asked(measured)
         if claim.kind not in COMPARING or not any(experiment.first.vary for experiment in experiments):
             self._skips.without_reach()
-        if not self._begins():
+        if self._place() > 0:
             pytest.skip("no reach: this row is decided on several tables, each of other settings")
         protocol = protocol_digest(claim, experiments)
         blocks = lane.of_blocks(claim.id, context.frozen)

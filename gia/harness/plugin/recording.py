@@ -60,9 +60,14 @@ class Recording:
         self.drawn: dict[str, Mapping[str, Any]] = {}
 
     def record(
-        self, verdict: Verdict, tables: Sequence[Table], pictures: Sequence[Path], figures: Sequence[Figure] = ()
+        self,
+        verdict: Verdict,
+        tables: Sequence[Table],
+        pictures: Sequence[Path],
+        figures: Sequence[Figure] = (),
+        witness: Sequence[Sequence[int] | None] = (),
     ) -> Verdict:
-        """As `gia.harness.plugin.claims.Claims.record`, of a row that this run is about."""
+        """As `gia.harness.plugin.claims.Claims.record`, of a row that this run is about; `witness` is that of looks."""
         context, claim = self._context, self._context.claim(verdict.id)
         ids, properties, began = context.current()
         if claim.id not in ids:
@@ -100,7 +105,7 @@ class Recording:
             metric = claim.metric if claim.leak else "leak"
             row |= {"placebo": context.placebos.current, "leak": _largest(tables, metric), "leak_decides": claim.leak}
         elif own and context.lane.name in ("claims", "confirm"):
-            row |= self._held_against_records(claim, verdict, digest)
+            row |= self._held_against_records(claim, verdict, digest, witness)
         self.rows.append(row)
         if context.placebos is None:
             self._keep(claim, verdict, tables, figures)
@@ -161,11 +166,13 @@ class Recording:
         found = records.rows("confirm").get(claim.id) or records.rows("claims").get(claim.id)
         return None if found is None else {name: found.get(name) for name in ("outcome", "effect")}
 
-    def _held_against_records(self, claim: Claim, verdict: Verdict, digest: str) -> dict[str, str]:
+    def _held_against_records(
+        self, claim: Claim, verdict: Verdict, digest: str, witness: Sequence[Sequence[int] | None]
+    ) -> dict[str, str]:
         """Compare a verdict with the records, or store it: what its row says of that."""
         context = self._context
         records, lane = context.records, context.lane.name
-        now = record_of(verdict, digest=digest, commit=context.facts["commit"])
+        now = record_of(verdict, digest=digest, commit=context.facts["commit"], witness=witness)
         before = records.rows(lane).get(claim.id)
         outcome = "" if before is None else before["outcome"]
         if lane == "confirm":
