@@ -101,7 +101,7 @@ def ready(session: nox.Session) -> str:
         nonlocal uv
         if uv:
             try:
-                return call(uv, "pip", "install", "--quiet", "--python", PYTHON, *arguments)
+                return call(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON, *arguments)
             except subprocess.CalledProcessError:
                 session.warn("uv could not install what the lock files name; pip does it")
                 uv = None
