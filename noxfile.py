@@ -229,7 +229,7 @@ def mutants(session: nox.Session) -> None:
 def install(session: nox.Session, *packages: str) -> None:
     """Install gia with these packages in the session's own environment. Only the carriers are locked."""
     session.install(*packages, "--editable", ".[all]", "--group", "test")
-    session.run("python", "-m", "pip", "install", "--quiet", *CARRIERS)
+    session.run_install("python", "-m", "pip", "install", "--quiet", *CARRIERS)
 
 
 def all_kinds(session: nox.Session, *packages: str) -> None:

@@ -93,6 +93,17 @@ class Session:
     def run(self, *arguments: str, **_: object) -> None:
         self.commands.append(arguments)
 
+    def run_install(self, *arguments: str) -> None:
+        self.commands.append(("install", *arguments))
+
+
+def test_an_environment_of_the_matrix_has_its_carriers_once_it_is_installed(noxfile, tmp_path):
+    """If it fails, `nox --install-only` leaves an environment without images, where most baselines fail."""
+    session = Session(tmp_path)
+    noxfile.install(session, "torch==2.6.0")
+    assert all(command[0] == "install" for command in session.commands)
+    assert session.commands[-1][-len(noxfile.CARRIERS) :] == noxfile.CARRIERS
+
 
 def test_an_extra_is_locked_or_installed_by_the_session_that_tests_it(noxfile, tmp_path):
     """Flower asks for one minor release of uv, and for a packaging older than that of nox. If it fails, the lock holds
