@@ -105,6 +105,23 @@ def test_an_environment_of_the_matrix_has_its_carriers_once_it_is_installed(noxf
     assert session.commands[-1][-len(noxfile.CARRIERS) :] == noxfile.CARRIERS
 
 
+def grouped(name: str) -> set[str]:
+    """The packages of a dependency group, those of the groups in it too."""
+    members = PROJECT["dependency-groups"][name]
+    inner = [grouped(each["include-group"]) for each in members if not isinstance(each, str)]
+    return {Requirement(each).name for each in members if isinstance(each, str)}.union(*inner)
+
+
+def test_the_matrix_installs_the_tools_that_tests_start():
+    """If it fails, tests pass in `.venv`, which has all tools, and not in an environment of the matrix."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    started = {name for text in texts for name in re.findall(r'"-m", "(\w+)', text)}
+    assert {"mypy", "nox"} <= started
+    own = {"gia", "claims", "tests", "docs", "pytest", "venv"} | sys.stdlib_module_names
+    others = {name for name in started - own if importlib.util.find_spec(name) is not None}
+    assert others <= grouped("test")
+
+
 def test_an_extra_is_locked_or_installed_by_the_session_that_tests_it(noxfile, tmp_path):
     """Flower asks for one minor release of uv, and for a packaging older than that of nox. If it fails, the lock holds
     the packages of every claim back to those releases, or no session runs the tests of an integration."""
