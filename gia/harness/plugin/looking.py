@@ -81,7 +81,7 @@ class Looking:
 
     def _witness_on_record(self) -> list[int] | None:
         """The blocks on which the look that the running test takes now was certain to be inconclusive."""
-        place, found = self._place(), self._recorded().get("witness", [])
+        place, found = self._next_place(), self._recorded().get("witness", [])
         return found[place] if place < len(found) else None
 
     def _find_witness(self, verdict: Verdict, seen: object, decide: Callable[[Any, Look], Verdict]) -> None:
@@ -98,8 +98,8 @@ class Looking:
             measured(LOOKS[1])
         return found
 
-    def _place(self) -> int:
-        """How many looks at its tables the running test took before this one."""
+    def _next_place(self) -> int:
+        """How many looks at its tables the running test took before this one, which counts from now on."""
         self._taken[self._context.ids] += 1
         return self._taken[self._context.ids] - 1
 
@@ -110,7 +110,8 @@ class Looking:
         """
         claim = self._context.claim(self._context.ids[0])
         entry = self._context.records.ledger.opened(claim.id)
-        if self._place() == 0 and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
+        first = self._next_place() == 0
+        if first and entry is not None and entry.digest != protocol_digest(claim, self._asked(measured)):
             pytest.skip("not confirmed yet: announced with another protocol; expected the same --device and --data")
 
     def _reach(
@@ -122,7 +123,7 @@ class Looking:
         experiments = self._asked(measured)
         if claim.kind not in COMPARING or not any(experiment.first.vary for experiment in experiments):
             self._skips.without_reach()
-        if self._place() > 0:
+        if self._next_place() > 0:
             pytest.skip("no reach: this row is decided on several tables, each of other settings")
         protocol = protocol_digest(claim, experiments)
         blocks = lane.of_blocks(claim.id, context.frozen)
