@@ -15,7 +15,7 @@ from gia.harness.decide.verdicts import Look, Verdict
 #: (table, look) -> verdict.
 Decide = Callable[[Table, Look], Verdict]
 
-#: So many blocks decide at most: a median of eight, or too many void ones.
+#: More blocks than these are never needed: most of eight without room, or too many void ones.
 _MOST = LOOKS[1] // 2 + 1
 
 
