@@ -82,7 +82,7 @@ def certain(verdict: Verdict) -> Verdict:
     valid, needed = verdict.blocks, LOOKS[1]
     if hopeless(verdict.void, looks=1):
         return _inconclusive(verdict, _too_few(valid, valid + verdict.void, needed))
-    reason = f"certain after {valid} of {needed} valid blocks, some below what decides and some beyond"
+    reason = f"certain after {valid} of {needed} valid blocks, whatever the others say"
     return replace(_inconclusive(verdict, reason), measured=reason)
 
 

@@ -137,7 +137,7 @@ def test_a_look_that_may_end_early_asks_after_every_few_blocks_and_ends_when_it_
     assert drawn == [4, 6]
     assert (found.outcome, found.blocks, found.void) == ("inconclusive", 5, 1)
     assert found.measured == found.detail["reason"]
-    assert found.measured == "certain after 5 of 8 valid blocks, some below what decides and some beyond"
+    assert found.measured == "certain after 5 of 8 valid blocks, whatever the others say"
 
 
 def test_a_look_that_is_never_settled_has_the_blocks_and_the_verdict_of_any_other() -> None:
