@@ -135,8 +135,10 @@ def _mlp(*, width: int, hidden: tuple[int, ...] | None, **settings: Any) -> nn.M
 
 def _large(name: str) -> Callable[..., nn.Module]:
     def make(**settings: Any) -> nn.Module:
-        # Imported only here, since torchvision's models import torch's compiler, which takes as long as torch itself.
-        from gia.models import large
+        # Imported only here, since torchvision's models import torch's compiler, which takes as long as torch itself
+        # and, in torch 2.6, computes with tensors of the default device.
+        with torch.device("cpu"):
+            from gia.models import large
 
         return large.make(name, **settings)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gia.data import assets
 from gia.errors import expected_one_of, not_installed
 from gia.models.standardization import standardize
+from gia.models.transformers import vision_transformer
 
 __all__ = ["PRETRAINED", "add_classifier", "pretrained"]
 
@@ -260,13 +261,6 @@ def _read_face_decoder(net: nn.Module) -> dict[str, Tensor]:
 
 def _dinov2() -> nn.Module:
     """Oquab et al., 2024, DINOv2: a Vision Transformer with layer scale, in timm's form."""
-    try:
-        from timm.models.vision_transformer import VisionTransformer
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "timm: expected to be installed for the network dinov2-small; python -m pip install 'timm>=1.0'",
-            name="timm",
-        ) from error
     sizes: dict[str, Any] = {
         "img_size": 224,
         "patch_size": 14,
@@ -275,7 +269,7 @@ def _dinov2() -> nn.Module:
         "num_heads": 6,
         "init_values": 1.0,
     }
-    net: nn.Module = VisionTransformer(**sizes, num_classes=0, weight_init="skip")
+    net: nn.Module = vision_transformer("dinov2-small")(**sizes, num_classes=0, weight_init="skip")
     return net
 
 

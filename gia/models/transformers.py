@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["HEAD_WIDTH", "VITS", "SeparateProjections", "make"]
+__all__ = ["HEAD_WIDTH", "VITS", "SeparateProjections", "make", "vision_transformer"]
 
 #: Name -> (width, depth) of Dosovitskiy et al., 2021, Table 1, and of Touvron et al., 2021, Table 1 (tiny and small).
 VITS = {"vit_tiny": (192, 12), "vit_small": (384, 12), "vit_base": (768, 12), "vit_large": (1024, 24)}
@@ -38,13 +38,6 @@ def make(
     >>> net.pos_embed.shape  # a class token and four patches
     torch.Size([1, 5, 16])
     """
-    try:
-        from timm.models.vision_transformer import VisionTransformer
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"timm: expected to be installed for the network {name}; python -m pip install 'timm>=1.0'", name="timm"
-        ) from error
-
     channels, *sides = image_shape
     heads = max(1, width // HEAD_WIDTH) if heads is None else heads
     depth = VITS[name][1] if depth is None else depth
@@ -55,7 +48,7 @@ def make(
         raise ValueError(f"patch: expected a divisor of the image's sides {tuple(sides)}, got {patch}")
     if width % heads:
         raise ValueError(f"width: expected a multiple of heads={heads}, got {width}")
-    net: nn.Module = VisionTransformer(
+    net: nn.Module = vision_transformer(name)(
         img_size=(sides[0], sides[1]),
         patch_size=patch,
         in_chans=channels,
@@ -93,6 +86,26 @@ class SeparateProjections(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, tokens, width) -> (N, tokens, 3 * width)."""
         return torch.cat([self.query(tokens), self.key(tokens), self.value(tokens)], -1)
+
+
+def vision_transformer(name: str) -> Callable[..., nn.Module]:
+    """timm's class `VisionTransformer`, for the network of this name.
+
+    Raises:
+        ModuleNotFoundError: timm is not installed.
+
+    >>> vision_transformer("vit_tiny").__name__
+    'VisionTransformer'
+    """
+    try:
+        with torch.device("cpu"):  # torch's compiler, which comes with it, computes with tensors in torch 2.6
+            from timm.models.vision_transformer import VisionTransformer
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"timm: expected to be installed for the network {name}; python -m pip install 'timm>=1.0'", name="timm"
+        ) from error
+    network: Callable[..., nn.Module] = VisionTransformer
+    return network
 
 
 def _named(activation: Callable[[], nn.Module]) -> Callable[..., nn.Module]:

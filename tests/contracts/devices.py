@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,15 +26,22 @@ class Homeless(TorchFunctionMode):
     """Puts a new tensor on `meta` where the call names no device: whoever computes with it on the CPU fails.
 
     Random numbers are drawn on the CPU, by a generator, and moved to the device, so that a start is the same on every
-    device: a call with a generator names its device by that. Converted tensors stay where they are.
+    device: a call with a generator names its device by that. Converted tensors stay where they are. The same is true of
+    the steps that torch's optimizers count, on the CPU whatever the device; with torch 2.6 they are asked for a number.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         given = any(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values()))
-        if function in FACTORIES and kwargs.get("device") is None and kwargs.get("generator") is None and not given:
+        given |= any(kwargs.get(name) is not None for name in ("device", "generator"))
+        if function in FACTORIES and not given and not _name(sys._getframe(1)).startswith("torch.optim."):
             kwargs["device"] = "meta"
         return function(*args, **kwargs)
+
+
+def _name(frame: FrameType) -> str:
+    """The module whose code runs in a frame."""
+    return str(frame.f_globals.get("__name__", ""))
 
 
 class Waits(TorchDispatchMode):

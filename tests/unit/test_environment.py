@@ -117,7 +117,7 @@ def test_the_matrix_installs_the_tools_that_tests_start():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
     started = {name for text in texts for name in re.findall(r'"-m", "(\w+)', text)}
     assert {"mypy", "nox"} <= started
-    own = {"gia", "claims", "tests", "docs", "pytest", "venv"} | sys.stdlib_module_names
+    own = {"gia", "claims", "tests", "docs", "pip", "pytest", "venv"} | sys.stdlib_module_names
     others = {name for name in started - own if importlib.util.find_spec(name) is not None}
     assert others <= grouped("test")
 

@@ -179,7 +179,8 @@ def unknown(text: str, sessions: set[str]) -> set[str]:
             found |= set(words.split()) - sessions
         if module := re.search(r"python -m ([a-z_0-9.]+)(?: ([a-z]+))?", line):
             found |= {module[2]} - {None, *COMMANDS} if module[1] == "gia" else set()
-            if not importlib.util.find_spec(module[1]):
+            # pip is always there, and setuptools warns whoever asks for it after distutils was imported.
+            if module[1] != "pip" and not importlib.util.find_spec(module[1]):
                 found.add(module[1])
         if re.match(r"\W*(?:nox|pytest|--|.*python -m gia audit)", line) and "pip" not in line:
             options = set(re.findall(r"(?<!\S)--([a-z][a-z-]*)", line))

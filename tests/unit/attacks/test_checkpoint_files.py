@@ -21,7 +21,7 @@ from tests.unit.attacks.killed_searches import SETTINGS, Killed, killed_at, kill
     [
         lambda content: content[: len(content) // 2],
         lambda content: b"",
-        lambda content: content[:-2000] + b"\0" + content[-1999:],
+        lambda content: content[:-2000] + bytes([content[-2000] ^ 1]) + content[-1999:],
         lambda content: content.replace(b"gia checkpoint 1", b"gia checkpoint 2"),
         lambda content: content.replace(content.split(b"\n")[2], b"0" * 64),
     ],

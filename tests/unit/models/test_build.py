@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -258,3 +260,38 @@ def test_the_default_dtype_does_not_change_the_weights(name):
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(torch.equal(*pair) for pair in zip(plain, other, strict=True))
+
+
+IMPORTS = """
+import sys
+import torch
+
+class Watching:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if torch.empty(0).device.type != "cpu":
+            print(name)
+
+sys.meta_path.insert(0, Watching)
+import gia
+gia.models.NAME
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'build("resnet18", num_classes=2, image_size=8, width=2, generator=torch.Generator())',
+        'build("vit_tiny", num_classes=2, image_size=8, patch=4, width=4, depth=1, generator=torch.Generator())',
+        'pretrained("dinov2-small")',
+        'pretrained("cifar10-cnn")',
+    ],
+)
+def test_nothing_is_imported_while_tensors_are_made_on_meta(call):
+    """In torch 2.6 its compiler, which torchvision and timm import, cannot be imported there. If this fails, the first
+    network of a process cannot be made."""
+    if "vit" in call or "dino" in call:
+        pytest.importorskip("timm", reason="Vision Transformers need the package timm")
+    code = IMPORTS.replace("NAME", call)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
