@@ -77,21 +77,24 @@ class Elsewhere(Workers):
     def __init__(
         self, make: Callable[[], Executor], room: Callable[[], int], *, close: Callable[[], object] | None = None
     ) -> None:
+        super().__init__()
         self._make, self._count, self._at_end = make, room, close
         self._executor: Executor | None = None
         self._under_way: set[Future[Any]] = set()
+
+    @property
+    def room(self) -> int:
+        """As many jobs as `room` says, and at least one."""
+        return max(1, self._count())
 
     def close(self) -> None:
         """End the executor, and wait for its processes. A cluster that was there before goes on."""
         if self._executor is not None and not self._under_way:
             self._executor.shutdown()
             self._executor = None
-        self._kill()
+        self._end()
         if self._at_end is not None:
             self._at_end()
-
-    def _room(self) -> int:
-        return max(1, self._count())
 
     def _submit(self, job: Job) -> Future[Any]:
         if self._executor is None:

@@ -115,29 +115,36 @@ def run_blocks(
     if not missing:
         return [results[index] for index in range(len(blocks))]
     computed: list[int] = []
+    held: set[int] = set()
 
     def take() -> tuple[int, Job] | None:
         """The next block that no other run computes."""
         for index in list(missing):
             if store.reserve(keys[index]):
+                held.add(index)
                 missing.remove(index)
                 if (found := store.load(keys[index], blocks[index])) is None:
                     computed.append(index)
-                    return index, _job(experiment, blocks[index], measure, store, keys[index])
-                results[index] = found  # another run stored it since
-                store.release(keys[index])
+                    return index, job(experiment, blocks[index], measure, store, keys[index])
+                results[index] = found  # stored since
+                release(index)
         return None
 
-    def finished(index: int, done: Any) -> None:
-        results[index] = _saved(store, keys[index], *done)
+    def release(index: int) -> None:
+        held.remove(index)
         store.release(keys[index])
+
+    def finished(index: int, done: Any) -> None:
+        results[index] = saved(store, keys[index], *done)
+        release(index)
 
     store.check_sources(keys[missing[0]])
     store.hold()
     try:
         _compute(take, lambda: [keys[index] for index in missing], store, workers, finished, report)
     finally:  # also after an error, which may come from the change
-        store.reserved.release_all()
+        for index in held:
+            store.release(keys[index])
         store.check_all(experiment, [keys[index] for index in computed])
     return [results[index] for index in range(len(blocks))]
 
@@ -163,25 +170,31 @@ def _compute(
                     report()
             if not (left := elsewhere()):
                 break
-            if not told and (owner := store.owner(left[0])):
-                store.tell(f"{owner} computes {len(left)} of these blocks in the same store; this run waits for them")
+            others = [key for key in left if not store.holds(key)]
+            if not told and others and (owner := store.owner(others[0])):
+                store.tell(f"{owner} computes {len(others)} of these blocks in the same store; this run waits for them")
                 told = True
-            time.sleep(_PAUSE)
+            if isinstance(pool, Workers):
+                pool.attend(_PAUSE)
+            else:
+                time.sleep(_PAUSE)
             report()
     finally:
         if pool is not workers and isinstance(pool, Workers):
             pool.close()
 
 
-def _saved(
+def saved(
     store: Store, key: dict[str, Any], result: tuple[BlockResult, Arrays], warnings: Sequence[str]
 ) -> BlockResult:
+    """Store what the job of a block returned."""
     for warning in warnings:
         store.tell(warning)
     return store.save(key, *result)
 
 
-def _job(experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any]) -> Job:
+def job(experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any]) -> Job:
+    """The computation of a block, for workers."""
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
     log = partial(log_controls, store.log_of(key))
     run = partial(run_block, log=log, checkpoints=store.checkpoints_of(key))

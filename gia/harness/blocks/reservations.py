@@ -66,6 +66,10 @@ class Reservations:
         self._beat()
         return True
 
+    def holds(self, name: str) -> bool:
+        """Whether this object has reserved a name."""
+        return name in self._held
+
     def owner(self, name: str) -> str:
         """Who reserved a name, for a message; empty where nobody did."""
         latest = max(self._numbers(name), default=None)

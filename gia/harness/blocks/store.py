@@ -172,6 +172,10 @@ class Store:
         """End what `reserve` began, once the block is stored."""
         self.reserved.release(self._path(key).stem)
 
+    def holds(self, key: dict[str, Any]) -> bool:
+        """Whether `reserve` gave this block to this run."""
+        return self.reserved.holds(self._path(key).stem)
+
     def owner(self, key: dict[str, Any]) -> str:
         """Which run computes the block; empty where none does."""
         return self.reserved.owner(self._path(key).stem)

@@ -7,11 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -47,56 +48,112 @@ class Job(NamedTuple):
 Take = Callable[[], "tuple[int, Job] | None"]
 
 
+class Spare(Protocol):
+    """Jobs for workers that would be idle. Nobody waits for them yet, so one that fails is only given back."""
+
+    def take(self) -> tuple[Any, Job] | None:
+        """The next job, and its name in the calls below; None where there is none at this moment."""
+
+    def finished(self, name: Any, result: Any) -> object: ...
+
+    def failed(self, name: Any) -> object: ...
+
+
 class Workers(ABC):
-    """Runs jobs over a `concurrent.futures.Executor`: local processes (`Pool`), or machines of a cluster."""
+    """Runs jobs over a `concurrent.futures.Executor`: local processes (`Pool`), or machines of a cluster.
+
+    Attributes:
+        spare: gives jobs to workers that would be idle; None for no such jobs.
+    """
+
+    def __init__(self) -> None:
+        self.spare: Spare | None = None
+        self._meanwhile: dict[Future[Any], Any] = {}  # spare jobs under way, and their names
 
     def run(self, take: Take, finished: Callable[[int, Any], object], tick: Callable[[], object]) -> None:
         """Run jobs until `take` gives none and none runs. A failure is raised after those under way ended.
+
+        Spare jobs go on after that. Where a worker dies while there are some, nobody knows whose job it was: those of
+        the run begin again, and there are no spare jobs any more.
 
         Args:
             take: is asked for a job whenever there is room for one.
             finished: called with index and result as jobs end.
             tick: called now and then.
         """
-        running: dict[Future[Any], tuple[int, str]] = {}
+        running: dict[Future[Any], tuple[int, Job]] = {}
+        waiting: list[tuple[int, Job]] = []  # until a spare job ends
         failures: list[WorkerError] = []
         self._begin_run()
         try:
             while True:
-                while not failures and len(running) < self._room() and (taken := take()) is not None:
+                while not failures and (taken := waiting.pop() if waiting else take()) is not None:
+                    if len(running) + len(self._meanwhile) >= self.room:
+                        waiting.append(taken)
+                        break
                     index, job = taken
                     try:
-                        running[self._submit(job)] = index, job.name
+                        running[self._submit(job)] = index, job
                     except BrokenExecutor as broken:
                         failures.append(_failure(job.name, broken))
-                if not running:
+                if failures:
+                    waiting.clear()
+                if not running and not waiting:
                     break
-                done = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED).done
-                self._watch([name for _, name in running.values()], idle=not done)
-                for future in done:
-                    index, name = running.pop(future)
+                if not waiting:
+                    self._fill(len(running))
+                done = wait([*running, *self._meanwhile], timeout=_TICK, return_when=FIRST_COMPLETED).done
+                self._watch([job.name for _, job in running.values()], idle=not done)
+                if self._meanwhile and any(map(_is_broken, done)):
+                    self._end()
+                    self.spare = None
+                    waiting += running.values()
+                    running.clear()
+                    continue
+                self._collect(done)
+                for future in done & running.keys():
+                    index, job = running.pop(future)
                     try:
                         result = self._result(future)
                     except (Exception, CancelledError) as error:
-                        failures.append(_failure(name, error))
+                        failures.append(_failure(job.name, error))
                     else:
                         finished(index, result)
                 tick()
         except BaseException:  # an interrupt above all: nothing may go on computing
-            self._kill()
+            self._end()
             raise
         if failures:
             if isinstance(failures[0].__cause__, BrokenExecutor):
-                self._kill()
+                self._end()
             raise failures[0]
+
+    def attend(self, seconds: float = 0.0) -> None:
+        """Take what spare jobs found and begin further ones; wait so long at most for one of them to end."""
+        self._fill(0)
+        if not self._meanwhile:
+            time.sleep(seconds)
+            return
+        done = wait(self._meanwhile, timeout=seconds, return_when=FIRST_COMPLETED).done
+        if any(map(_is_broken, done)):
+            self._end()
+            self.spare = None
+        self._collect(done)
+        self._fill(0)
+
+    def settle(self) -> None:
+        """Wait for the spare jobs under way, and begin none."""
+        while self._meanwhile:
+            self._collect(wait(self._meanwhile, return_when=FIRST_COMPLETED).done)
+
+    @property
+    @abstractmethod
+    def room(self) -> int:
+        """How many jobs may be under way."""
 
     @abstractmethod
     def close(self) -> None:
         """Let the workers go."""
-
-    @abstractmethod
-    def _room(self) -> int:
-        """How many jobs may be under way."""
 
     @abstractmethod
     def _submit(self, job: Job) -> Future[Any]: ...
@@ -107,6 +164,43 @@ class Workers(ABC):
 
     def _result(self, future: Future[Any]) -> Any:
         return future.result()
+
+    def _fill(self, running: int) -> None:
+        """Give spare jobs to workers that are idle beside this number of jobs."""
+        while (
+            self.spare is not None
+            and running + len(self._meanwhile) < self.room
+            and (taken := self.spare.take()) is not None
+        ):
+            name, job = taken
+            try:
+                self._meanwhile[self._submit(job)] = name
+            except BrokenExecutor:  # the next run starts another one
+                self.spare.failed(name)
+                return
+
+    def _collect(self, done: Collection[Future[Any]]) -> None:
+        """Pass on what these spare jobs found; futures of other jobs are left alone."""
+        for future in done & self._meanwhile.keys():
+            name = self._meanwhile.pop(future)
+            assert self.spare is not None
+            try:
+                result = self._result(future)
+            except (Exception, CancelledError):
+                self.spare.failed(name)
+            else:
+                self.spare.finished(name, result)
+
+    def _abandon(self) -> None:
+        """Give back the spare jobs under way."""
+        while self._meanwhile:
+            _, name = self._meanwhile.popitem()
+            assert self.spare is not None
+            self.spare.failed(name)
+
+    def _end(self) -> None:
+        self._kill()
+        self._abandon()
 
     def _begin_run(self) -> None:
         """Called before the first job of a run."""
@@ -123,24 +217,27 @@ class Pool(Workers):
     def __init__(self, workers: int) -> None:
         if workers < 1:
             raise ValueError(f"workers: expected at least 1, got {workers}")
+        super().__init__()
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
         self._children: set[multiprocessing.process.BaseProcess] = set()
         self._still = 0
 
-    def close(self) -> None:
-        """Let the workers go; a later `run` starts new ones."""
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-        self._executor, self._children = None, set()
-
-    def _room(self) -> int:
+    @property
+    def room(self) -> int:
+        """One job for each worker."""
         return self.workers
+
+    def close(self) -> None:
+        """Let the workers go; a later `run` starts new ones. Spare jobs under way are given back."""
+        if self._meanwhile:
+            self._end()
+        self._let_go()
 
     def _begin_run(self) -> None:
         self._still = 0
         if not all(child.is_alive() for child in self._children):
-            self._kill()  # the system took an idle worker, and the executor is of no use without it
+            self._end()  # the system took an idle worker, and the executor is of no use without it
 
     def _watch(self, names: Sequence[str], *, idle: bool) -> None:
         self._still = self._still + 1 if idle and self._stopped() else 0
@@ -159,7 +256,12 @@ class Pool(Workers):
     def _kill(self) -> None:
         for child in self._children:
             child.kill()
-        self.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+        self._executor, self._children = None, set()
 
     def _submit(self, job: Job) -> Future[Any]:
         before = set(multiprocessing.active_children())
@@ -253,6 +355,11 @@ def _die_with_parent() -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
+
+
+def _is_broken(future: Future[Any]) -> bool:
+    """Whether a job ended with its executor."""
+    return not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
 
 
 def _failure(name: str, error: BaseException) -> WorkerError:

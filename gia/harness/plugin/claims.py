@@ -181,6 +181,7 @@ class Claims:
         """`gia.harness.decide.counterexamples.universal` on the register's row, recorded."""
         self.without_attack()
         claim = self.claim(id)
+        check = self._attending(check)
         return self.record(counterexamples.universal(claim, check, strategies, examples=examples, minimum=minimum))
 
     def exact(
@@ -195,6 +196,7 @@ class Claims:
         """`gia.harness.decide.counterexamples.exact` on the register's row, recorded."""
         self.without_attack()
         claim = self.claim(id)
+        check = self._attending(check)
         return self.record(counterexamples.exact(claim, check, strategies, examples=examples, minimum=minimum))
 
     def spread(self, id: str, function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
@@ -263,6 +265,18 @@ class Claims:
             reported=numbers,
             reported_as=reported.as_ if reported else "",
         )
+
+    def _attending(self, check: counterexamples.Check) -> counterexamples.Check:
+        """The check, and a look at workers before each example: they compute rows to come meanwhile."""
+        workers = self._context.workers
+        if isinstance(workers, int):
+            return check
+
+        def attending(**example: Any) -> float:
+            workers.attend()
+            return check(**example)
+
+        return attending
 
     def _blocks(self, id: str, protocol: Level, row: Row) -> Callable[[int], Table]:
         return lambda blocks: self._measuring.table(

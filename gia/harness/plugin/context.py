@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gia.harness.blocks.ahead import Wanted
 from gia.harness.blocks.executor import Progress
 from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Workers
@@ -34,6 +35,7 @@ class Context:
         announce: prints a line.
         progress: makes a reporter of blocks for a claim id.
         current: the running test's claim ids, its list of properties, and when it began.
+        wanted: where this is a list, a test is only asked what it measures first, which is added to it.
     """
 
     register: Register
@@ -56,6 +58,7 @@ class Context:
     announce: Callable[[str], object]
     progress: Callable[[str], Progress | None]
     current: Callable[[], tuple[Sequence[str], list[tuple[str, object]], float]]
+    wanted: list[Wanted] | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

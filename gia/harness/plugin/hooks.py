@@ -94,7 +94,7 @@ class Hooks:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Know which test runs, and ask it for the verdicts that its marker promises."""
-        self._run.item, self._run.began = item, time.perf_counter()
+        self._run.begin_test(item)
         try:
             result = yield
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -12,7 +12,7 @@ import pytest
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.decide import looks
 from gia.harness.decide.early import stays_inconclusive, witness
-from gia.harness.decide.looks import LOOKS, MOST_DRAWN
+from gia.harness.decide.looks import LOOKS, MOST_DRAWN, STEPS
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.confirm import BUDGET, BUDGET_DEPENDENT, budget_dependent, protocol_digest
@@ -46,13 +46,18 @@ class Looking:
             self._skips.announce(self._asked(measured))
         if self._context.plan is not None:
             self._context.plan.end(self._context.ids, self._asked(measured), LOOKS[1])
+        if self._context.wanted is not None:
+            first = self._first()
+            with self._measuring.on(Way(only=first)):
+                measured(max(first) + 1)
+            pytest.skip("only asked")
         if self._context.placebos is not None:
             return self._context.placebos.look(measured, decide)
         if lane.name == "reach":
             return self._reach(measured, decide)
         if self._context.confirm is not None:
             self._expect_announced(measured)
-        settled = self._settled(decide) if lane.early else None
+        settled = self._settled(decide)
         if settled is not None and (few := self._witness_on_record()):
             with self._measuring.on(Way(only=few)):
                 seen = measured(max(few) + 1)
@@ -68,12 +73,22 @@ class Looking:
         return self._checked_budget(verdict, measured, decide, seen), seen
 
     def _settled(self, decide: Callable[[Measured, Look], Verdict]) -> Callable[[Measured], bool] | None:
-        """When a look may end early; None where the record does not say the same, so that a change is seen whole."""
-        ids = self._context.ids
-        if len(ids) > 1 or self._recorded().get("outcome") != "inconclusive":
+        """When a look may end early; None where it may not."""
+        if not self._may_end_early():
             return None
-        claim = self._context.claim(ids[0])
+        claim = self._context.claim(self._context.ids[0])
         return lambda seen: isinstance(seen, Table) and stays_inconclusive(claim, seen, cast(Any, decide))
+
+    def _may_end_early(self) -> bool:
+        """Whether the record says that the row is inconclusive; what changed is seen whole."""
+        one = len(self._context.ids) == 1
+        return self._context.lane.early and one and self._recorded().get("outcome") == "inconclusive"
+
+    def _first(self) -> Sequence[int]:
+        """The blocks that the first look of the running test measures at least."""
+        if not self._may_end_early():
+            return range(LOOKS[1])
+        return next(iter(self._recorded().get("witness", [])), None) or range(STEPS[0])
 
     def _recorded(self) -> Mapping[str, Any]:
         """What this lane has on record of the running test's first row."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 
 from gia.harness.baseline.check import Baselines
 from gia.harness.baseline.file import BaselineError
+from gia.harness.blocks.ahead import Ahead, Wanted
 from gia.harness.blocks.cluster import workers_of
 from gia.harness.blocks.store import Store
 from gia.harness.blocks.workers import Pool, Workers
@@ -21,6 +24,7 @@ from gia.harness.decide.ledger import LedgerError
 from gia.harness.decide.register import Register, load_register
 from gia.harness.plugin.checks import under_xdist
 from gia.harness.plugin.claims import Claims
+from gia.harness.plugin.coming import Coming
 from gia.harness.plugin.confirm import Confirm
 from gia.harness.plugin.context import Context
 from gia.harness.plugin.earlier import Remaining, seconds_of_rows
@@ -91,6 +95,8 @@ class ClaimRun:
         self.made_baselines: Baselines | None = None
         self._store: Store | None = None
         self._pool: Workers | None = None
+        self._context: Context | None = None
+        self._coming: Coming | None = None
         self.item: pytest.Item | None = None
         self.began = 0.0
 
@@ -153,30 +159,29 @@ class ClaimRun:
             if not option.gia_plan:
                 self._begin()  # last: a wrong option leaves no folder
             store = self._store = Store(self.blocks_folder(), notice=self._notice)
-            self.made_claims = Claims(
-                Context(
-                    register=self.register,
-                    scale=self.scale,
-                    device=self.device,
-                    root=option.gia_data,
-                    folder=self.folder.path,
-                    store=store,
-                    workers=self._pool or 0,
-                    lane=self.lane,
-                    records=records,
-                    confirm=self.confirm,
-                    storing=self.share is not None,
-                    store_because=option.gia_reason if option.gia_record else None,
-                    facts={name: self.environment[name] for name in ("torch", "device", "commit")},
-                    laboratory=laboratory,
-                    plan=Plan(laboratory, self._progress.line) if option.gia_plan else None,
-                    placebos=placebos,
-                    substitute=substitute,
-                    announce=self._announce,
-                    progress=self._progress.reporter,
-                    current=self._current,
-                )
+            self._context = Context(
+                register=self.register,
+                scale=self.scale,
+                device=self.device,
+                root=option.gia_data,
+                folder=self.folder.path,
+                store=store,
+                workers=self._pool or 0,
+                lane=self.lane,
+                records=records,
+                confirm=self.confirm,
+                storing=self.share is not None,
+                store_because=option.gia_reason if option.gia_record else None,
+                facts={name: self.environment[name] for name in ("torch", "device", "commit")},
+                laboratory=laboratory,
+                plan=Plan(laboratory, self._progress.line) if option.gia_plan else None,
+                placebos=placebos,
+                substitute=substitute,
+                announce=self._announce,
+                progress=self._progress.reporter,
+                current=self._current,
             )
+            self.made_claims = Claims(self._context)
         return self.made_claims
 
     @property
@@ -221,6 +226,16 @@ class ClaimRun:
         except OSError:
             return self.folder.path / "blocks"
         return folder if os.access(folder, os.W_OK) else self.folder.path / "blocks"
+
+    def begin_test(self, item: pytest.Item) -> None:
+        """Before a test is called."""
+        self.item = item
+        if self._coming is None and self._pool is not None and self._store is not None and self._computes_ahead():
+            ahead = self._pool.spare = Ahead(self._store)
+            self._coming = Coming(item.session.items, self._ask, ahead, self._pool)
+        if self._coming is not None:
+            self._coming.begin(item)
+        self.began = time.perf_counter()
 
     def decided(self) -> set[str]:
         """The claims that have a verdict, or in a shard their blocks."""
@@ -275,6 +290,23 @@ class ClaimRun:
             return workers_of(where, number)
         except (ModuleNotFoundError, TypeError, ValueError) as error:
             raise pytest.UsageError(f"--gia-executor: {error}") from error
+
+    def _computes_ahead(self) -> bool:
+        """Whether the blocks of a row are known before its test runs: in other lanes they depend on records."""
+        option = self.config.option
+        return self.lane == Lane(early=self.lane.early) and not option.gia_plan
+
+    def _ask(self, item: pytest.Function, arguments: Mapping[str, Any]) -> list[Wanted]:
+        """What the test of a row measures first; nothing is measured."""
+        assert self._context is not None
+        found: list[Wanted] = []
+        before, self.item, self._context.wanted = self.item, item, found
+        try:
+            with suppress(pytest.skip.Exception):
+                item.obj(**arguments)
+        finally:
+            self.item, self._context.wanted = before, None
+        return found
 
     def _current(self) -> tuple[Sequence[str], list[tuple[str, object]], float]:
         if self.item is None:

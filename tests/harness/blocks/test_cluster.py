@@ -189,5 +189,5 @@ def test_without_dask_the_error_says_how_to_install_it(monkeypatch: pytest.Monke
 def test_jobs_wait_for_room_on_the_cluster() -> None:
     """A run would reserve all blocks at once, and another run on the same folder would compute none."""
     workers = Elsewhere(processes, lambda: 0)
-    assert workers._room() == 1  # workers may join later
+    assert workers.room == 1  # workers may join later
     workers.close()

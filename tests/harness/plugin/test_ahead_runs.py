@@ -1,0 +1,106 @@
+"""A run gives idle workers the blocks of rows to come: the verdicts are the same, and no row pays for another's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.harness.plugin.inner_project import RECORD, Inner, row, trend
+
+pytest_plugins = ["pytester"]
+
+#: A row whose blocks wait until a block of another row has begun, which only an idle worker can do.
+WAITING = """
+import time
+from pathlib import Path
+
+def waits(level, block, *, cache=None):
+    limit = time.monotonic() + 20
+    log = Path("computed.txt")
+    while not (log.exists() and "toy.second" in log.read_text(encoding="utf-8")) and time.monotonic() < limit:
+        time.sleep(.02)
+    return measure(level, block)
+"""
+
+TWO = [row("toy.first"), row("toy.second")]
+
+
+def run(inner: Inner, *options: str) -> pytest.RunResult:
+    """Run with two workers, in a process of its own."""
+    return inner.pytester.runpytest_subprocess("claims", "--gia-workers=2", *options)
+
+
+def write_waiting(inner: Inner, *rows: str, tests: str) -> None:
+    """A first row whose last block waits for the second row, and the other tests."""
+    (inner.path / "planted.py").write_text(
+        (inner.path / "planted.py").read_text(encoding="utf-8")
+        + WAITING
+        + "\n\ndef last_waits(level, block, *, cache=None):\n"
+        + "    return (waits if block.index == 7 else measure)(level, block, cache=cache)\n",
+        encoding="utf-8",
+    )
+    inner.write(*(rows or TWO), tests=trend("toy.first", measure="last_waits") + tests)
+
+
+def test_blocks_of_the_next_row_are_computed_while_the_first_runs(inner: Inner) -> None:
+    """The other core would be idle while the last block of a row runs."""
+    write_waiting(inner, tests=trend("toy.second"))
+    run(inner).assert_outcomes(passed=2)
+    order = [line.split()[0] for line in inner.computed]
+    assert order.index("toy.second") < len(order) - 1 - order[::-1].index("toy.first")
+    assert len(inner.computed) == len(set(inner.computed)) == 2 * 8 * 3  # nothing twice, and nothing more
+    assert [(each["blocks"], each["cached"]) for each in inner.verdicts.values()] == [(8, 0), (8, 0)]
+
+
+def test_verdicts_do_not_depend_on_it(inner: Inner) -> None:
+    """A block would have other numbers when another row's test asked for it."""
+    inner.write(*TWO, tests=trend("toy.first") + trend("toy.second", slope=1.0))
+    inner.run(*RECORD, "--gia-run-dir=alone")
+    digests = {id: row["digest"] for id, row in inner.records("claims").items()}
+    effects = {id: row["effect"] for id, row in inner.records("claims").items()}
+    run(inner, "--gia-run-dir=together").assert_outcomes(passed=2)
+    rows = json.loads((inner.path / "together" / "verdicts.json").read_text(encoding="utf-8"))
+    assert {row["id"]: row["digest"] for row in rows} == digests
+    assert {row["id"]: row["effect"] for row in rows} == effects
+
+
+def test_a_test_that_is_no_row_s_has_the_machine_for_itself(inner: Inner) -> None:
+    """A timing between two rows would be measured beside busy workers."""
+    timing = "\ndef test_between():\n    log = Path('computed.txt').read_text()\n    assert 'toy.second' not in log\n"
+    inner.write(*TWO, tests="from pathlib import Path\n" + trend("toy.first") + timing + trend("toy.second"))
+    run(inner).assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize(
+    ("second", "ended"),
+    [
+        (trend("toy.second").replace("@pytest", "@pytest.mark.skip(reason='planted')\n@pytest", 1), {"errors": 1}),
+        (trend("toy.second").replace("Level(", "1 / 0, Level("), {"failed": 1}),
+        (trend("toy.second", measure="crashing"), {"failed": 1}),
+    ],
+    ids=["skipped", "its test is at fault", "its block is at fault"],
+)
+def test_what_is_wrong_with_a_row_is_its_own(inner: Inner, second: str, ended: dict[str, int]) -> None:
+    """The row that runs would fail for one to come, or a skipped one would be computed."""
+    inner.write(*TWO, tests=trend("toy.first") + second)
+    run(inner).assert_outcomes(passed=1, **ended)
+    assert inner.verdicts.keys() == {"toy.first"}
+    if "skip" in second:
+        assert not any("toy.second" in line for line in inner.computed)
+
+
+def test_only_what_a_look_needs_is_asked_for(inner: Inner) -> None:
+    """Idle workers would compute all blocks of a row of which two say everything."""
+    undecided = trend("toy.second", measure="always_undecided")
+    inner.write(*TWO, tests=trend("toy.first") + undecided)
+    inner.run(*RECORD)
+    witness = inner.records("claims")["toy.second"]["witness"][0]
+    (inner.path / "computed.txt").unlink()
+    run(inner, "--gia-stop-early", "--gia-run-dir=early").assert_outcomes(passed=2)
+    assert not inner.computed  # all of it is stored
+    shutil.rmtree(inner.path / ".gia")
+    run(inner, "--gia-stop-early").assert_outcomes(passed=2)
+    second_blocks = {int(line.split()[1]) for line in inner.computed if line.startswith("toy.second")}
+    assert second_blocks == set(witness)
