@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gia.harness.blocks.ahead import Ahead
+from gia.harness.blocks.store import Store
+from gia.harness.plugin.coming import Coming
 from tests.harness.plugin.inner_project import RECORD, Inner, row, trend
 
 pytest_plugins = ["pytester"]
@@ -104,3 +109,102 @@ def test_only_what_a_look_needs_is_asked_for(inner: Inner) -> None:
     run(inner, "--gia-stop-early").assert_outcomes(passed=2)
     second_blocks = {int(line.split()[1]) for line in inner.computed if line.startswith("toy.second")}
     assert second_blocks == set(witness)
+
+
+UNIVERSAL = """
+import time
+from hypothesis import strategies as st
+from pathlib import Path
+
+def note(text):
+    with open("asked.txt", "a", encoding="utf-8") as log:
+        log.write(text)
+
+def waits_for(path):
+    limit = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < limit:
+        time.sleep(.05)
+
+def square(x):
+    note(f"{x} ")
+    WAIT
+    return float(x * x)
+
+@pytest.mark.claim("toy.all")
+def test_all(claims):
+    claims.universal("toy.all", square, {"x": st.integers(0, 99)}, minimum=5)
+"""
+
+DIRECT = """
+from gia.harness.plugin.deciding import decided
+
+@pytest.mark.claim("toy.second")
+def test_second(claims):
+    table = claims.table("toy.second", Level(), levels=(1, 2, 4), change=batch, blocks=8)
+    open("asked.txt", "a", encoding="utf-8").write("decided ")
+    claims.record(decided(claims.claim("toy.second"), table, 1, 1, {}), tables=[table])
+"""
+
+
+def asked(inner: Inner) -> list[str]:
+    """What the tests wrote down."""
+    return (inner.path / "asked.txt").read_text(encoding="utf-8").split()
+
+
+def test_workers_are_busy_while_a_row_checks_examples(inner: Inner) -> None:
+    """Both cores but one would be idle for as long as a row that computes in this process runs."""
+    waiting = "waits_for(Path('computed.txt'))"
+    universal = UNIVERSAL.replace("WAIT", waiting)
+    inner.write(row("toy.all", "universal"), row("toy.second"), tests=universal + trend("toy.second"))
+    result = run(inner)
+    result.assert_outcomes(passed=2)
+    assert result.duration < 20
+
+
+def test_a_row_that_checks_examples_is_not_asked_for_them(inner: Inner) -> None:
+    """It would check them twice, and its verdict would be given before its test runs."""
+    rows = (row("toy.first"), row("toy.all", "universal"))
+    inner.write(*rows, tests=trend("toy.first") + UNIVERSAL.replace("WAIT", "pass"))
+    run(inner).assert_outcomes(passed=2)
+    assert len(asked(inner)) == len(set(asked(inner)))
+
+
+def test_a_test_is_not_asked_beyond_its_first_blocks(inner: Inner) -> None:
+    """What follows in it would run on an empty table."""
+    inner.write(*TWO, tests=trend("toy.first") + DIRECT)
+    run(inner).assert_outcomes(passed=2)
+    assert asked(inner) == ["decided"]
+    assert len(inner.computed) == 2 * 8 * 3
+
+
+class Noting:
+    """Workers that note when they are to settle."""
+
+    room = 2
+
+    def __init__(self) -> None:
+        self.settled = 0
+
+    def settle(self) -> None:
+        """Count."""
+        self.settled += 1
+
+
+def item(nodeid: str, *ids: str) -> SimpleNamespace:
+    """A test as far as `Coming` looks at it."""
+    markers = [pytest.mark.claim(*ids).mark] if ids else []
+    return SimpleNamespace(
+        nodeid=nodeid,
+        iter_markers=lambda name: iter(markers),
+        get_closest_marker=lambda name: next(iter(markers), None),
+    )
+
+
+def test_what_is_under_way_ends_before_a_test_that_is_no_row_s(tmp_path: Path) -> None:
+    """Blocks that a look did not need in the end would run beside a timing."""
+    claim, timing, workers = item("first", "toy.first"), item("timing"), Noting()
+    coming = Coming([claim, timing], lambda item, arguments: [], Ahead(Store(tmp_path / "blocks")), workers)
+    coming.begin(claim)
+    assert workers.settled == 0
+    coming.begin(timing)
+    assert workers.settled == 1
