@@ -96,21 +96,6 @@ def test_what_is_wrong_with_a_row_is_its_own(inner: Inner, second: str, ended: d
         assert not any("toy.second" in line for line in inner.computed)
 
 
-def test_only_what_a_look_needs_is_asked_for(inner: Inner) -> None:
-    """Idle workers would compute all blocks of a row of which two say everything."""
-    undecided = trend("toy.second", measure="always_undecided")
-    inner.write(*TWO, tests=trend("toy.first") + undecided)
-    inner.run(*RECORD)
-    witness = inner.records("claims")["toy.second"]["witness"][0]
-    (inner.path / "computed.txt").unlink()
-    run(inner, "--gia-stop-early", "--gia-run-dir=early").assert_outcomes(passed=2)
-    assert not inner.computed  # all of it is stored
-    shutil.rmtree(inner.path / ".gia")
-    run(inner, "--gia-stop-early").assert_outcomes(passed=2)
-    second_blocks = {int(line.split()[1]) for line in inner.computed if line.startswith("toy.second")}
-    assert second_blocks == set(witness)
-
-
 UNIVERSAL = """
 import time
 from hypothesis import strategies as st
@@ -208,3 +193,16 @@ def test_what_is_under_way_ends_before_a_test_that_is_no_row_s(tmp_path: Path) -
     assert workers.settled == 0
     coming.begin(timing)
     assert workers.settled == 1
+
+
+def test_only_what_a_look_needs_is_asked_for(inner: Inner) -> None:
+    """Idle workers would compute all blocks of a row of which two say everything."""
+    waiting = UNIVERSAL.replace("WAIT", "waits_for(Path('computed.txt')); time.sleep(0.5)")  # 5 examples or more
+    undecided = trend("toy.second", measure="always_undecided")
+    inner.write(row("toy.all", "universal"), row("toy.second"), tests=waiting + undecided)
+    inner.run("-k", "second", *RECORD)
+    witness = inner.records("claims")["toy.second"]["witness"][0]
+    shutil.rmtree(inner.path / ".gia")
+    (inner.path / "computed.txt").unlink()
+    run(inner, "--gia-stop-early").assert_outcomes(passed=2)
+    assert {int(line.split()[1]) for line in inner.computed} == set(witness)
