@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from gia.federated.layers import set_mode
 from gia.federated.outputs import check_initialized, output_of
 
-__all__ = ["differentiable", "differentiating", "in_mode", "victim_of", "watch"]
+__all__ = ["differentiable", "differentiable_model", "differentiating", "in_mode", "victim_of", "watch"]
 
 
 def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> nn.Module:
@@ -120,6 +120,23 @@ def differentiable(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def differentiable_model(model: nn.Module) -> nn.Module:
+    """The model, or a copy of one with tensors that were made under `torch.inference_mode`.
+
+    >>> import torch
+    >>> from gia.federated.victims import differentiable_model
+    >>> with torch.inference_mode():
+    ...     made = torch.nn.Linear(1, 1)
+    >>> differentiable_model(made).weight.is_inference()
+    False
+    """
+    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    if not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers(), *plain)):
+        return model
+    with torch.inference_mode(False):
+        return copy.deepcopy(model)
 
 
 class _Watcher:

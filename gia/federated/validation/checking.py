@@ -20,7 +20,7 @@ from gia.federated.validation.limits import Limits, complete_limits
 from gia.federated.validation.report import SENTENCES, Results, ValidationReport
 from gia.federated.validation.statistics import check_statistics
 from gia.federated.validation.weights import check_weights
-from gia.federated.victims import differentiable, in_mode
+from gia.federated.victims import differentiable, differentiable_model, in_mode
 
 
 @torch.inference_mode(False)
@@ -105,9 +105,7 @@ def validate_model(
     >>> sorted({finding.check for finding in gia.validate_model(sent).findings})
     ['ordered_biases', 'similar_rows']
     """
-    for model in (received, expected):
-        if model is not None:
-            check_initialized(model)
+    received, expected = _checked(received), None if expected is None else _checked(expected)
     loss = loss_of(loss)
     results = Results(complete_limits(limits))
     record: Recorder | None = None
@@ -132,6 +130,12 @@ def validate_model(
     order = list(SENTENCES)
     findings = sorted(results.findings, key=lambda finding: order.index(finding.check))
     return ValidationReport(tuple(findings), results.skipped, results.values, training)
+
+
+def _checked(model: nn.Module) -> nn.Module:
+    """The model, or a copy that autograd can use, if its parameters have values."""
+    check_initialized(model)
+    return differentiable_model(model)
 
 
 def _check_gradients(
