@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from gia.federated import per_example
 from gia.federated.losses import Loss, LossName, loss_of
 from gia.federated.outputs import check_initialized
+from gia.federated.private_batch import checked_batch
 from gia.federated.recorder import Recorder
 from gia.federated.validation.agreement import check_agreement
 from gia.federated.validation.layers import Layer, applied_layers, stored_layers
@@ -22,6 +24,9 @@ from gia.federated.validation.statistics import check_statistics
 from gia.federated.validation.weights import check_weights
 from gia.federated.victims import differentiable, differentiable_model, in_mode
 
+#: Images and labels.
+Batch = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
+
 
 @torch.inference_mode(False)
 @torch.no_grad()
@@ -29,7 +34,7 @@ def validate_model(
     received: nn.Module,
     expected: nn.Module | None = None,
     *,
-    batch: tuple[Tensor, Tensor] | None = None,
+    batch: Batch | None = None,
     training: bool = False,
     loss: Loss | LossName = cross_entropy,
     limits: Limits | None = None,
@@ -81,8 +86,8 @@ def validate_model(
             functions that use them, never by names of classes or parameters.
         expected: the model agreed upon, or the one accepted in the last round; None skips structure, drift and
             statistics.
-        batch: images (N, C, H, W) in [0, 1] and labels (N,) of the client; None skips the checks that need a forward
-            pass. D-SNR needs at least two images.
+        batch: images (N, C, H, W) in [0, 1] and labels of the client, tensors or NumPy arrays as in `share_gradient`;
+            None skips the checks that need a forward pass. D-SNR needs at least two images.
         training: whether the client will train with batch statistics. An image's gradient is then its term in the batch
             gradient.
         loss: the client's training loss, (logits, labels) -> scalar.
@@ -93,8 +98,9 @@ def validate_model(
         The report, with all findings and values.
 
     Raises:
-        ValueError: a limit of an unknown check, or one that is not a number of at least 0; lazy parameters; with a
-            batch a model that does not return logits (N, classes).
+        ValueError: a limit of an unknown check, or one that is not a number of at least 0; lazy parameters; a batch
+            that `share_gradient` would not take; with a batch a model that does not return logits (N, classes).
+        TypeError: a batch of other things than tensors and arrays.
 
     >>> import torch, gia
     >>> g = torch.Generator().manual_seed(0)
@@ -107,6 +113,8 @@ def validate_model(
     """
     received, expected = _checked(received), None if expected is None else _checked(expected)
     loss = loss_of(loss)
+    if batch is not None:
+        batch = checked_batch(*batch, loss)
     results = Results(complete_limits(limits))
     record: Recorder | None = None
     if expected is None:
@@ -174,7 +182,7 @@ class LastAccepted:
         accepted: a copy of the last accepted model, or of `agreed`.
 
     Raises:
-        ValueError: as in `validate_model`.
+        ValueError, TypeError: as in `validate_model`.
 
     >>> import torch, gia
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -189,7 +197,7 @@ class LastAccepted:
         self,
         agreed: nn.Module | None = None,
         *,
-        batch: tuple[Tensor, Tensor] | None = None,
+        batch: Batch | None = None,
         training: bool = False,
         loss: Loss | LossName = cross_entropy,
         limits: Limits | None = None,
