@@ -55,9 +55,9 @@ def validate_model(
     | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (Garov et al.) |
 
     `structure` needs a batch for the functions that the forward pass calls and their arguments: layouts, strides, eps,
-    slopes. Opposite rows are not similar in a layer of two rows, since trained classifiers of two classes have them;
-    layers of one or two rows are also compared with each other. Biases that are nearly equal, such as the log of a
-    prior, count by their differences, unless their rows are alike.
+    slopes, tensors that are neither parameters nor buffers. Opposite rows are not similar in a layer of two rows, since
+    trained classifiers of two classes have them; layers of one or two rows are also compared with each other. Biases
+    that are nearly equal, such as the log of a prior, count by their differences, unless their rows are alike.
 
     With a batch, weights and biases are judged as the forward pass applies them: in whatever layout, by linear layers,
     convolutions and matrix products, with the elementwise functions and the batch normalization in evaluation mode that
@@ -131,6 +131,7 @@ def validate_model(
             _check_gradients(results, layers, record, norms, images)
         else:
             results.skipped |= dict.fromkeys(("dsnr", "transmit_snr", "operators"), "no batch was given")
+            results.skipped.setdefault("structure", "no batch was given to compare functions and constants")
     if expected is not None:
         check_agreement(results, received, expected, batch, record, training=training)
     check_statistics(results, received, expected, record, training=training)
