@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gia.federated import calls
-from gia.federated.victims import in_mode
+from gia.federated.victims import in_mode, outputs_of
 
 __all__ = ["Recorder", "Use", "operations"]
 
@@ -203,7 +203,7 @@ def operations(model: nn.Module, images: Tensor, *, training: bool = False) -> l
     .relu(data (1, 4) torch.float32, inplace=False)
     """
     with torch.no_grad(), in_mode(model, training), Recorder(images, model=model) as recorder:
-        model(images)
+        outputs_of(model, images)
     called: list[str] = recorder.operations
     return called
 

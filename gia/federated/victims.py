@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from gia.federated.layers import set_mode
 from gia.federated.outputs import check_initialized, output_of
 
-__all__ = ["differentiable", "differentiable_model", "differentiating", "in_mode", "victim_of", "watch"]
+__all__ = ["differentiable", "differentiable_model", "differentiating", "in_mode", "outputs_of", "victim_of", "watch"]
 
 
 def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> nn.Module:
@@ -91,6 +91,28 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
+
+
+def outputs_of(received: nn.Module, images: Tensor) -> Tensor:
+    """The outputs of a model that somebody else sent, within `in_mode`.
+
+    Raises:
+        ValueError: the model does not run on these images; the message ends with the first line of the error.
+
+    >>> import torch
+    >>> from gia.federated.victims import outputs_of
+    >>> outputs_of(torch.nn.Linear(4, 2), torch.zeros(1, 3))
+    Traceback (most recent call last):
+    ValueError: model: expected a forward pass on images (1, 3), got RuntimeError: mat1 and mat2 shapes ...
+    """
+    try:
+        outputs: Tensor = received(images)
+    except ValueError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"model: expected a forward pass on images {tuple(images.shape)}, got {said}") from error
+    return outputs
 
 
 @contextmanager

@@ -99,7 +99,9 @@ def validate_model(
 
     Raises:
         ValueError: a limit of an unknown check, or one that is not a number of at least 0; lazy parameters; a batch
-            that `share_gradient` would not take; with a batch a model that does not return logits (N, classes).
+            that `share_gradient` would not take; a model that is or holds a ScriptModule, whose functions cannot be
+            seen; with a batch a model that has no parameters, does not run on it, does not return logits (N, classes),
+            or has no gradient: no client can train on these.
         TypeError: a batch of other things than tensors and arrays.
 
     >>> import torch, gia
@@ -115,6 +117,8 @@ def validate_model(
     loss = loss_of(loss)
     if batch is not None:
         batch = checked_batch(*batch, loss)
+        if next(received.parameters(), None) is None:
+            raise ValueError("model: expected parameters, which a client trains, got none")
     results = Results(complete_limits(limits))
     record: Recorder | None = None
     if expected is None:
@@ -142,8 +146,11 @@ def validate_model(
 
 
 def _checked(model: nn.Module) -> nn.Module:
-    """The model, or a copy that autograd can use, if its parameters have values."""
+    """The model, or a copy that autograd can use, if its parameters have values and its functions can be seen."""
     check_initialized(model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f"model: expected modules of Python, whose functions can be seen, got the script {name!r}")
     return differentiable_model(model)
 
 
