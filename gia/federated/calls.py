@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ __all__ = [
     "Applied",
     "Normalization",
     "applied",
+    "attention_mask",
     "fold",
+    "hides_rows",
     "is_matrix",
     "normalization_of",
     "turns",
@@ -33,6 +36,10 @@ SUMS = {"add": 1, "__add__": 1, "__radd__": 1, "__iadd__": 1, "add_": 1, "sub": 
 #: Products of two factors, and the exponent of the second.
 _FACTORS = {"mul": 1, "__mul__": 1, "__rmul__": 1, "__imul__": 1, "mul_": 1, "div": -1, "true_divide": -1}
 _FACTORS |= {"__truediv__": -1, "__div__": -1, "__itruediv__": -1, "div_": -1}
+#: Functions that put tensors beside each other.
+_JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "row_stack", "column_stack", "dstack"})
+#: Functions that apply a vector to data as a matrix of one row.
+_ROW_PRODUCTS = frozenset({*_PRODUCTS, "mv", "dot", "vdot", "inner", "einsum", "tensordot", "addmv", "linear"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +79,9 @@ def applied(
     if func in (F.linear, torch.conv2d):
         given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
         given |= kwargs
+        images_are_rows = id(given["weight"]) in data and id(given["input"]) not in data
+        if images_are_rows or given["weight"].dim() < 2:
+            return None
         settings = tuple(given.get(key, default) for key, default in _CONV) if func is torch.conv2d else None
         return Applied(given["weight"], given.get("bias"), given["input"], settings)
     if name == "addmm" and len(args) == 3 and not kwargs and id(args[1]) in data and id(args[2]) not in data:
@@ -150,6 +160,13 @@ def fold(
     return (1 / value if inverse else value), torch.zeros_like(value)
 
 
+def attention_mask(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an attention adds to its scores, such as the bias of relative positions; None for other functions."""
+    if func is not F.scaled_dot_product_attention:
+        return None
+    return args[3] if len(args) > 3 else kwargs.get("attn_mask")
+
+
 def turns(func: Any, name: str) -> bool:
     """Whether a call transposes."""
     return name in ("t", "transpose") or getattr(func, "__self__", None) in (torch.Tensor.T, torch.Tensor.mT)
@@ -169,7 +186,37 @@ def _by_channel(value: Any, end: Tensor, channels: int, count: int) -> Tensor | 
     return value.detach().flatten() if list(padded) == shape else None
 
 
+def hides_rows(name: str, tensor: Tensor, *, stored: bool) -> bool:
+    """Whether a function that is not judged applies rows of this constant to data.
+
+    Sums apply none: what they add is a bias or a position. Elementwise functions scale channels by vectors, and ViTs
+    join a token to the patches: vectors count only as parts of a matrix, or in products.
+
+    Args:
+        name: of the function.
+        tensor: no data.
+        stored: whether it is a matrix of the model, or computed from one.
+    """
+    if name in SUMS or not tensor.is_floating_point():
+        return False
+    if name in _JOINS:
+        return stored and is_matrix(tensor)
+    return is_matrix(tensor) or (_is_row(tensor) and (stored or name in _ROW_PRODUCTS))
+
+
 def is_matrix(tensor: Tensor) -> bool:
     """Whether it has at least two rows, in some orientation, that are long enough to hold an image."""
-    sizes = [size for size in tensor.shape if size > 1]
-    return len(sizes) > 1 and tensor.shape[0] > 1 and tensor.numel() // min(sizes) >= SHORTEST_IMAGE
+    sizes = _sizes(tensor)
+    return len(sizes) > 1 and math.prod(sizes) // min(sizes) >= SHORTEST_IMAGE
+
+
+def _is_row(tensor: Tensor) -> bool:
+    """Whether it is a single row, in some orientation, that is long enough to hold an image."""
+    sizes = _sizes(tensor)
+    return len(sizes) == 1 and sizes[0] >= SHORTEST_IMAGE
+
+
+def _sizes(tensor: Tensor) -> list[int]:
+    """The sizes of the dimensions along which entries differ; along others `expand` repeats them."""
+    steps = tensor.stride() if tensor.layout is torch.strided else (1,) * tensor.dim()
+    return [size for size, step in zip(tensor.shape, steps, strict=True) if size > 1 and step]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -11,7 +12,7 @@ __all__ = ["check_initialized", "check_logits", "output_of"]
 
 
 def check_initialized(model: nn.Module) -> None:
-    """Raise TypeError for a value that is no module, and ValueError for lazy parameters that have no values yet.
+    """Raise TypeError for a value that is no module, and ValueError for a script or lazy parameters without values.
 
     >>> from torch import nn
     >>> from gia.federated.outputs import check_initialized
@@ -21,6 +22,8 @@ def check_initialized(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"model: expected a module of Python, got a {type(model).__name__}, which takes no hooks")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(value):
             raise ValueError(

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 from gia.federated.losses import Loss, check_labels
-from gia.federated.outputs import output_of
 from gia.federated.recorder import Recorder, Use
-from gia.federated.victims import differentiating, in_mode
+from gia.federated.victims import differentiating, in_mode, outputs_of
 
 __all__ = ["dominance", "norms", "transmit_snr"]
 
@@ -39,7 +38,7 @@ def norms(
         The record, and a tensor (N,) of norms for each of its uses, in the order of the forward pass.
 
     Raises:
-        ValueError: the model does not return logits (N, classes).
+        ValueError: the model does not run on the images, does not return logits (N, classes), or has no gradient.
 
     >>> import torch
     >>> from gia.federated.per_example import norms
@@ -50,13 +49,15 @@ def norms(
     """
     with in_mode(model, training):
         with Recorder(images, taps=True) as recorder:
-            output = model(images)
-        logits, uses = output_of(output, len(images)), recorder.uses
+            logits = outputs_of(model, images)
+        uses = recorder.uses
         check_labels(labels, logits, loss)
         if not uses:
             return recorder, []
-        outputs = [use.outputs for use in uses]
-        signals = torch.autograd.grad(loss(logits, labels), outputs, allow_unused=True, materialize_grads=True)
+        outputs, value = [use.outputs for use in uses], loss(logits, labels)
+        if not value.requires_grad:
+            raise ValueError("model: expected a forward pass that autograd records, got outputs without a gradient")
+        signals = torch.autograd.grad(value, outputs, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
         return recorder, [_norms(use, signal) for use, signal in zip(uses, signals, strict=True)]
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gia.federated import calls
-from gia.federated.victims import in_mode
+from gia.federated.victims import in_mode, outputs_of
 
 __all__ = ["Recorder", "Use", "operations"]
 
@@ -58,7 +58,7 @@ class Recorder(TorchFunctionMode):
     Attributes:
         uses: the recorded uses, in order.
         normalizations: the batch normalizations that used running statistics, in order.
-        opaque: names of other functions that applied a matrix with rows of at least 64 entries to data.
+        opaque: names of other functions that applied a matrix with rows of at least 64 entries to data, or such a row.
         operations: a line for each function that was called: its name, and its arguments. Parameters and buffers appear
             by number and layout, other constants by a digest of their values.
 
@@ -80,6 +80,7 @@ class Recorder(TorchFunctionMode):
         self._taps = taps
         # Tensors are kept, since the address of one that is gone may be another's.
         self._data, self._made = {id(images): images}, dict[int, Tensor]()
+        self._parts = set[int]()  # of what was made, the tensors computed from a matrix of the model
         self._ends: dict[int, tuple[Tensor, int]] = {}  # output of a use, or of what follows it -> number of the use
         self._known: dict[int, str] | None = None
         if model is not None:
@@ -102,6 +103,8 @@ class Recorder(TorchFunctionMode):
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if name == "__setitem__":
             made = [args[0]]
+        if not of_data and any(map(self._is_stored, tensors)):
+            self._parts.update(map(id, made))
         (self._data if of_data else self._made).update({id(tensor): tensor for tensor in made})
         if self._taps and of_data and applied is None:
             self._follow(func, name, args, kwargs, result, tensors)
@@ -160,9 +163,15 @@ class Recorder(TorchFunctionMode):
                 self.uses[end[1]] = replace(use, scale=scale, shift=shift, unit=unit)
                 self._ends[id(result)] = result, end[1]
                 return
-        for tensor in tensors if name not in calls.SUMS and name not in ("cat", "stack") else ():
-            if id(tensor) not in self._data and tensor.is_floating_point() and calls.is_matrix(tensor):
+        mask = calls.attention_mask(func, args, kwargs)
+        for tensor in tensors:
+            constant = id(tensor) not in self._data and tensor is not mask
+            if constant and calls.hides_rows(name, tensor, stored=self._is_stored(tensor)):
                 self.opaque[name] = None
+
+    def _is_stored(self, tensor: Tensor) -> bool:
+        """Whether it is a matrix that no function of this forward pass made, or was computed from one."""
+        return id(tensor) in self._parts or (id(tensor) not in self._made and calls.is_matrix(tensor))
 
     def _shown(self, value: Any) -> str:
         """An argument, the same for the same model elsewhere."""
@@ -194,7 +203,7 @@ def operations(model: nn.Module, images: Tensor, *, training: bool = False) -> l
     .relu(data (1, 4) torch.float32, inplace=False)
     """
     with torch.no_grad(), in_mode(model, training), Recorder(images, model=model) as recorder:
-        model(images)
+        outputs_of(model, images)
     called: list[str] = recorder.operations
     return called
 

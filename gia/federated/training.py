@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy
 from gia.data.images import Images
 from gia.errors import expected_one_of
 from gia.federated.layers import set_mode
+from gia.federated.losses import check_labels
+from gia.federated.outputs import check_logits
 from gia.federated.victims import victim_of
 from gia.models import cached_net
 
@@ -97,8 +99,8 @@ def fit(
         The trained model with its checkpoints and held-out accuracy.
 
     Raises:
-        ValueError: an argument out of range, nothing held out, weights that are not finite, or a cache whose key cannot
-            be computed.
+        ValueError: an argument out of range, nothing held out, a model that does not return logits (N, classes), labels
+            without a logit, weights that are not finite, or a cache whose key cannot be computed.
 
     >>> import torch, gia
     >>> images = gia.data.load("digits").take(torch.arange(100))
@@ -156,6 +158,9 @@ def accuracy(model: nn.Module, images: Images) -> float:
         model: maps images to logits; not changed.
         images: at least one image with its label.
 
+    Raises:
+        ValueError: a model that does not return logits (N, classes).
+
     >>> import torch, gia
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     >>> with torch.no_grad():
@@ -167,6 +172,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
     model = victim_of(model, False)
     inputs, labels = _on(model, images)
     logits = torch.cat([model(batch) for batch in torch.split(inputs, 256)])
+    check_logits(logits)
     return float((logits.argmax(1) == labels).double().mean())
 
 
@@ -203,7 +209,9 @@ def _train(
     for epoch in range(1, stored[-1] + 1):
         order = torch.randperm(len(labels), generator=source)
         for batch in torch.tensor_split(order.to(labels.device), batches):
-            loss = cross_entropy(model(inputs[batch]), labels[batch])
+            logits = model(inputs[batch])
+            check_labels(labels[batch], logits)
+            loss = cross_entropy(logits, labels[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from gia.federated.layers import set_mode
 from gia.federated.outputs import check_initialized, output_of
 
-__all__ = ["differentiable", "differentiating", "in_mode", "victim_of", "watch"]
+__all__ = ["differentiable", "differentiable_model", "differentiating", "in_mode", "outputs_of", "victim_of", "watch"]
 
 
 def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> nn.Module:
@@ -93,6 +93,28 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def outputs_of(received: nn.Module, images: Tensor) -> Tensor:
+    """The outputs of a model that somebody else sent, within `in_mode`.
+
+    Raises:
+        ValueError: the model does not run on these images; the message ends with the first line of the error.
+
+    >>> import torch
+    >>> from gia.federated.victims import outputs_of
+    >>> outputs_of(torch.nn.Linear(4, 2), torch.zeros(1, 3))
+    Traceback (most recent call last):
+    ValueError: model: expected a forward pass on images (1, 3), got RuntimeError: mat1 and mat2 shapes ...
+    """
+    try:
+        outputs: Tensor = received(images)
+    except ValueError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"model: expected a forward pass on images {tuple(images.shape)}, got {said}") from error
+    return outputs
+
+
 @contextmanager
 def differentiating() -> Iterator[None]:
     """A context, and a decorator, in which autograd works whatever the caller's mode is, `torch.inference_mode` too.
@@ -120,6 +142,23 @@ def differentiable(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def differentiable_model(model: nn.Module) -> nn.Module:
+    """The model, or a copy of one with tensors that were made under `torch.inference_mode`.
+
+    >>> import torch
+    >>> from gia.federated.victims import differentiable_model
+    >>> with torch.inference_mode():
+    ...     made = torch.nn.Linear(1, 1)
+    >>> differentiable_model(made).weight.is_inference()
+    False
+    """
+    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    if not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers(), *plain)):
+        return model
+    with torch.inference_mode(False):
+        return copy.deepcopy(model)
 
 
 class _Watcher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from gia.federated import per_example
 from gia.federated.losses import Loss, LossName, loss_of
 from gia.federated.outputs import check_initialized
+from gia.federated.private_batch import checked_batch
 from gia.federated.recorder import Recorder
 from gia.federated.validation.agreement import check_agreement
 from gia.federated.validation.layers import Layer, applied_layers, stored_layers
@@ -20,7 +22,10 @@ from gia.federated.validation.limits import Limits, complete_limits
 from gia.federated.validation.report import SENTENCES, Results, ValidationReport
 from gia.federated.validation.statistics import check_statistics
 from gia.federated.validation.weights import check_weights
-from gia.federated.victims import differentiable, in_mode
+from gia.federated.victims import differentiable, differentiable_model, in_mode
+
+#: Images and labels.
+Batch = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
 
 
 @torch.inference_mode(False)
@@ -29,7 +34,7 @@ def validate_model(
     received: nn.Module,
     expected: nn.Module | None = None,
     *,
-    batch: tuple[Tensor, Tensor] | None = None,
+    batch: Batch | None = None,
     training: bool = False,
     loss: Loss | LossName = cross_entropy,
     limits: Limits | None = None,
@@ -50,15 +55,16 @@ def validate_model(
     | transmit_snr | max |w| / (sum of the others + 1e-6) of a kernel of the first layer (Garov et al.) |
 
     `structure` needs a batch for the functions that the forward pass calls and their arguments: layouts, strides, eps,
-    slopes. Opposite rows are not similar in a layer of two rows, since trained classifiers of two classes have them;
-    layers of one or two rows are also compared with each other. Biases that are nearly equal, such as the log of a
-    prior, count by their differences, unless their rows are alike.
+    slopes, tensors that are neither parameters nor buffers. Opposite rows are not similar in a layer of two rows, since
+    trained classifiers of two classes have them; layers of one or two rows are also compared with each other. Biases
+    that are nearly equal, such as the log of a prior, count by their differences, unless their rows are alike.
 
     With a batch, weights and biases are judged as the forward pass applies them: in whatever layout, by linear layers,
     convolutions and matrix products, with the elementwise functions and the batch normalization in evaluation mode that
     follow. Without one they are judged as they are stored, and parametrized weights as they are computed. Whatever
-    cannot be judged stands in `skipped`: under `operators` the functions that apply a matrix in another way, such as
-    attention, and under `statistics` why running statistics were not compared.
+    cannot be judged stands in `skipped`: under `operators` the functions that apply a matrix or one of its rows in
+    another way, such as attention, or join a matrix to data, as ViTs join registers to patches, and under `statistics`
+    why running statistics were not compared.
 
     A limit is twice the value that one honest model in 300 exceeds; for cosines it is half as far from 1. These models
     are small; `limits.toml` lists their families, optimizers, weight decays and lengths of training. That of
@@ -80,8 +86,8 @@ def validate_model(
             functions that use them, never by names of classes or parameters.
         expected: the model agreed upon, or the one accepted in the last round; None skips structure, drift and
             statistics.
-        batch: images (N, C, H, W) in [0, 1] and labels (N,) of the client; None skips the checks that need a forward
-            pass. D-SNR needs at least two images.
+        batch: images (N, C, H, W) in [0, 1] and labels of the client, tensors or NumPy arrays as in `share_gradient`;
+            None skips the checks that need a forward pass. D-SNR needs at least two images.
         training: whether the client will train with batch statistics. An image's gradient is then its term in the batch
             gradient.
         loss: the client's training loss, (logits, labels) -> scalar.
@@ -92,8 +98,11 @@ def validate_model(
         The report, with all findings and values.
 
     Raises:
-        ValueError: a limit of an unknown check, or one that is not a number of at least 0; lazy parameters; with a
-            batch a model that does not return logits (N, classes).
+        ValueError: a limit of an unknown check, or one that is not a number of at least 0; lazy parameters; a batch
+            that `share_gradient` would not take; a model that is or holds a ScriptModule, whose functions cannot be
+            seen; with a batch a model that has no parameters, does not run on it, does not return logits (N, classes),
+            or has no gradient: no client can train on these.
+        TypeError: a batch of other things than tensors and arrays.
 
     >>> import torch, gia
     >>> g = torch.Generator().manual_seed(0)
@@ -104,10 +113,12 @@ def validate_model(
     >>> sorted({finding.check for finding in gia.validate_model(sent).findings})
     ['ordered_biases', 'similar_rows']
     """
-    for model in (received, expected):
-        if model is not None:
-            check_initialized(model)
+    received, expected = _checked(received), None if expected is None else _checked(expected)
     loss = loss_of(loss)
+    if batch is not None:
+        batch = checked_batch(*batch, loss)
+        if next(received.parameters(), None) is None:
+            raise ValueError("model: expected parameters, which a client trains, got none")
     results = Results(complete_limits(limits))
     record: Recorder | None = None
     if expected is None:
@@ -124,6 +135,7 @@ def validate_model(
             _check_gradients(results, layers, record, norms, images)
         else:
             results.skipped |= dict.fromkeys(("dsnr", "transmit_snr", "operators"), "no batch was given")
+            results.skipped.setdefault("structure", "no batch was given to compare functions and constants")
     if expected is not None:
         check_agreement(results, received, expected, batch, record, training=training)
     check_statistics(results, received, expected, record, training=training)
@@ -131,6 +143,15 @@ def validate_model(
     order = list(SENTENCES)
     findings = sorted(results.findings, key=lambda finding: order.index(finding.check))
     return ValidationReport(tuple(findings), results.skipped, results.values, training)
+
+
+def _checked(model: nn.Module) -> nn.Module:
+    """The model, or a copy that autograd can use, if its parameters have values and its functions can be seen."""
+    check_initialized(model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f"model: expected modules of Python, whose functions can be seen, got the script {name!r}")
+    return differentiable_model(model)
 
 
 def _check_gradients(
@@ -169,7 +190,7 @@ class LastAccepted:
         accepted: a copy of the last accepted model, or of `agreed`.
 
     Raises:
-        ValueError: as in `validate_model`.
+        ValueError, TypeError: as in `validate_model`.
 
     >>> import torch, gia
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -184,7 +205,7 @@ class LastAccepted:
         self,
         agreed: nn.Module | None = None,
         *,
-        batch: tuple[Tensor, Tensor] | None = None,
+        batch: Batch | None = None,
         training: bool = False,
         loss: Loss | LossName = cross_entropy,
         limits: Limits | None = None,

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import math
 import os
 import re
 import sys
@@ -107,6 +108,23 @@ def test_adamw_takes_its_share_of_the_weights_apart_from_the_step():
     decayed = fit(victim, images, generator=generator(), optimizer="adamw", weight_decay=0.2, **settings).model
     for one, other, old in zip(plain.parameters(), decayed.parameters(), victim.parameters(), strict=True):
         torch.testing.assert_close(other, one - 0.1 * 0.2 * old)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (4, 4, 4), (3, 2)], ids=str)
+def test_outputs_that_are_no_logits_are_named(shape):
+    """A token for each image, maps of logits, two vectors. If it fails, torch's words are all that a user reads, or
+    labels are compared along another axis."""
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, math.prod(shape)), nn.Unflatten(1, shape))
+    for call in (lambda: run(other), lambda: training.accuracy(other, made())):
+        with pytest.raises(ValueError, match=r"model: expected logits \(N, classes\), got \(\d+, "):
+            call()
+
+
+def test_labels_without_a_logit_are_named():
+    """If it fails, torch's words name neither the labels nor how many logits there are."""
+    small = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(ValueError, match="labels: expected 0 to 1 for 2 logits, got 0 to 2"):
+        run(small)
 
 
 def test_the_model_given_and_the_global_state_are_left_alone(net):

@@ -187,14 +187,18 @@ def test_lazy_parameters_are_refused_by_everybody():
 
 
 def test_inference_mode_changes_nothing():
-    """If it fails, a caller's mode, or images made under it, ends in torch's words about autograd."""
+    """If it fails, a caller's mode, or a model or images made under it, ends in torch's words about autograd."""
     model = Returning(lambda z: z)
     observation = gia.share_gradient(model, IMAGES, LABELS, reveal=("labels",))
     with torch.inference_mode():
         made = IMAGES * 1
+        built = Returning(lambda z: z)
+        built.load_state_dict(model.state_dict())
         inside = gia.share_gradient(model, made, LABELS, reveal=("labels",))
-        for call in everybody(model, inside).values():
+        for call in (*everybody(model, inside).values(), *everybody(built, inside).values()):
             call()
+    for call in everybody(built, observation).values():
+        call()
     assert all(torch.equal(value, inside.gradients[name]) for name, value in observation.gradients.items())
     gia.share_gradient(model, made, LABELS)
 

@@ -6,6 +6,7 @@ import copy
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from gia import validate_model
@@ -85,6 +86,34 @@ def test_nothing_is_touched():
     before = model_state(model), global_state()
     validate_model(model, model, batch=BATCH, training=True)
     assert (model_state(model), global_state()) == before
+
+
+def test_a_model_made_in_inference_mode_has_the_same_report():
+    """Its parameters, running statistics and constants. If it fails, torch's words about autograd are the report."""
+    model = victim("resnet10")
+    constant = nn.Sequential(copy.deepcopy(model), Scaled(torch.tensor(2.0)))
+    expected = validate_model(constant, constant, batch=BATCH)
+    with torch.inference_mode():
+        built = victim("resnet10")
+        made = Scaled(torch.tensor(2.0))
+    assert next(built.parameters()).is_inference()
+    assert made.factor.is_inference()
+    for sent in (nn.Sequential(built, made), nn.Sequential(copy.deepcopy(model), made)):
+        assert validate_model(sent, constant, batch=BATCH) == expected
+        assert validate_model(constant, sent, batch=BATCH) == expected
+    assert next(built.parameters()).is_inference()
+
+
+class Scaled(nn.Module):
+    """A constant that is no buffer."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits):
+        """Scaled logits."""
+        return logits * self.factor
 
 
 def test_fished_models_are_found_without_their_names():
