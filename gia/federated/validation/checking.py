@@ -56,9 +56,11 @@ def validate_model(
 
     With a batch, weights and biases are judged as the forward pass applies them: in whatever layout, by linear layers,
     convolutions and matrix products, with the elementwise functions and the batch normalization in evaluation mode that
-    follow. Without one they are judged as they are stored, and parametrized weights as they are computed. Whatever
-    cannot be judged stands in `skipped`: under `operators` the functions that apply a matrix in another way, such as
-    attention, and under `statistics` why running statistics were not compared.
+    follow. Without one they are judged as they are stored, and parametrized weights as they are computed. Running
+    statistics are compared with those that the batch has in evaluation mode, and with those that training on it notes,
+    in the received model and in `expected`. Whatever cannot be judged stands in `skipped`: under `operators` the
+    functions that apply a matrix in another way, such as attention, and under `statistics` why running statistics were
+    not compared.
 
     A limit is twice the value that one honest model in 300 exceeds; for cosines it is half as far from 1. These models
     are small; `limits.toml` lists their families, optimizers, weight decays and lengths of training. That of
