@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import gia
 from gia.data import Images, load_cached
-from gia.federated import Client, LocalTraining, fit_limits, set_mode
+from gia.federated import LocalTraining, fit_limits, set_mode
 from gia.federated.training import fit
 from gia.federated.validation import BY_DESIGN, ValidationReport, validate_model
 from gia.models import build
@@ -242,7 +242,7 @@ def _central(trial: Trial) -> Iterator[ValidationReport]:
 
 
 def _federated(trial: Trial) -> list[ValidationReport]:
-    """Three clients with thirteen people each average their weights over rounds; one of them checks each round."""
+    """Three clients with thirteen people each average their weights and buffers; one of them checks each round."""
     data = _data("faces", 16, colour=trial.family == "transformer")
     momentum = trial.draw("momentum", (0.0, 0.9))
     lr = trial.draw("lr", (0.002, 0.01) if momentum else (0.02, 0.1))
@@ -257,25 +257,44 @@ def _federated(trial: Trial) -> list[ValidationReport]:
 def _rounds(
     model: nn.Module, data: Images, local: LocalTraining, *, training: bool
 ) -> tuple[list[ValidationReport], bool]:
-    """The reports of four rounds, and whether the training diverged."""
+    """The reports of four rounds, and whether the training diverged.
+
+    Clients that train with batch statistics move the running ones. They check both what they will train on and what
+    the running statistics, which their training leaves out, do to the model.
+    """
     found: list[ValidationReport] = []
     sent: nn.Module = model
     before: nn.Module | None = None
     for turn in range(4):
-        updates = []
+        states = []
         for client in range(3):
             own = (data.labels % 3 == client).nonzero()[:40, 0]
             images, labels = data.images[own], data.labels[own]
             if client == turn % 3:
-                found.append(validate_model(sent, before, batch=(images[:8], labels[:8]), training=training))
-            updates.append(Client(images, labels, local=local, training=training).answer(sent).gradients)
+                modes = (True, False) if training and list(sent.buffers()) else (training,)
+                found += [validate_model(sent, before, batch=(images[:8], labels[:8]), training=mode) for mode in modes]
+            states.append(_trained(sent, images, labels, local, training=training).state_dict())
         before, sent = sent, copy.deepcopy(sent)
-        with torch.no_grad():
-            for key, parameter in sent.named_parameters():
-                parameter.sub_(torch.stack([update[key] for update in updates]).mean(0))
+        # A counter of batches is averaged too, and is the same for all.
+        sent.load_state_dict(
+            {key: torch.stack([s[key].double() for s in states]).mean(0).to(states[0][key]) for key in states[0]}
+        )
         if _diverged(model, sent, data, training=training):
             return found, True
     return found, False
+
+
+def _trained(sent: nn.Module, images: Tensor, labels: Tensor, local: LocalTraining, *, training: bool) -> nn.Module:
+    """The model of a client after local training, with running statistics, which `Client.answer` does not share."""
+    model = set_mode(copy.deepcopy(sent), training)
+    optimizer = torch.optim.SGD(model.parameters(), lr=local.lr, momentum=local.momentum)
+    for _ in range(local.epochs):
+        for first in range(0, len(images), local.batch_size):
+            step = slice(first, first + local.batch_size)
+            optimizer.zero_grad()
+            cross_entropy(model(images[step]), labels[step]).backward()  # type: ignore[no-untyped-call]  # torch's
+            optimizer.step()
+    return model.eval()
 
 
 @torch.no_grad()

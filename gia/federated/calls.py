@@ -44,13 +44,14 @@ _ROW_PRODUCTS = frozenset({*_PRODUCTS, "mv", "dot", "vdot", "inner", "einsum", "
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """One batch normalization that used its running statistics.
+    """One batch or instance normalization that used its running statistics.
 
     Attributes:
         mean, variance: the running statistics, (channels,).
         weight, bias: of its affine map, or None.
         eps: added to the variance.
         inputs: what it normalized (N, channels, ...), detached.
+        instance: whether it is an instance normalization, which takes the statistics of each image in training.
     """
 
     mean: Tensor
@@ -59,6 +60,16 @@ class Normalization:
     bias: Tensor | None
     eps: float
     inputs: Tensor
+    instance: bool = False
+
+    def as_in_training(self) -> Tensor:
+        """The inputs normalized by their own statistics, without derivatives."""
+        channels = (-1,) + (1,) * (self.inputs.dim() - 2)
+        dims = [dim for dim in range(self.inputs.dim()) if dim > 1 or (dim == 0 and not self.instance)]
+        variance, mean = torch.var_mean(self.inputs, dims, correction=0, keepdim=True)
+        result = (self.inputs - mean) * (variance + self.eps).rsqrt()
+        result = result if self.weight is None else result * self.weight.view(channels)
+        return result if self.bias is None else result + self.bias.view(channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,24 +109,16 @@ def applied(
 
 
 def normalization_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Normalization | None:
-    """The batch normalization that a call makes with running statistics, if it does."""
-    if func is F.batch_norm:
-        keys: tuple[str, ...] = (
-            "input",
-            "running_mean",
-            "running_var",
-            "weight",
-            "bias",
-            "training",
-            "momentum",
-            "eps",
-        )
-    elif func is torch.batch_norm:
-        keys = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
-    else:
+    """The batch or instance normalization that a call makes with running statistics, if it does."""
+    names = ("input", "running_mean", "running_var", "weight", "bias")
+    if func in (torch.batch_norm, torch.instance_norm):
+        names = ("input", "weight", "bias", "running_mean", "running_var")
+    elif func not in (F.batch_norm, F.instance_norm):
         return None
-    given = dict(zip(keys, args, strict=False)) | kwargs
-    if given.get("training") or given.get("running_mean") is None:
+    instance = func in (F.instance_norm, torch.instance_norm)
+    own = "use_input_stats" if instance else "training"
+    given = {own: instance} | dict(zip((*names, own, "momentum", "eps"), args, strict=False)) | kwargs
+    if given[own] or given.get("running_mean") is None:
         return None
     weight, bias = (given.get(key) for key in ("weight", "bias"))
     return Normalization(
@@ -125,6 +128,7 @@ def normalization_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         None if bias is None else bias.detach(),
         given.get("eps", 1e-5),
         given["input"].detach(),
+        instance,
     )
 
 

@@ -54,10 +54,13 @@ class Recorder(TorchFunctionMode):
         taps: whether to record the uses of linear layers and convolutions. Each is then applied with a detached weight,
             so that a backward pass to its output computes no weight gradient.
         model: names the tensors in `operations`; None leaves that list empty.
+        own_statistics: whether normalizations use the statistics of their inputs, as in training, where the model would
+            have them use running ones. All else stays in its mode, and no buffer moves.
 
     Attributes:
+        images: the input of the forward pass.
         uses: the recorded uses, in order.
-        normalizations: the batch normalizations that used running statistics, in order.
+        normalizations: the batch and instance normalizations that were called with running statistics, in order.
         opaque: names of other functions that applied a matrix with rows of at least 64 entries to data, or such a row.
         operations: a line for each function that was called: its name, and its arguments. Parameters and buffers appear
             by number and layout, other constants by a digest of their values.
@@ -71,13 +74,16 @@ class Recorder(TorchFunctionMode):
     (torch.Size([4, 3]), torch.Size([4, 2]))
     """
 
-    def __init__(self, images: Tensor, *, taps: bool = False, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, images: Tensor, *, taps: bool = False, model: nn.Module | None = None, own_statistics: bool = False
+    ) -> None:
         super().__init__()
+        self.images = images
         self.uses: list[Use] = []
         self.normalizations: list[calls.Normalization] = []
         self.opaque: dict[str, None] = {}
         self.operations: list[str] = []
-        self._taps = taps
+        self._taps, self._own_statistics = taps, own_statistics
         # Tensors are kept, since the address of one that is gone may be another's.
         self._data, self._made = {id(images): images}, dict[int, Tensor]()
         self._parts = set[int]()  # of what was made, the tensors computed from a matrix of the model
@@ -99,7 +105,13 @@ class Recorder(TorchFunctionMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         of_data = any(id(tensor) in self._data for tensor in tensors)
         applied = calls.applied(func, name, args, kwargs, self._data) if self._taps else None
-        result = func(*args, **kwargs) if applied is None else self._apply(func, args, kwargs, applied)
+        normalization = calls.normalization_of(func, args, kwargs) if of_data else None
+        if normalization is not None:
+            self.normalizations.append(normalization)
+        if normalization is not None and self._own_statistics:
+            result: Any = normalization.as_in_training()
+        else:
+            result = func(*args, **kwargs) if applied is None else self._apply(func, args, kwargs, applied)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if name == "__setitem__":
             made = [args[0]]
@@ -107,7 +119,7 @@ class Recorder(TorchFunctionMode):
             self._parts.update(map(id, made))
         (self._data if of_data else self._made).update({id(tensor): tensor for tensor in made})
         if self._taps and of_data and applied is None:
-            self._follow(func, name, args, kwargs, result, tensors)
+            self._follow(func, name, args, kwargs, result, tensors, normalization)
         return result
 
     def _apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], applied: calls.Applied) -> Tensor:
@@ -138,12 +150,16 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _follow(
-        self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, tensors: list[Tensor]
+        self,
+        func: Any,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        tensors: list[Tensor],
+        normalization: calls.Normalization | None,
     ) -> None:
-        """Note a batch normalization, fold what follows a use into it, or note a matrix that is not judged."""
-        normalization = calls.normalization_of(func, args, kwargs)
-        if normalization is not None:
-            self.normalizations.append(normalization)
+        """Fold what follows a use into it, or note a matrix that is not judged."""
         end = next((self._ends[id(tensor)] for tensor in tensors if id(tensor) in self._ends), None)
         if end is not None and calls.turns(func, name):
             self._ends[id(result)] = result, end[1]

@@ -277,6 +277,27 @@ def test_a_buffer_that_no_training_moves_is_the_agreed_one():
         assert "structure" not in found(sent.eval(), agreed, batch=(torch.rand(4, 3, 16, 16), LABELS[:4]))
 
 
+class Own(nn.BatchNorm1d):
+    """A batch normalization that calls no function for it."""
+
+    def forward(self, inputs):
+        """(N, channels) of the same shape."""
+        return (inputs - self.running_mean) / (self.running_var + self.eps).sqrt() * self.weight + self.bias
+
+
+def test_running_statistics_that_nobody_could_judge_are_the_agreed_ones():
+    """The counter of batches may differ. If it fails, a server moves the statistics of a class of its own, and they are
+    seen by no check."""
+    agreed = nn.Sequential(
+        nn.Flatten(), nn.Linear(IMAGES[0].numel(), 64), Own(64), nn.ReLU(), nn.Linear(64, CLASSES)
+    ).eval()
+    counted, moved = copy.deepcopy(agreed), copy.deepcopy(agreed)
+    counted[2].num_batches_tracked += 5
+    moved[2].running_mean += 0.1
+    assert "structure" not in found(counted, agreed, batch=BATCH)
+    assert "structure" in found(moved, agreed, batch=BATCH)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm], ids=["new", "old"])
 def test_a_reparametrized_weight_is_judged_by_its_effective_rows(norm):

@@ -16,6 +16,8 @@ from claims.honest import (
     NORMS,
     OPTIMIZERS,
     Trial,
+    _rounds,
+    _trained,
     alarms,
     left_out,
     never_fitted,
@@ -25,7 +27,9 @@ from claims.honest import (
 from gia import validate_model
 from gia.data import load
 from gia.federated import (
+    Client,
     Finding,
+    LocalTraining,
     ValidationReport,
     fit,
     fit_limits,
@@ -105,3 +109,30 @@ def test_two_public_networks_trained_for_long_pass(name):
     for batch in ((data.images[:4], data.labels[:4]), None):
         report = validate_model(pretrained(name), batch=batch)
         assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet10"])
+def test_rounds_of_networks_with_many_batch_normalizations_raise_no_alarm(name):
+    """Clients train in training mode, and the server averages buffers too. If it fails, clients refuse ordinary
+    federated averaging."""
+    digits = load("digits", image_size=8)
+    net = build(name, num_classes=10, image_size=8, channels=1, width=8, generator=seeded(1)).eval()
+    found, diverged = _rounds(net, digits, LocalTraining(2, 10, lr=0.1), training=True)
+    assert not diverged
+    assert [report.training for report in found] == [True, False] * 4
+    assert max(report.values.get("statistics", 0) for report in found) > 0  # the running statistics have moved
+    assert not [str(report) for report in found if not report.ok]
+
+
+def test_honest_clients_train_as_the_library_s_client_does():
+    """If it fails, false alarms are counted on rounds that no client of this library would send."""
+    digits = load("digits", image_size=8).take(torch.arange(25))
+    net = build("resnet8", num_classes=10, image_size=8, channels=1, width=4, generator=seeded())
+    local = LocalTraining(2, 10, lr=0.05, momentum=0.9)
+    for training in (False, True):
+        trained = _trained(net.eval(), digits.images, digits.labels, local, training=training)
+        update = Client(digits.images, digits.labels, local=local, training=training).answer(net).gradients
+        for key, parameter in net.named_parameters():
+            torch.testing.assert_close(parameter - trained.get_parameter(key), update[key], rtol=1e-4, atol=1e-6)
+        moved = [not torch.equal(a, b) for a, b in zip(net.buffers(), trained.buffers(), strict=True)]
+        assert set(moved) == {training}

@@ -11,8 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gia import validate_model
+from gia.data import load
+from gia.federated import share_gradient
 from gia.federated.validation import default_limits
 from gia.federated.validation.weights import _similar
+from gia.models import build
 from tests.unit.federated.validation.models import BATCH, changed, found, seeded, victim
 
 
@@ -66,6 +69,25 @@ def test_a_prior_in_all_biases_passes_and_a_common_cut_off_does_not():
     alike = changed(model, "layers.0.weight", lambda w: w.copy_(1 + 0.1 * torch.randn(w.shape, generator=seeded())))
     alike = changed(alike, "layers.0.bias", lambda b: b.fill_(-90.0))
     assert "outlier_biases" in found(alike)
+
+
+def test_a_skewed_prior_isolates_an_image_of_the_rare_class_and_is_found():
+    """Biases alone do it: with probabilities of .95 and .05 at the start, seven images of the common class add almost
+    nothing to the gradient of the layer before. A uniform prior does not. If it fails, a server
+    fishes with biases that look like a prior, or a uniform prior is refused."""
+    faces = load("faces", image_size=16)
+    for prior, isolates in (((0.5, 0.5), False), ((0.95, 0.05), True)):
+        cosines = []
+        for seed in range(4):
+            model = build("mlp", num_classes=2, image_size=16, channels=1, width=512, generator=seeded(seed)).eval()
+            model = changed(model, "layers.2.bias", lambda b, prior=prior: b.copy_(torch.tensor(prior).log()))
+            images = faces.images[torch.randperm(400, generator=seeded(seed))[:8]]
+            labels = torch.tensor([1] + 7 * [0])
+            both = [share_gradient(model, images[:n], labels[:n]).gradients["layers.0.weight"] for n in (8, 1)]
+            cosines.append(float(nn.functional.cosine_similarity(*(g.flatten() for g in both), dim=0)))
+            assert found(model, batch=(images, labels)) == ({"outlier_biases"} if isolates else set())
+            assert not found(model, batch=(images, labels), limits={"outlier_biases": 200.0})
+        assert (min(cosines) > 0.9) == isolates, cosines
 
 
 def test_a_model_whose_output_has_too_few_rows_is_named():
