@@ -207,7 +207,7 @@ def _representable(
 
 def _made_up(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Random images, the same in every search."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(like)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(like)
 
 
 def _probed(
