@@ -31,7 +31,7 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
 
     Torch differentiates its own operations twice. An operation that defines its own backward pass, such as a fused
     kernel, may yield a constant there, and what is cut off from the graph, by `detach`, `.data` or `no_grad`, depends
-    on the images all the same: the search then follows a wrong direction. Only victims, or losses, with such an
+    on the images all the same: the search then follows a wrong direction. Only victims with such an
     operation are checked: in float64, the derivative of the squared norm of the simulated gradient along a random
     direction is compared with central finite differences. A cut that does not change the derivative passes, such as
     that of a constant, of running statistics or of the largest logit in a softmax.
@@ -53,7 +53,7 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
     ... )
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative; no search uses it
-        unseen = _unseen(victim, images, labels, loss)
+        unseen = _unseen(victim, images)
         if not unseen:
             return
         what = ", ".join(unseen)
@@ -80,7 +80,7 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
         )
 
 
-def _unseen(victim: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> list[str]:
+def _unseen(victim: nn.Module, images: Tensor) -> list[str]:
     """Operations of which autograd may not see the derivative, and the modules that they stand in.
 
     These are operations with a backward pass that is not torch's, and cuts of the graph (`_Cuts`).
@@ -104,11 +104,11 @@ def _unseen(victim: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> li
             handles.append(module.register_forward_pre_hook(lambda *_, called=called: enter(called)))
             handles.append(module.register_forward_hook(lambda *given: leave(given[2])))
     with torch.enable_grad(), _Cuts(inside) as cuts:
-        value = loss(output_of(tried(images.detach().requires_grad_())), labels)
+        outputs = output_of(tried(images.detach().requires_grad_()))
     for handle in handles:
         handle.remove()
     found = dict(cuts.found)
-    pending, seen = [value.grad_fn], set()
+    pending, seen = [outputs.grad_fn], set()
     while pending:
         node = pending.pop()
         if node is None or node in seen:
