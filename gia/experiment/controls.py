@@ -136,7 +136,7 @@ def _sees(exchange: Exchange) -> tuple[Checks, Values]:
         if not _is_alive(ideal):
             return {"the ideal gradient is zero": False}, {}
         (truth, labels), noise = ideal.truth, exchange.round.block.generator("noise", number)
-        noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise).to(truth)).clamp(0, 1)
+        noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise, dtype=torch.float32).to(truth)).clamp(0, 1)
         at = {"truth": truth, "noisy truth": noisy, **_placebos(exchange, answer, number)}
         for kind, term in zip(at, _terms(exchange, ideal, list(at.values()), labels, mirrored=False), strict=True):
             terms.setdefault(kind, []).append(term)
@@ -180,7 +180,7 @@ def _starts(exchange: Exchange, answer: Answer, number: int) -> list[Tensor]:
     own, block = exchange.block.generator("control start", number), exchange.block
     random = [block.generator("random start", start, number) for start in range(STARTS)]
     if not exchange.searches:  # without steps there is no start
-        return [torch.rand(answer.reference.shape, generator=generator) for generator in random]
+        return [torch.rand(answer.reference.shape, generator=generator, dtype=torch.float32) for generator in random]
     if card is not None and card.leaf == "GEN-z":  # its search may begin at one fixed latent
         return exchange.unmoved(answer, [own]) + [exchange.placebos.samples(*answer.truth, each) for each in random]
     return exchange.unmoved(answer, [own, *random])
@@ -225,11 +225,11 @@ def fitted(exchange: Exchange) -> tuple[Checks, Values]:
         alone = _alone(exchange, answer, model, slice(None))
         (result,) = exchange.reconstructions([alone], "control start")
         truth, noise = alone.reference, exchange.round.block.generator("noise", number)
-        noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise).to(truth)).clamp(0, 1)
+        noisy = (truth + NOISE * torch.randn(truth.shape, generator=noise, dtype=torch.float32).to(truth)).clamp(0, 1)
         images = {"truth": truth, "found": result.images, "noisy truth": noisy, **_placebos(exchange, answer, number)}
         for start in range(STARTS):
             generator = exchange.round.block.generator("random start", start, number)
-            images[f"random image {start}"] = torch.rand(truth.shape, generator=generator)
+            images[f"random image {start}"] = torch.rand(truth.shape, generator=generator, dtype=torch.float32)
         for kind, each in images.items():
             terms.setdefault(kind, []).append(misfit(model, alone.observation, each))
     means = {kind: math.fsum(each) / len(each) for kind, each in terms.items()}

@@ -103,7 +103,9 @@ class Placebos:
         if name == "truth":
             return reference
         if name == "noise":
-            noise = torch.rand(reference.shape, generator=self._round.block.generator("placebo noise", number))
+            noise = torch.rand(
+                reference.shape, generator=self._round.block.generator("placebo noise", number), dtype=torch.float32
+            )
             return noise.to(reference)
         if name == "blind":
             return reference.mean((2, 3), keepdim=True).expand_as(reference)
@@ -150,7 +152,7 @@ class Placebos:
         return set_mode(decoder_for(self._settings().get("decoder"), reference), False)
 
     def _latents(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randn((count, *self._decoder.latent_shape), generator=generator)  # type: ignore[misc]
+        return torch.randn((count, *self._decoder.latent_shape), generator=generator, dtype=torch.float32)  # type: ignore[misc]
 
     @torch.no_grad()
     def _decoded(self, reference: Tensor, latents: Tensor, labels: Tensor) -> Tensor:

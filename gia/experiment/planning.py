@@ -203,7 +203,7 @@ def _made_up(protocol: Protocol, count: int) -> Exchange:
     channels = protocol.batch.channels or (1 if data in _GRAY else 3)
     draw = generator_of("plan", data, side, count)
     made = Images(
-        images=torch.rand(max(count, 2), channels, side, side, generator=draw),
+        images=torch.rand(max(count, 2), channels, side, side, generator=draw, dtype=torch.float32),
         labels=torch.arange(max(count, 2)) % _CLASSES[data],
         source="noise",
         licence="none",

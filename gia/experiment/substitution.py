@@ -100,7 +100,7 @@ def _answer(protocol: Protocol) -> None:
         generator=generator,
         **protocol.victim.options,
     )
-    images = torch.rand(2, channels, size, size, generator=generator)
+    images = torch.rand(2, channels, size, size, generator=generator, dtype=torch.float32)
     observation = federated.Client(
         images,
         torch.tensor([0, 1]),

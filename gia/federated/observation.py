@@ -24,6 +24,8 @@ from gia.numerics import replacing
 __all__ = ["LocalTraining", "Observation", "shared_names"]
 
 _FORMAT = "gia.Observation/1"
+#: What a gradient may be stored in.
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class LocalTraining:
         for name in ("lr", "momentum"):
             if isinstance(value := getattr(self, name), bool | str):
                 raise TypeError(f"{name}: expected a number, got {value!r}")
-        if not 0 < self.lr < math.inf:
+        try:
+            positive = 0 < float(self.lr) < math.inf
+        except OverflowError as error:
+            raise ValueError("lr: expected a positive finite step size, got one that no float can hold") from error
+        if not positive:
             raise ValueError(f"lr: expected a positive finite step size, got {self.lr}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected [0, 1), got {self.momentum}")
@@ -359,8 +365,8 @@ def shared_names(model: nn.Module) -> list[str]:
 @differentiating()
 def _copied(argument: str, value: object) -> Tensor:
     value = _dense(argument, value)
-    if not value.is_floating_point():
-        raise ValueError(f"{argument}: expected a floating-point dtype, got {value.dtype}")
+    if value.dtype not in _DTYPES:  # torch cannot even add numbers of the others, such as float8
+        raise ValueError(f"{argument}: expected float16, bfloat16, float32 or float64, got {value.dtype}")
     # A finite sum has finite terms, and is much faster than asking each entry; finite entries may have an infinite sum.
     if not (bool(value.sum().isfinite()) or bool(value.isfinite().all())):
         raise ValueError(f"{argument}: expected finite values, got NaN or infinity")

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from gia.federated.layers import set_mode
 from gia.federated.outputs import check_initialized, output_of
 
 __all__ = ["differentiable", "differentiable_model", "differentiating", "in_mode", "outputs_of", "victim_of", "watch"]
+
+#: Outputs of two passes that differ by more than this multiple of the dtype's eps, relative to the largest one, differ
+#: by more than rounding, which is not the same in each pass on a GPU.
+_ROUNDING = 1e3
+#: The same for dtypes of few digits.
+_MOST = 1e-2
+
+_Buffers = tuple[nn.Module, dict[str, Tensor | None]]
+_Hooks = tuple[nn.Module, dict[int, Callable[..., Any]], dict[int, Callable[..., Any]]]
 
 
 def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> nn.Module:
@@ -25,7 +35,8 @@ def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> n
     Its forward pass returns the tensor of outputs, one row for each image (`gia.federated.outputs.output_of`). The
     first pass also looks for modules that draw random numbers, whatever their class: dropout inside attention and RNNs,
     `F.dropout(x, training=self.training)`, stochastic depth. Each of them is put in evaluation mode, and the random
-    state of torch, NumPy and Python is put back.
+    state of torch, NumPy and Python is put back. Then the pass is repeated: a victim that draws from a generator of its
+    own, or from the system, gives other outputs.
 
     Args:
         model: not changed.
@@ -34,8 +45,8 @@ def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> n
             those of an imprint module takes longer than its attack.
 
     Raises:
-        ValueError: lazy parameters; and, in the first forward pass, an output that is no tensor, or a module that draws
-            random numbers in evaluation mode too.
+        ValueError: lazy parameters; and, in the first forward pass, an output that is no tensor, a module that draws
+            random numbers in evaluation mode too, or outputs that differ when the pass is repeated.
 
     >>> import torch
     >>> from torch import nn
@@ -52,14 +63,15 @@ def victim_of(model: nn.Module, training: bool, *, read_only: bool = False) -> n
         p for p in model.parameters() if read_only and not p.is_inference()
     ]  # autograd needs copies of the others
     victim = set_mode(copy.deepcopy(model, {id(parameter): parameter for parameter in shared}), training)
-    watch(victim)
+    watch(victim, repeat=True)
     return victim
 
 
-def watch(model: nn.Module) -> list[RemovableHandle]:
+def watch(model: nn.Module, *, repeat: bool = False) -> list[RemovableHandle]:
     """Make `model` itself behave as `victim_of` describes, until the returned handles are removed.
 
-    Modes that the search for random numbers has changed are left to the caller to restore.
+    Modes that the search for random numbers has changed are left to the caller to restore. With `repeat` the first
+    pass is repeated, which only a copy allows: other hooks of the caller's model would see both passes.
 
     >>> import torch
     >>> from gia.federated.victims import watch
@@ -67,8 +79,9 @@ def watch(model: nn.Module) -> list[RemovableHandle]:
     >>> len(handles)
     2
     """
-    watcher = _Watcher()
-    return [model.register_forward_pre_hook(watcher.before), model.register_forward_hook(watcher.after)]
+    watcher = _Watcher(_Repeat(model) if repeat else None)
+    before = model.register_forward_pre_hook(watcher.before, prepend=True)  # the model's own hooks may draw, too
+    return [before, model.register_forward_hook(watcher.after)]
 
 
 @contextmanager
@@ -164,24 +177,110 @@ def differentiable_model(model: nn.Module) -> nn.Module:
 class _Watcher:
     """The hooks of one victim. After a first pass without random numbers they cost nothing but the check of outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeat: _Repeat | None) -> None:
         self._quiet = False
         self._start: _RandomState | None = None
+        self._repeat = repeat
 
     def before(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not self._quiet:
             self._start = _RandomState(inputs)
+            if self._repeat is not None:
+                self._repeat.begin(inputs)
 
     def after(self, victim: nn.Module, inputs: tuple[Any, ...], returned: object) -> Tensor:
+        silenced = False
         if not self._quiet and self._start is not None:
             start, self._start = self._start, None
-            if start.moved():
+            if silenced := start.moved():
                 start.put_back()
                 returned = _silenced(victim, inputs, start)
             self._quiet = True
         images = inputs[0] if inputs else None
         with torch._C.DisableTorchFunction():  # a recorder of the victim's operations sees none of ours
-            return output_of(returned, len(images) if isinstance(images, Tensor) else None)
+            outputs = output_of(returned, len(images) if isinstance(images, Tensor) else None)
+        if self._repeat is not None:
+            repeat, self._repeat = self._repeat, None
+            repeat.check(None if silenced else outputs)  # the search for random numbers moved statistics, too
+        return outputs
+
+
+class _Repeat:
+    """A second pass on the inputs of the first, from the same buffers and with the hooks that the model had before.
+
+    Hooks that were registered since record the first pass and must not see another one.
+    """
+
+    def __init__(self, victim: nn.Module) -> None:
+        self._victim = victim
+        self._hooks = [
+            (module, module._forward_pre_hooks.copy(), module._forward_hooks.copy()) for module in victim.modules()
+        ]
+
+    def begin(self, inputs: tuple[Any, ...]) -> None:
+        """Keep the inputs, and the buffers as they are before the pass, such as running statistics."""
+        self._inputs = inputs
+        self._buffers = _copied([(module, module._buffers) for module in self._victim.modules()])
+
+    def check(self, outputs: Tensor | None) -> None:
+        """Raise ValueError unless the second pass gives the outputs of the first, up to rounding.
+
+        The first is made here, too, where its outputs are None.
+        """
+        outputs = self._outputs() if outputs is None else outputs
+        if not _close(outputs.detach(), self._outputs().detach()):
+            raise ValueError(
+                "model: expected a forward pass without random numbers, got other outputs from a second pass on the "
+                "same images: the model draws from a generator of its own, or each pass changes it"
+            )
+
+    def _outputs(self) -> Tensor:
+        with self._as_before(), saved_tensors_hooks(_nothing, _nothing):  # no backward pass follows
+            return output_of(self._victim(*self._inputs))
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        """Put the buffers and hooks back, then restore those of now.
+
+        Buffers are exchanged, not overwritten, since autograd may need those of the first pass.
+        """
+        buffers = [(module, dict(module._buffers)) for module, _ in self._buffers]
+        hooks = [(module, module._forward_pre_hooks, module._forward_hooks) for module, *_ in self._hooks]
+        _put(_copied(self._buffers), self._hooks)
+        try:
+            yield
+        finally:
+            _put(buffers, hooks)
+
+
+def _copied(buffers: Sequence[_Buffers]) -> list[_Buffers]:
+    """Copies, one of a buffer that several modules share."""
+    copies = {id(own): own.clone() for _, each in buffers for own in each.values() if own is not None}
+    return [
+        (module, {name: None if own is None else copies[id(own)] for name, own in each.items()})
+        for module, each in buffers
+    ]
+
+
+def _put(buffers: Sequence[_Buffers], hooks: Sequence[_Hooks]) -> None:
+    for module, own in buffers:
+        module._buffers.clear()
+        module._buffers.update(own)
+    for module, before, after in hooks:
+        module.__dict__.update(_forward_pre_hooks=before, _forward_hooks=after)
+
+
+def _close(outputs: Tensor, again: Tensor) -> bool:
+    """Whether the outputs of two passes differ by no more than rounding."""
+    if outputs.shape != again.shape or not (outputs.is_floating_point() and outputs.numel()):
+        return torch.equal(outputs, again)
+    largest = float(outputs.abs().nan_to_num(0, 0).amax())
+    apart = min(_ROUNDING * torch.finfo(outputs.dtype).eps, _MOST) * largest
+    return torch.allclose(outputs, again, rtol=0, atol=apart, equal_nan=True)
+
+
+def _nothing(_: Any) -> Any:
+    return None
 
 
 class _RandomState:

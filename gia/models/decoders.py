@@ -119,7 +119,7 @@ def train_decoder(
             nn.Linear(channels * height * columns + images.num_classes, width), nn.ReLU(), nn.Linear(width, 2 * latent)
         )
     for net in (decoder, encoder):
-        net.to_empty(device="cpu")
+        net.float().to_empty(device="cpu")  # drawn in float32, whatever the default dtype is
         initialize(net, "torch", source)
     if cache is None:
         return _trained(decoder, encoder, images, epochs, batch_size, lr, divergence, source, progress)
@@ -156,7 +156,7 @@ def _trained(
             group["lr"] = lr * (1 - epoch / epochs)
         for batch in torch.tensor_split(torch.randperm(len(pixels), generator=source), batches):
             mean, log_variance = encoder(known[batch]).chunk(2, 1)
-            noise = torch.randn(mean.shape, generator=source)
+            noise = torch.randn(mean.shape, generator=source, dtype=torch.float32)
             logits = decoder.logits(mean + noise * (log_variance / 2).exp(), images.labels[batch])
             kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
             loss = F.binary_cross_entropy_with_logits(logits, pixels[batch]) + divergence * kl

@@ -57,7 +57,7 @@ def gradients_of_images(
     model: nn.Module, inverter: Inverter, images: Tensor, labels: Tensor, *, loss: Loss, training: bool
 ) -> Pairs:
     """A gradient for each image; a batch's gradient is their mean. It also sets the scales of a new inverter."""
-    victim = _Victim(model, loss, training)
+    victim = _Victim(model, loss, training, images)
     each = torch.arange(len(images), device=images.device)[:, None]
     buckets = victim.buckets(inverter, victim.gradient, images, labels, each)
     return Pairs(images, labels, buckets, None, inverter.batch_size)
@@ -75,7 +75,7 @@ def gradients_of_batches(
     generator: torch.Generator,
 ) -> Pairs:
     """The gradient of each of about N random batches, or the update of `local` training on it in a random order."""
-    victim, count = _Victim(model, loss, training), inverter.batch_size
+    victim, count = _Victim(model, loss, training, images), inverter.batch_size
     whole = len(images) // count * count
     shuffles = [torch.randperm(len(images), generator=generator)[:whole] for _ in range(count)]
     members = torch.cat(shuffles).view(-1, count)
@@ -92,7 +92,7 @@ def gradients_of_batches(
 class _Victim:
     """The victim as a function of its shared parameters, one gradient for each of many batches at once."""
 
-    def __init__(self, model: nn.Module, loss: Loss, training: bool) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, training: bool, images: Tensor) -> None:
         net = victim_of(model, training).requires_grad_(True)
         names = shared_names(model)
         state = {name: p.detach() for name, p in net.named_parameters()}
@@ -108,6 +108,9 @@ class _Victim:
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # batch statistics must not be stored
                     layer.track_running_stats = False
                     layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+        with torch.no_grad():
+            net(images[:2])  # the first pass looks for random numbers, which no transform of functions allows
 
         def mean_loss(parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
             return loss(functional_call(net, {**parameters, **frozen}, images), labels)

@@ -1,4 +1,4 @@
-"""A check of a victim's own backward passes: whether a search can trust the gradient that double backward yields."""
+"""A check of what autograd does not see of a victim: whether a search can trust the gradient of double backward."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import copy
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from gia.federated.losses import Loss
 from gia.federated.outputs import output_of
@@ -20,16 +23,18 @@ _SHARE = 1e-4
 
 
 class UncheckedBackward(UserWarning):
-    """The backward pass of a victim is not torch's own, and finite differences could not check it."""
+    """Autograd does not see all of a victim's derivative, and finite differences could not check what it sees."""
 
 
 def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: Tensor, *, loss: Loss) -> None:
-    """Raise ValueError if the victim has a backward pass that autograd does not differentiate correctly.
+    """Raise ValueError if double backward does not yield the derivative of the victim's simulated gradient.
 
     Torch differentiates its own operations twice. An operation that defines its own backward pass, such as a fused
-    kernel, may yield a constant there, and the search then follows a wrong direction. Only victims with such an
+    kernel, may yield a constant there, and what is cut off from the graph, by `detach`, `.data` or `no_grad`, depends
+    on the images all the same: the search then follows a wrong direction. Only victims with such an
     operation are checked: in float64, the derivative of the squared norm of the simulated gradient along a random
-    direction is compared with central finite differences.
+    direction is compared with central finite differences. A cut that does not change the derivative passes, such as
+    that of a constant, of running statistics or of the largest logit in a softmax.
 
     Args:
         victim: in the client's mode; not changed.
@@ -48,10 +53,10 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
     ... )
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative; no search uses it
-        own = _own_backward(victim, images)
-        if not own:
+        unseen = _unseen(victim, images)
+        if not unseen:
             return
-        what = ", ".join(own)
+        what = ", ".join(unseen)
         try:
             double = copy.deepcopy(victim).double()
             targets = labels.double() if labels.is_floating_point() else labels
@@ -62,7 +67,7 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
                     f"model: expected operations that can be differentiated twice, got {what}: {error}"
                 ) from error
             warnings.warn(
-                f"the backward pass of {what} could not be checked by finite differences: {error}",
+                f"the derivative of {what} could not be checked by finite differences: {error}",
                 UncheckedBackward,
                 stacklevel=2,
             )
@@ -70,29 +75,39 @@ def check_backward(victim: nn.Module, names: list[str], images: Tensor, labels: 
     if not agree:
         raise ValueError(
             f"model: expected operations that autograd differentiates twice, got {what}, with which the derivative of "
-            "the gradient differs from finite differences; use torch's own operations in its backward"
+            "the gradient differs from finite differences; use torch's own operations, and detach nothing that depends "
+            "on the images"
         )
 
 
-def _own_backward(victim: nn.Module, images: Tensor) -> list[str]:
-    """Operations with a backward pass that is not torch's, and the modules that return their results."""
-    made_by: dict[Any, str] = {}
+def _unseen(victim: nn.Module, images: Tensor) -> list[str]:
+    """Operations of which autograd may not see the derivative, and the modules that they stand in.
 
-    def note(name: str, module: nn.Module, output: object) -> None:
+    These are operations with a backward pass that is not torch's, and cuts of the graph (`_Cuts`).
+    """
+    made_by: dict[Any, str] = {}
+    inside: list[str] = []
+
+    def enter(name: str) -> None:
+        inside.append(name)
+
+    def leave(output: object) -> None:
+        name = inside.pop()
         if isinstance(output, Tensor) and output.grad_fn is not None:
-            made_by.setdefault(output.grad_fn, f"{name} ({type(module).__name__})")
+            made_by.setdefault(output.grad_fn, name)
 
     tried = copy.deepcopy(victim)  # since batch statistics would move
-    handles = [
-        module.register_forward_hook(lambda one, _, output, name=name: note(name, one, output))
-        for name, module in tried.named_modules()
-        if name
-    ]
-    with torch.enable_grad():
+    handles = []
+    for name, module in tried.named_modules():
+        if name:
+            called = f"{name} ({type(module).__name__})"
+            handles.append(module.register_forward_pre_hook(lambda *_, called=called: enter(called)))
+            handles.append(module.register_forward_hook(lambda *given: leave(given[2])))
+    with torch.enable_grad(), _Cuts(inside) as cuts:
         outputs = output_of(tried(images.detach().requires_grad_()))
     for handle in handles:
         handle.remove()
-    found: dict[str, None] = {}
+    found = dict(cuts.found)
     pending, seen = [outputs.grad_fn], set()
     while pending:
         node = pending.pop()
@@ -105,12 +120,63 @@ def _own_backward(victim: nn.Module, images: Tensor) -> list[str]:
     return list(found)
 
 
+class _Cuts(TorchFunctionMode):
+    """Notes where values leave the autograd graph, or where a hook changes a gradient.
+
+    A value leaves where autograd follows an argument and not the result, though the result consists of numbers that
+    the argument may change: floats, and not comparisons or indices, whose derivative is zero.
+
+    Args:
+        inside: the modules that are running, the innermost last.
+
+    Attributes:
+        found: "operation in module" of each, in order.
+    """
+
+    def __init__(self, inside: list[str]) -> None:
+        super().__init__()
+        self.found: dict[str, None] = {}
+        self._inside = inside
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Torch calls this in place of every function of tensors."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        if name == "__get__":  # of a property, such as `data`
+            name = getattr(getattr(func, "__self__", None), "__name__", name)
+        given = tree_leaves(args[:1] if name in _OF_THE_FORM else (args, kwargs))
+        followed = any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in given)
+        result = func(*args, **kwargs)
+        if followed:
+            made = args[0] if name == "__setitem__" else result
+            if name in _HOOKS or (not name.endswith("_like") and any(map(_is_cut, tree_leaves(made)))):
+                self.found[f"{name} in {self._inside[-1]}" if self._inside else name] = None
+        return result
+
+
+#: Functions that change a gradient on its way back.
+_HOOKS = ("register_hook", "register_post_accumulate_grad_hook")
+#: Functions that read only the form of their second argument: shape, dtype or device.
+_OF_THE_FORM = ("to", "type_as", "expand_as", "view_as", "reshape_as")
+
+
+def _is_cut(made: object) -> bool:
+    if isinstance(made, Tensor):
+        return (made.is_floating_point() or made.is_complex()) and not made.requires_grad
+    return isinstance(made, float | np.ndarray)
+
+
 def _agrees(victim: nn.Module, names: list[str], images: Tensor, labels: Tensor, loss: Loss) -> bool:
     """Whether the derivative along a random direction agrees with finite differences at one of the steps."""
     parameters = dict(victim.named_parameters())
     shared = [parameters[name] for name in names]
 
+    buffers = [(buffer, buffer.clone()) for buffer in victim.buffers()]
+
     def size(at: Tensor, *, create_graph: bool) -> Tensor:
+        with torch.no_grad():
+            for buffer, start in buffers:  # such as running statistics, which each pass moves
+                buffer.copy_(start)
         with torch.enable_grad():
             value = loss(victim(at), labels)
             gradients = torch.autograd.grad(value, shared, create_graph=create_graph, materialize_grads=True)

@@ -219,7 +219,7 @@ class Engine:
             if self._taps is None:
                 return
             generator = torch.Generator().manual_seed(seed)
-            images = torch.rand((len(trials), *like.shape[1:]), generator=generator).to(like)
+            images = torch.rand((len(trials), *like.shape[1:]), generator=generator, dtype=torch.float32).to(like)
             expected = _flat(self._by_plain(images, labels, trials))
             try:
                 fast = _flat(self._taps(self._chosen(trials), images, labels))

@@ -50,9 +50,10 @@ class Matching:
         evaluations: gradients of the victim's loss computed so far, per trial; a simulated local step counts as one.
 
     Raises ValueError for labels without a logit, images that the model does not take, and a model with an operation
-    whose backward pass autograd does not differentiate correctly (`gia.attacks.matching.backward`); `NothingFound` for
-    an observed gradient that is zero in every entry, or so small that its squares are, to which nothing can be matched.
-    An objective without a scale, such as `Cosine`, takes gradients of any size.
+    whose derivative autograd does not see (`gia.attacks.matching.backward`). Nothing can be matched to an observed
+    gradient that is zero in every entry, or so small that its squares are: such a trial is lost, with an infinite
+    objective, and `NothingFound` is raised where all are. An objective without a scale, such as `Cosine`, takes
+    gradients of any size.
 
     >>> import torch, gia
     >>> from gia.attacks.objectives import Cosine
@@ -78,10 +79,7 @@ class Matching:
     ) -> None:
         loss = loss_of(loss)
         first = observations[0]
-        targets: Sequence[Mapping[str, Tensor]] = [observation.gradients for observation in observations]
-        if empty := [i for i, target in enumerate(targets) if not any(bool(g.any()) for g in target.values())]:
-            raise NothingFound(f"gradients: expected an entry other than 0, got zeros in trial {empty[0]}")
-        targets, tiny = _representable(targets, objective)
+        targets, self._lost, scaled = _representable([each.gradients for each in observations], objective)
         victim = victim_of(model, first.training)
         for name, parameter in victim.named_parameters():
             parameter.requires_grad_(name in first.gradients)
@@ -111,8 +109,8 @@ class Matching:
             loss=loss,
             local=first.local,
             memory=memory,
-            forced="plain" if tiny else engine,
-            balanced=tiny,
+            forced="plain" if scaled else engine,
+            balanced=scaled,
         )
 
     def __len__(self) -> int:
@@ -130,6 +128,10 @@ class Matching:
         evaluation = Evaluation(*self._engine(images, labels, chosen))
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
+        if lost := [place for place, trial in enumerate(chosen) if self._lost[trial]]:
+            values, to_images, to_labels = evaluation
+            soft = None if to_labels is None else _filled(to_labels, lost, 0.0)
+            return Evaluation(_filled(values, lost, math.inf), _filled(to_images, lost, 0.0), soft)
         return evaluation
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,7 +168,8 @@ class Matching:
         values = self._engine.values(images, labels, chosen, mirrored if mirror else None)
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
-        return values
+        lost = [place for place, trial in enumerate(chosen) if self._lost[trial]]
+        return _filled(values, lost, math.inf) if lost else values
 
 
 def class_labels(problem: Matching, attack: str) -> Tensor:
@@ -184,30 +187,44 @@ def class_labels(problem: Matching, attack: str) -> Tensor:
 
 def _representable(
     targets: Sequence[Mapping[str, Tensor]], objective: Objective
-) -> tuple[Sequence[Mapping[str, Tensor]], bool]:
-    """The targets, multiplied by a power of two where they are tiny and the objective has no scale, and whether."""
+) -> tuple[Sequence[Mapping[str, Tensor]], list[bool], bool]:
+    """The targets, which of them are lost, and whether they are scaled.
+
+    A target is lost if it is zero, or so small that its squares are and the objective has a scale: another one takes
+    its place, and its values do not count. Where the objective has no scale and a sum of squares may leave the range of
+    the dtype at either end, each target is multiplied by a power of two.
+    """
     largest = [max(float(gradient.abs().max()) for gradient in target.values()) for target in targets]
-    dtype = next(iter(targets[0].values())).dtype
-    smallest = torch.finfo(dtype).tiny ** 0.5
-    if getattr(objective, "scale_free", False):
-        if min(largest) >= smallest * 2**13:
-            return targets, False
-        scaled: dict[int, Mapping[str, Tensor]] = {}  # restarts share a target
-        for target, size in zip(targets, largest, strict=True):
-            if id(target) not in scaled:
-                scaled[id(target)] = {name: g * unit_factor(size, dtype) for name, g in target.items()}
-        return [scaled[id(target)] for target in targets], True
-    if min(largest) < smallest:
+    dtype, scale_free = next(iter(targets[0].values())).dtype, getattr(objective, "scale_free", False)
+    smallest, greatest = torch.finfo(dtype).tiny ** 0.5, torch.finfo(dtype).max ** 0.5
+    lost = [size == 0 if scale_free else size < smallest for size in largest]
+    if all(lost):
+        if not any(largest):
+            raise NothingFound("gradients: expected an entry other than 0, got zeros")
         raise NothingFound(
-            f"gradients: expected entries whose squares {dtype} can hold, got at most {min(largest):.3g} in trial "
-            f"{largest.index(min(largest))}; use float64, or an objective without a scale such as Cosine"
+            f"gradients: expected entries whose squares {dtype} can hold, got at most {max(largest):.3g}; use float64, "
+            "or an objective without a scale such as Cosine"
         )
-    return targets, False
+    spare = lost.index(False)
+    kept = [spare if gone else trial for trial, gone in enumerate(lost)]
+    targets, largest = [targets[trial] for trial in kept], [largest[trial] for trial in kept]
+    if not scale_free or smallest * 2**13 <= min(largest) <= max(largest) <= greatest / 2**13:
+        return targets, lost, False
+    scaled: dict[int, Mapping[str, Tensor]] = {}  # restarts share a target
+    for target, size in zip(targets, largest, strict=True):
+        if id(target) not in scaled:
+            scaled[id(target)] = {name: g * unit_factor(size, dtype) for name, g in target.items()}
+    return [scaled[id(target)] for target in targets], lost, True
+
+
+def _filled(values: Tensor, places: Sequence[int], value: float) -> Tensor:
+    """A copy in which those of some trials are replaced."""
+    return values.index_fill(0, torch.tensor(places, device=values.device), value)
 
 
 def _made_up(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Random images, the same in every search."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(like)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(like)
 
 
 def _probed(

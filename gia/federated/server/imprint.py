@@ -200,7 +200,9 @@ def imprint(
         module.measure.weight.copy_(row.to(like.dtype) / widths[:, None])
         module.measure.bias.copy_(-edges[:-1] / widths)
         *levels, whole = module.activation((values[:, None] - edges[:-1]) / widths).sum(1)
-        patterns = torch.rand(draws, *image_shape, generator=generator, device=generator.device).to(like)
+        patterns = torch.rand(
+            draws, *image_shape, generator=generator, device=generator.device, dtype=torch.float32
+        ).to(like)
         pattern = _best(patterns, model, strength * torch.stack(levels).to(like) / whole.to(like))
         module.spread.weight.copy_((pattern.flatten() * strength / whole.to(like))[:, None].expand(-1, bins))
         module.spread.bias.zero_()

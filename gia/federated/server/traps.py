@@ -53,10 +53,12 @@ def trap_weights(
     half = inputs // 2
 
     def shuffled(columns: int) -> Tensor:
-        return torch.rand(rows, columns, generator=generator, device=generator.device).argsort(1)
+        return torch.rand(rows, columns, generator=generator, device=generator.device, dtype=torch.float32).argsort(1)
 
     with torch.no_grad():
-        sizes = torch.randn(rows, inputs - half, generator=generator, device=generator.device).abs()
+        sizes = torch.randn(
+            rows, inputs - half, generator=generator, device=generator.device, dtype=torch.float32
+        ).abs()
         values = torch.cat([-sizes, scale * sizes.gather(1, shuffled(inputs - half))[:, :half]], 1)
         values = values.gather(1, shuffled(inputs))
         target.weight.copy_(values.to(target.weight) * target.weight.std())

@@ -103,7 +103,7 @@ def _similar(rows: Tensor) -> float:
     """
     g = torch.Generator().manual_seed(hash(float(rows.sum())) % 2**63)
     if rows.shape[1] > 4 * _DIRECTIONS:
-        rows = rows @ torch.randn(rows.shape[1], _DIRECTIONS, generator=g).to(rows)
+        rows = rows @ torch.randn(rows.shape[1], _DIRECTIONS, generator=g, dtype=torch.float32).to(rows)
     sizes = rows.norm(dim=1, keepdim=True)
     rows = (rows / sizes.clamp_min(torch.finfo(rows.dtype).tiny))[sizes[:, 0] > 0]
     if len(rows) < 2:
@@ -134,7 +134,7 @@ def _parts(rows: Tensor, chosen: Tensor, g: torch.Generator) -> Iterator[Tensor]
     if len(chosen) <= _ALL_PAIRS:
         yield chosen
         return
-    side, along = (rows[chosen] @ torch.randn(rows.shape[1], 2, generator=g).to(rows)).unbind(1)
+    side, along = (rows[chosen] @ torch.randn(rows.shape[1], 2, generator=g, dtype=torch.float32).to(rows)).unbind(1)
     order = chosen[(along * side.sign()).argsort()]
     for half in order.chunk(2):
         yield from _parts(rows, half, g)

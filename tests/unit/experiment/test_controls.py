@@ -75,6 +75,17 @@ def test_the_control_fails_a_search_that_does_not_find(attacker: dict[str, Any])
     assert control.values["found"] >= control.values["unsearched"] > control.values["truth"]
 
 
+def test_the_control_fails_a_search_that_is_as_good_as_what_it_is_compared_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If it fails, an attack that returns the best of what is known without a search passes for one that searches."""
+    monkeypatch.setattr(controls, "STARTS", 0)
+    monkeypatch.setattr(controls, "_placebos", lambda *_: {})
+    control = path_works(ALIVE.with_({"attacker.settings.steps": 0}), BLOCK)
+    assert control.values["found"] == control.values["unsearched"] > control.values["truth"]
+    assert not control.passed
+
+
 def test_the_search_is_compared_with_its_own_start_and_with_eight_others() -> None:
     """An attack that stands still would pass where its start happens to be the best."""
     round = Round(ALIVE, BLOCK)

@@ -93,7 +93,12 @@ BAD = {
     "integers": (
         {"gradients": {"w": torch.zeros(2, dtype=torch.int64)}},
         ValueError,
-        r"gradients\['w'\]: expected a floating",
+        r"gradients\['w'\]: expected float16, bfloat16, float32 or float64",
+    ),
+    "eight bits": (
+        {"gradients": {"w": torch.zeros(2).to(torch.float8_e4m3fn)}},
+        ValueError,
+        r"gradients\['w'\]: expected float16, bfloat16, float32 or float64, got torch.float8_e4m3fn",
     ),
     "NaN": (
         {"gradients": {"w": torch.tensor([0, torch.nan])}},
@@ -164,6 +169,7 @@ BAD_LOCAL = {
     "no images": ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
     "no step": ({"lr": 0.0}, ValueError, "lr: expected a positive finite step size, got 0"),
     "a NaN step": ({"lr": float("nan")}, ValueError, "lr: expected a positive finite"),
+    "a step that no float can hold": ({"lr": 10**400}, ValueError, "lr: expected a positive finite"),
     "an endless step": ({"lr": float("inf")}, ValueError, "lr: expected a positive finite"),
     "momentum 1": ({"momentum": 1.0}, ValueError, r"momentum: expected \[0, 1\), got 1.0"),
     "negative momentum": ({"momentum": -0.1}, ValueError, r"momentum: expected \[0, 1\), got -0.1"),

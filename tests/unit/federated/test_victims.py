@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import random
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gia
+from gia.federated.layers import set_mode
 from gia.federated.victims import victim_of
 
 IMAGES, LABELS = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 8])
@@ -105,6 +108,60 @@ def test_random_numbers_in_evaluation_mode_are_refused_with_the_module_s_name():
     model = nn.Sequential(nn.Flatten(), Always(768, 10))
     with pytest.raises(ValueError, match=r"drawn in evaluation mode by 1 \(Always\)"):
         gia.share_gradient(model, IMAGES, LABELS)
+
+
+OWN, OWN_OF_NUMPY = torch.Generator().manual_seed(0), np.random.default_rng(0)
+
+#: Sources of random numbers whose state is not one of the global ones.
+OF_ITS_OWN = {
+    "a torch generator": lambda module, hidden: hidden * torch.rand(hidden.shape, generator=OWN),
+    "a NumPy generator": lambda module, hidden: hidden * OWN_OF_NUMPY.random(),
+    "the system": lambda module, hidden: hidden * (1 + int.from_bytes(os.urandom(4), "little") / 2**32),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ITS_OWN)
+def test_a_victim_that_draws_from_a_source_of_its_own_is_refused(kind):
+    """If it fails, one client gives two answers, one seed gives two attacks, and no search can match a gradient."""
+    observation = gia.share_gradient(Dropping(lambda _, hidden: hidden), IMAGES, LABELS, reveal=("labels",))
+    model = Dropping(OF_ITS_OWN[kind])
+    for name in ("share_gradient", "share_update", "a search"):
+        with pytest.raises(ValueError, match="expected a forward pass without random numbers, got other outputs from"):
+            everybody(model, observation)[name]()
+
+
+class Normalized(nn.Module):
+    """Has what is not random and may look so: moving statistics, singular vectors, a buffer that counts, and NaN."""
+
+    def __init__(self, rate=0.0):
+        super().__init__()
+        self.conv, self.head = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 8, 4, 4)), nn.Linear(128, 10)
+        self.norm, self.rate = nn.BatchNorm2d(8), rate
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes = self.passes + 1
+        hidden = F.dropout(self.norm(self.conv(x)).sigmoid(), self.rate, self.training and self.rate > 0)
+        logits = self.head(hidden.flatten(1)) * self.passes
+        return torch.where(torch.arange(10) == 9, torch.nan, logits)
+
+
+def test_the_repeated_pass_changes_nothing_and_nobody_sees_it():
+    """If it fails, running statistics move twice, hooks record two passes, or moving buffers are taken for noise."""
+    model = Normalized()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain, victim, seen = set_mode(copy.deepcopy(model), True), victim_of(model, True), []
+    victim.norm.register_forward_hook(lambda *_: seen.append(1))
+    expected, outputs = plain(IMAGES), victim(IMAGES)
+    assert torch.allclose(outputs, expected, rtol=0, atol=0, equal_nan=True)
+    assert seen == [1]
+    for name, value in plain.state_dict().items():
+        assert victim.state_dict()[name].equal(value), name
+    outputs[:, :9].sum().backward()
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    victim(IMAGES)
+    assert seen == [1, 1]
+    victim_of(Normalized(rate=0.5), True)(IMAGES)  # for which more passes are made
 
 
 class Always(nn.Linear):

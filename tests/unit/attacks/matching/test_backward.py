@@ -120,12 +120,121 @@ def test_the_derivatives_of_our_networks_agree_with_finite_differences(name, act
 
 
 @pytest.mark.parametrize("name", gia.models.NAMES)
-def test_our_networks_have_no_backward_of_their_own(name):
+def test_autograd_sees_the_whole_derivative_of_our_networks(name):
     """If it fails, each search pays for a comparison that it does not need."""
     g = torch.Generator().manual_seed(0)
     model = gia.models.build(name, num_classes=5, image_size=64, width=8, generator=g)
     images = torch.rand(2, 3, 64, 64, generator=g)
-    assert backward._own_backward(model, images) == []
+    for training in (False, True):
+        assert backward._unseen(model.train(training), images) == []
+
+
+class Calling(nn.Module):
+    """Any function of a tensor as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.register_buffer("mean", torch.zeros(6, 1, 1))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def calling(function):
+    """A victim with such a layer."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), Calling(function), nn.Conv2d(6, 6, 3, 2), nn.Sigmoid()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(54, 5))
+
+
+def without_gradient(_, x):
+    """A gate that autograd takes for a constant."""
+    with torch.no_grad():
+        gate = x.sigmoid()
+    return x * gate
+
+
+def written_without_gradient(_, x):
+    """The same, written into a tensor."""
+    gate = torch.zeros(x.shape, dtype=x.dtype)
+    with torch.no_grad():
+        gate[:] = x
+    return x * gate.sigmoid()
+
+
+def hooked(_, x):
+    """A sigmoid whose gradient is cut off on its way back."""
+    y = x.sigmoid()
+    if y.requires_grad:
+        y.register_hook(lambda gradient: gradient.detach())
+    return y
+
+
+CUT = {
+    "detach": lambda _, x: x * x.detach().sigmoid(),
+    "data": lambda _, x: x * x.data.sigmoid(),
+    "sigmoid": without_gradient,
+    "__setitem__": written_without_gradient,
+    "item": lambda _, x: x.sigmoid() * x.square().mean().item(),
+    "register_hook": hooked,
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_is_cut_off_from_the_graph_and_depends_on_the_images_is_refused_by_name(name):
+    """If it fails, the search takes what depends on the images for a constant, and follows a wrong direction."""
+    with pytest.raises(ValueError, match=rf"model: expected operations .* got {name} in 2 \(Calling\), with which"):
+        search(calling(CUT[name]), False, torch.float32)
+
+
+def softmax(_, x):
+    """The largest logit is subtracted, which changes nothing but rounding."""
+    exponentials = (x - x.detach().amax(1, keepdim=True)).exp()
+    return exponentials / exponentials.sum(1, keepdim=True)
+
+
+def running(layer, x):
+    """A layer that keeps a running mean, which it does not use."""
+    with torch.no_grad():
+        layer.mean += 0.1 * (x.mean((0, 2, 3))[:, None, None] - layer.mean)
+    return x.sigmoid()
+
+
+def renormalized(layer, x):
+    """A layer that subtracts a constant of its own."""
+    return (x - layer.mean.detach()).sigmoid()
+
+
+HONEST = {
+    "the largest logit of a softmax": softmax,
+    "a running mean": running,
+    "a constant": renormalized,
+    "a mask": lambda _, x: x * (x.detach() > 0),
+    "the largest channel": lambda _, x: x * nn.functional.one_hot(x.argmax(1), 6).movedim(-1, 1).to(x),
+    "zeros of the same form": lambda _, x: torch.maximum(x, torch.zeros_like(x)).sigmoid(),
+}
+
+
+@pytest.mark.parametrize("kind", HONEST)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_a_cut_that_leaves_the_derivative_as_it_is_passes(kind, training):
+    """If it fails, a victim that is searched correctly is refused."""
+    search(calling(HONEST[kind]), training, torch.float32)
+
+
+def test_statistics_that_move_are_the_same_in_each_pass_of_the_comparison():
+    """If it fails, a victim that reads a running mean is refused, since each pass of the comparison moves it."""
+
+    def counted(layer, x):
+        with torch.no_grad():
+            layer.mean += 1 + 0 * x.mean()
+        return (x * layer.mean[0]).sigmoid()
+
+    double = calling(counted).double()
+    names = [name for name, _ in double.named_parameters()]
+    assert backward._unseen(double, IMAGES.double())
+    assert backward._agrees(double, names, IMAGES.double(), LABELS, cross_entropy)
 
 
 def test_an_operation_that_does_not_run_in_float64_is_named_in_a_warning():

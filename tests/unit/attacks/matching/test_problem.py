@@ -90,8 +90,9 @@ def test_what_cannot_be_matched_is_refused():
     model = tangled()
     observation = observed(model, 0, 1)
     zeros = {name: torch.zeros_like(value) for name, value in observation.gradients.items()}
-    with pytest.raises(ValueError, match="gradients: expected an entry other than 0, got zeros in trial 1"):
-        problem(model, observation, replace(observation, gradients=zeros))
+    empty = replace(observation, gradients=zeros)
+    with pytest.raises(gia.attacks.NothingFound, match="gradients: expected an entry other than 0, got zeros"):
+        problem(model, empty, empty)
     first = next(iter(zeros))
     problem(model, replace(observation, gradients={**zeros, first: torch.full_like(zeros[first], 1e-18)}))
     with pytest.raises(ValueError, match="labels: expected 0 to 9 for 10 logits, got 3 to 10"):
@@ -102,12 +103,15 @@ def test_what_cannot_be_matched_is_refused():
         problem(torch.nn.Sequential(model, torch.nn.Unflatten(1, (5, 2))), observation)
 
 
-@pytest.mark.parametrize("factor", [2.0**-60, 2.0**-70, 2.0**-90])
+@pytest.mark.parametrize("factor", [2.0**-60, 2.0**-70, 2.0**-90, 2.0**55, 2.0**70, 2.0**100])
 def test_the_size_of_a_gradient_changes_nothing_under_the_cosine(factor):
-    """Squares below 2^-126 are lost in float32. If it fails, a start image comes back without a word."""
+    """Squares below 2^-126 are lost in float32, and sums of them overflow above 2^128.
+
+    If it fails, a start image comes back without a word.
+    """
     model = tangled()
     observation = observed(model, 0, 6)
-    tiny = replace(observation, gradients={name: g * factor for name, g in observation.gradients.items()})
+    tiny = sized(observation, factor)
     images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     expected, got = (
         Matching(model, [each], objective=Cosine(), loss=cross_entropy, engine="plain")(
@@ -120,6 +124,63 @@ def test_the_size_of_a_gradient_changes_nothing_under_the_cosine(factor):
     if factor < 2.0**-64:
         with pytest.raises(gia.attacks.NothingFound, match=r"gradients: expected entries whose squares torch\.float32"):
             problem(model, tiny)
+
+
+def sized(observation, factor):
+    """The observation with its gradient times a factor."""
+    return replace(observation, gradients={name: g * factor for name, g in observation.gradients.items()})
+
+
+def test_small_entries_of_a_small_gradient_count_under_the_cosine():
+    """The largest entry's square can be held, and those of the layer that is compared are 2^-20 times as large.
+
+    If it fails, a gradient is searched as it is though most of its entries have squares of zero.
+    """
+    model = tangled()
+    observation = observed(model, 0, 6)
+    first = next(iter(observation.gradients))
+    spread = {name: g * (2.0**-10 if name == first else 1.0) for name, g in observation.gradients.items()}
+    largest = max(float(g.abs().max()) for g in spread.values())
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    for factor in (2.0**-62 / largest, 2.0**-52 / largest):
+        expected, got = (
+            Matching(model, [each], objective=Cosine(layers=[first]), loss=cross_entropy, engine="plain")(
+                images, observation.labels[None]
+            ).values
+            for each in (observation, sized(replace(observation, gradients=spread), factor))
+        )
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.0, 2.0**-90])
+def test_a_trial_to_which_nothing_can_be_matched_is_lost_alone(factor):
+    """If it fails, one client without a gradient ends the search of all, or gets an image that nothing speaks for."""
+    model = tangled()
+    good, other = observed(model, 0), observed(model, 1)
+    matching = problem(model, good, sized(good, factor), other)
+    images, alone = (
+        torch.rand(3, 1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+        problem(model, good, other),
+    )
+    values, to_images, _ = matching(images, matching.labels)
+    expected = alone(images[::2], alone.labels)
+    torch.testing.assert_close(values[::2], expected.values)
+    torch.testing.assert_close(to_images[::2], expected.images, rtol=1e-4, atol=1e-7)
+    assert values[1] == torch.inf
+    assert not to_images[1].any()
+    assert matching.values(images, matching.labels).isinf().tolist() == [False, True, False]
+    assert matching.values(images[:2], matching.labels[:2], trials=slice(1, 2)).isinf().all()
+
+
+@pytest.mark.parametrize("attack", ["dlg", "inverting_gradients", "ci_net"])
+def test_an_attack_on_many_reports_the_lost_ones(attack):
+    """If it fails, a batch of clients of which one shares zeros has no result, or a made-up image for that one."""
+    model = tangled()
+    observations = [observed(model, 0), sized(observed(model, 2), 0.0), observed(model, 1)]
+    seeds = [torch.Generator().manual_seed(i) for i in range(3)]
+    results = gia.attacks.run_many(attack, model, observations, generators=seeds, steps=3)
+    assert [len(result.images) for result in results] == [1, 0, 1]
+    assert [result.lost for result in results] == [0, 1, 0]
 
 
 def test_a_victim_that_is_sure_of_its_image_is_searched():
