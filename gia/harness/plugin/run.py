@@ -158,7 +158,7 @@ class ClaimRun:
             self._pool = self._workers()
             if not option.gia_plan:
                 self._begin()  # last: a wrong option leaves no folder
-            store = self._store = Store(self.blocks_folder(), notice=self._notice)
+            store = self._store = Store(self.blocks_folder(), root=self.config.rootpath, notice=self._notice)
             self._context = Context(
                 register=self.register,
                 scale=self.scale,
