@@ -64,6 +64,24 @@ def test_a_contradicted_record_fails_and_says_how_it_may_move(inner: Inner) -> N
     result.stdout.fnmatch_lines(["*history: protocol 2; earlier supported*"])
 
 
+def test_a_test_that_swallows_the_contradiction_leaves_no_green_run(inner: Inner) -> None:
+    """If it fails, `try` around `claims.trend` makes a run green that says "supported on record, now refuted"."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run(*RECORD)
+    swallowing = """
+@pytest.mark.claim("toy.first")
+def test_toy_first(claims):
+    try:
+        claims.trend("toy.first", Level(slope=-2.0), levels=(1, 2, 4), change=batch, x=math.log2)
+    except AssertionError:
+        pass
+"""
+    inner.write(tests=swallowing)
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["FAILED against the record, whatever its test says: toy.first: *"])
+
+
 def test_an_inconclusive_record_of_other_blocks_contradicts_nothing(inner: Inner) -> None:
     """Every change of a protocol would need a new record before it could be tried."""
     inner.write(row("toy.trend"), tests=trend("toy.trend", measure="one_undecided"))
