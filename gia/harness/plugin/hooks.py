@@ -10,8 +10,8 @@ import pytest
 
 from gia.harness.baseline.check import unpinned
 from gia.harness.baseline.file import BaselineError
+from gia.harness.blocks.entries import JUNIT
 from gia.harness.plugin.checks import refuse_contradictions, under_xdist
-from gia.harness.plugin.folder import JUNIT
 from gia.harness.plugin.options import foreign
 from gia.harness.plugin.outside import Outside
 from gia.harness.plugin.reports import Reports
