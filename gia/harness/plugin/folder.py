@@ -112,7 +112,7 @@ class RunFolder:
             rows = json.loads((self.path / "verdicts.json").read_text(encoding="utf-8"))
             pictures = {Path(name).name for row in rows for name in row["pictures"]}
             evidence = {Path(f"{row['id'].replace('/', '-')}.json").name for row in rows}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return []
         named = [*(("images", name) for name in pictures), *(("evidence", name) for name in evidence)]
         return [self.path.joinpath(*names) for names in sorted(named)]
@@ -122,7 +122,7 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     """What a run folder says of itself; None for a folder that no run made."""
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("written_by") == _MARK else None
 

@@ -77,7 +77,7 @@ class Hooks:
         run, option = self._run, self._run.config.option
         run.selection.check(run.register)
         if run.selection.selected():
-            _ = run.confirm, run.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
+            _ = run.confirm, run.layout, run.recorded()  # what is wrong there is an error before anything runs
         stopped = option.collectonly or (session.testsfailed and not option.continue_on_collection_errors)
         writes = not stopped and not option.gia_plan
         if run.selection.selected() and writes and not under_xdist(run.config):

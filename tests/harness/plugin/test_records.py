@@ -112,3 +112,23 @@ def test_a_ledger_that_was_edited_stops_the_run(inner: Inner) -> None:
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*ledger.toml: entry 1*got an edited or moved one*"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[1]", "null", "{}", '{"rows": [1]}', '{"rows": {"toy.first": 1}}'),
+        '{"rows": {"toy.first": {"outcome": "supported"}}}',
+        '{"rows": {"toy.first": {"outcome": "supported", "effect": "2", "unit": "dB", "digest": "", "commit": ""}}}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_a_malformed_file_of_records_is_an_error_that_names_it_before_anything_runs(inner: Inner, text: str) -> None:
+    """If it fails, a bad merge of the records ends a run in an error that names no file, or nothing is compared."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    (inner.path / "baselines").mkdir()
+    (inner.path / "baselines" / "claims.json").write_text(text, encoding="utf-8")
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*baselines*claims.json: *expected a *record*"])
+    assert not inner.computed
