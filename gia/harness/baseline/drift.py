@@ -85,8 +85,10 @@ class Drift:
                 raise ValueError(f"expected the format {FORMAT}, got {content['format']!r}")
             self.environments, self._cells = dict(content["environments"]), dict(content["cells"])
             for cell in self._cells.values():
+                if not isinstance(cell["digest"], str):
+                    raise TypeError(f"expected a digest of each cell, got {cell['digest']!r}")
                 np.asarray([numbers for rows in cell["differences"].values() for numbers in rows.values()], float)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, OSError) as error:
             raise BaselineCorrupt(f"{FILE} is not readable: {error!r}. Restore it from version control") from error
 
     def measured(self, cell: str, stored: Content) -> dict[str, dict[str, list[float]]]:

@@ -15,6 +15,7 @@ from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.level import Measure
 from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.store import Store, log_controls
+from gia.harness.blocks.unkeyed import Unkeyed, watched
 from gia.harness.blocks.workers import Job, Pool, Take, Workers
 from gia.numerics import checkpointing, reproducible
 
@@ -185,12 +186,13 @@ def _compute(
 
 
 def saved(
-    store: Store, key: dict[str, Any], result: tuple[BlockResult, Arrays], warnings: Sequence[str]
+    store: Store, key: dict[str, Any], found: tuple[tuple[BlockResult, Arrays], Unkeyed], warnings: Sequence[str]
 ) -> BlockResult:
     """Store what the job of a block returned."""
     for warning in warnings:
         store.tell(warning)
-    return store.save(key, *result)
+    result, unkeyed = found
+    return store.save(key, *result, unkeyed)
 
 
 def job(experiment: Experiment, block: Block, measure: Measure, store: Store, key: dict[str, Any]) -> Job:
@@ -198,9 +200,8 @@ def job(experiment: Experiment, block: Block, measure: Measure, store: Store, ke
     name = f"block {block.index} of {experiment.id} (setting {dict(block.setting)})"
     log = partial(log_controls, store.log_of(key))
     run = partial(run_block, log=log, checkpoints=store.checkpoints_of(key))
-    return Job(
-        name, _heard, (run, experiment, block, measure, store.nets), partial(_origin, experiment, block, measure)
-    )
+    arguments = (store.watch_of(key), run, experiment, block, measure, store.nets)
+    return Job(name, _heard, (watched, *arguments), partial(_origin, experiment, block, measure))
 
 
 def _origin(experiment: Experiment, block: Block, measure: Measure) -> dict[str, Any]:

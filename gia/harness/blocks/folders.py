@@ -139,6 +139,22 @@ def remove(files: list[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear(folder: Path) -> None:
+    """Remove gia's mark and lock from a marked folder and those inside, and each folder that is empty then."""
+    for path in [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]:
+        if is_marked(path):
+            clear(path)
+        else:
+            _remove_if_empty(path)
+    remove([folder / name for name in (MARK, LOCK) if not (folder / name).is_symlink()])
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # files lie there
+        folder.rmdir()
+
+
 def _lock(descriptor: int, *, shared: bool, wait: bool) -> bool:
     """Whether the lock was given; OSError where there are no locks."""
     if fcntl is None:

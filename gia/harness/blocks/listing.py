@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gia.harness.blocks.entries import KINDS, Entry, entries, runs, unmarked
-from gia.harness.blocks.folders import is_marked, remove, unused
+from gia.harness.blocks.folders import clear, is_marked, remove, unused
 
 _DAY = 86400
 _WIDTH = 100
@@ -61,11 +60,12 @@ def _prune(folder: Path, *, now: float, days: int, kept: int, really: bool) -> i
             if really:
                 remove([file for entry in old for file in entry.files])
     for report in runs(folder / "runs")[kept:]:
-        with _all_unused(report.files[0]) as free:
+        with _all_unused(folder / "runs" / report.name) as free:
             if free:
                 freed += report.size
                 if really:
-                    shutil.rmtree(report.files[0])
+                    remove(list(report.files))
+                    clear(folder / "runs" / report.name)
     return freed
 
 

@@ -69,7 +69,7 @@ def remember_loaded() -> None:
     work. Every later digest in this process is that of this moment, and `refuse_edited` compares with it.
     """
     for name in list(sys.modules):
-        path = _file_of(name) if _is_followed(name) else None
+        path = file_of(name) if is_followed(name) else None
         if path is not None:
             _first_seen(path)
             for file in _tables(path, path.read_bytes()) if path.suffix == ".py" else ():
@@ -82,7 +82,7 @@ def refuse_edited(modules: Iterable[str]) -> None:
     Args:
         modules: as in `Closure.modules`, names of modules and tables.
     """
-    paths = dict.fromkeys(_path_of(name) for name in modules)
+    paths = dict.fromkeys(path_of(name) for name in modules)
     if edited := [path for path in paths if not path.is_file() or _now(path) != _first_seen(path)]:
         raise EditedError(edited)
 
@@ -101,10 +101,10 @@ def named(measure: Callable[..., object]) -> str:
     return f"{measure.__module__}:{name}"
 
 
-def _path_of(name: str) -> Path:
+def path_of(name: str) -> Path:
     """The file of a module, or of a table that stands in `Closure.modules` as MODULE:FILE."""
     module, _, table = name.partition(":")
-    path = _file_of(module)
+    path = file_of(module)
     if path is None:
         raise ValueError(f"modules: expected modules with a file, got {module!r}")
     return path.parent / table if table else path
@@ -146,7 +146,7 @@ def _closure(names: frozenset[str]) -> Closure:
 @functools.cache
 def _followed(name: str) -> tuple[Mapping[str, str], frozenset[str]]:
     """Digests of the modules that importing this one brings, and the top-level names of installed packages."""
-    if _file_of(name) is None and getattr(sys.modules.get(name), "__spec__", None) is None:
+    if file_of(name) is None and getattr(sys.modules.get(name), "__spec__", None) is None:
         raise ValueError(f"callables: expected functions of a module that has a file, got one of {name!r}")
     own = {"gia", name.partition(".")[0]} - _LIBRARIES
     found: dict[str, str] = {}
@@ -162,18 +162,18 @@ def _followed(name: str) -> tuple[Mapping[str, str], frozenset[str]]:
         if top not in own and _counts_as_distribution(top):
             outside.add(top)
             continue
-        if (path := _file_of(name)) is None:
+        if (path := file_of(name)) is None:
             continue
-        found[name] = _digest(path)
+        found[name] = first_digest(path)
         parent = name.rpartition(".")[0]
         if parent:
             waiting.append((parent, _NOTHING if top == "gia" else None))
         names = _names_of(name)
-        found |= {f"{name}:{file}": _digest(path.parent / file) for file in names.files}
+        found |= {f"{name}:{file}": first_digest(path.parent / file) for file in names.files}
         known: list[_Import] = []
         if taken is not None:
             known += [*names.bound.get(taken, ()), *names.lazy.get(taken, ())]
-            known += [] if _file_of(f"{name}.{taken}") is None else [(f"{name}.{taken}", None)]
+            known += [] if file_of(f"{name}.{taken}") is None else [(f"{name}.{taken}", None)]
             waiting += known
         if not (top == "gia" and path.name == "__init__.py" and (known or taken == _NOTHING)):
             waiting += names.imported
@@ -208,7 +208,7 @@ class _Names:
 
 @functools.cache
 def _names_of(module: str) -> _Names:
-    path = _file_of(module)
+    path = file_of(module)
     if path is None or path.suffix != ".py":
         return _Names()
     source = path.read_bytes()
@@ -224,7 +224,7 @@ def _names_of(module: str) -> _Names:
             top = alias.name.partition(".")[0]
             if isinstance(node, ast.Import):
                 name, origin = alias.asname or top, (alias.name, None)
-                if not checked_only and _is_followed(top):
+                if not checked_only and is_followed(top):
                     whole[name] = alias.name if alias.asname else top
             else:
                 name, origin = alias.asname or alias.name, _origin(node, alias.name, package)
@@ -285,18 +285,25 @@ def _attributes(tree: ast.Module, whole: Mapping[str, str]) -> Iterator[tuple[st
             yield ".".join([whole[end.id], *path[:-1]]), path[-1]
 
 
-def _is_followed(module: str) -> bool:
+def is_followed(module: str) -> bool:
+    """Whether a module counts by its source: it is gia's, or it is not installed."""
     top = module.partition(".")[0]
     return top == "gia" or not (top in sys.stdlib_module_names or _counts_as_distribution(top))
 
 
 @functools.cache
 def _counts_as_distribution(top: str) -> bool:
-    path = _file_of(top)
-    return path is not None and any(path.resolve().is_relative_to(folder) for folder in _installed())
+    path = file_of(top)
+    return path is not None and is_installed(path)
 
 
-def _digest(path: Path) -> str:
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    return any(path.resolve().is_relative_to(folder) for folder in _installed())
+
+
+def first_digest(path: Path) -> str:
+    """The digest of a file as this process first read it."""
     return _first_seen(path)[0]
 
 
@@ -313,7 +320,7 @@ def _now(path: Path) -> tuple[str, int]:
 
 
 @functools.cache
-def _file_of(name: str) -> Path | None:
+def file_of(name: str) -> Path | None:
     """The file of a module, compiled or not, without importing anything; None where there is none."""
     if (module := sys.modules.get(name)) is not None:
         origin = getattr(module, "__file__", None)

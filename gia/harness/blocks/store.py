@@ -21,6 +21,7 @@ from gia.harness.blocks.distributions import packages
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.folders import Hold, hold, mark, remove
 from gia.harness.blocks.level import Measure
+from gia.harness.blocks.opened import opening, watch
 from gia.harness.blocks.reservations import Reservations
 from gia.harness.blocks.results import Arrays, BlockResult, Control
 from gia.harness.blocks.sources import (
@@ -31,11 +32,17 @@ from gia.harness.blocks.sources import (
     refuse_edited,
     remember_loaded,
 )
+from gia.harness.blocks.unkeyed import Unkeyed, Watch, relative
 from gia.harness.blocks.workers import arithmetic
 from gia.numerics import digest_of, file_digest, private_folder, replacing
 from gia.numerics.checkpoints import checkpoints_of
 
-_FORMAT = 3
+_FORMAT = 4
+
+_NOTHING = Unkeyed()
+
+#: The files that were read for the digests of data, in this process: their contents stand in keys.
+_declared: set[str] = set()
 
 
 class Store:
@@ -43,18 +50,25 @@ class Store:
 
     The digest covers what takes part and nothing else: the source and the distributions that the functions of the
     experiment import, directly or not, the content of the data, the arithmetic of this machine, the device, the block
-    and every level's setting. What else is installed is stored beside the result, as `recorded`, and is not compared.
+    and every level's setting. What a block read beyond that in the project is stored beside the result, as `read`, and
+    the entry is used only while it is unchanged. What else is installed is stored as `recorded` and is not compared.
     Networks that blocks train are kept in `nets`, and what the controls of a block said before it was attacked in
     `controls`. Searches of a block that is not finished have their states in `checkpoints`. Several runs may share the
     folder: in `reserved` stands which of them computes which block.
     A file that is damaged is never used: `notice` gets one line that says so, and the block is computed again. Nothing
     is stored after something that takes part was changed (`gia.harness.blocks.sources.EditedError`).
 
+    Args:
+        root: of the project; the present folder by default.
+
     The folders carry gia's mark if they were empty or not there, and only then is anything in them ever deleted.
     """
 
-    def __init__(self, folder: Path, *, notice: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, root: Path | None = None, notice: Callable[[str], object] | None = None
+    ) -> None:
         self.folder = folder
+        self.root = (root or Path.cwd()).resolve()
         self.nets = folder / "nets"
         self.controls = folder / "controls"
         self.checkpoints = folder / "checkpoints"
@@ -62,8 +76,10 @@ class Store:
         self._notice = notice
         self._computed: set[Path] = set()
         self._damaged: set[Path] = set()
+        self._changed: set[str] = set()
         self._inputs: dict[tuple[str | None, str], str] = {}
         self._hold: Hold | None = None
+        watch()
         remember_loaded()
 
     def hold(self) -> None:
@@ -107,7 +123,7 @@ class Store:
         """The stored result, marked as cached if it is from an earlier run; None if there is none to be trusted."""
         path = self._path(key)
         try:
-            result = replace(_read(path, key, block), cached=path not in self._computed)
+            found, unkeyed = _read(path, key, block)
         except FileNotFoundError:
             return None
         except _DamagedError as damage:
@@ -115,6 +131,12 @@ class Store:
                 self.tell(f"stored block {path.name} is damaged ({damage}); it is computed again")
             self._damaged.add(path)
             return None
+        if changed := unkeyed.changed(self.root):
+            if changed not in self._changed:
+                self.tell(f"{changed} was changed since stored blocks read it; they are computed again")
+            self._changed.add(changed)
+            return None
+        result = replace(found, cached=path not in self._computed)
         with suppress(OSError):  # the cache forgets what was not used for long
             for file in (path, *result.pictures):
                 os.utime(file)
@@ -138,8 +160,17 @@ class Store:
             raise
         refuse_edited({name for key in keys for name in key["sources"]})
 
-    def save(self, key: dict[str, Any], result: BlockResult, arrays: Arrays) -> BlockResult:
+    def watch_of(self, key: dict[str, Any]) -> Watch:
+        """What tells the job of a block what it may read without a word."""
+        return Watch(tuple(key["sources"]), self.root, self.folder.absolute())
+
+    def save(
+        self, key: dict[str, Any], result: BlockResult, arrays: Arrays, unkeyed: Unkeyed = _NOTHING
+    ) -> BlockResult:
         """Store a finished block, whole or not at all; returns it with the path of its pictures.
+
+        Args:
+            unkeyed: what the block read that is not in its key.
 
         Raises EditedError as `check_sources`.
         """
@@ -147,7 +178,14 @@ class Store:
         self.hold()
         path = self._path(key)
         images = path.with_suffix(".npz")
-        content: dict[str, Any] = {"key": key, "result": _to_plain(result), "pictures": None, "recorded": _recorded()}
+        declared = {inside for path in _declared if (inside := relative(path, self.root)) is not None}
+        content: dict[str, Any] = {
+            "key": key,
+            "result": _to_plain(result),
+            "pictures": None,
+            "read": asdict(unkeyed.without(declared)),
+            "recorded": _recorded(),
+        }
         if arrays:
             with replacing(images, private=True) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -194,10 +232,12 @@ class Store:
         The first content under a name is remembered: a worker may have it in memory.
         """
         inputs: dict[str, str] = {}
-        for label, level in experiment.levels.items():
-            for name, digest in level.inputs().items():
-                inputs[name if inputs.get(name, digest) == digest else f"{name} of level {label}"] = digest
-                self._inputs.setdefault((level.root, name), digest)
+        with opening() as opened:
+            for label, level in experiment.levels.items():
+                for name, digest in level.inputs().items():
+                    inputs[name if inputs.get(name, digest) == digest else f"{name} of level {label}"] = digest
+                    self._inputs.setdefault((level.root, name), digest)
+        _declared.update(map(os.path.realpath, opened.files))
         return inputs
 
     def _refuse_other_inputs(self, experiment: Experiment) -> None:
@@ -226,7 +266,7 @@ class _DamagedError(ValueError):
     """An entry that must not be used."""
 
 
-def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
+def _read(path: Path, key: dict[str, Any], block: Block) -> tuple[BlockResult, Unkeyed]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -240,10 +280,11 @@ def _read(path: Path, key: dict[str, Any], block: Block) -> BlockResult:
         raise _DamagedError("its pictures are missing or changed")
     stored = content["result"]
     controls = {label: Control(**control) for label, control in stored["controls"].items()}
-    return BlockResult(
+    result = BlockResult(
         **{**stored, "controls": controls, "block": block},
         pictures=() if content["pictures"] is None else (images,),
     )
+    return result, Unkeyed(**content["read"])
 
 
 def load_pictures(result: BlockResult) -> Arrays:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
+from gia.harness.blocks.opened import watch
 from gia.harness.blocks.sources import closure_of, refuse_edited
 from gia.numerics import fingerprint, reproducible
 
@@ -345,7 +346,11 @@ def _reproducibly(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def begin() -> None:
-    """In a new worker: one thread; the parent alone handles Ctrl-C; no worker outlives the parent."""
+    """In a new worker: one thread; the parent alone handles Ctrl-C; no worker outlives the parent.
+
+    What modules read is watched from here on: the first job imports them before its function is called.
+    """
+    watch()
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()

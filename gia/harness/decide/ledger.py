@@ -115,7 +115,7 @@ class Ledger:
                     "where it was written, got an edited or moved one; entries are only added, by the harness"
                 )
             previous = entry.chain
-        known = json.loads(self._witness.read_text(encoding="utf-8")) if self._witness.exists() else []
+        known = _read_witness(self._witness)
         chains = [entry.chain for entry in self.entries]
         if chains != known:
             pairs = zip(known, chains, strict=False)
@@ -186,13 +186,30 @@ def _read(path: Path) -> tuple[Entry, ...]:
         return ()
     names = {field.name for field in fields(Entry)}
     try:
-        rows: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8")).get("entry", [])
+        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("entry", [])
+        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+            raise ValueError(f"expected tables [[entry]], got {rows!r}")
         for number, row in enumerate(rows, start=1):
             if set(row) != names or not isinstance(row["rows"], list):
                 raise ValueError(f"entry {number}: expected the keys {sorted(names)}, got {sorted(row)}")
+            values = [*row["rows"], *(value for name, value in row.items() if name != "rows")]
+            if wrong := [value for value in values if not isinstance(value, str)]:
+                raise ValueError(f"entry {number}: expected strings, got {wrong[0]!r}")
         return tuple(Entry(**{**row, "rows": tuple(row["rows"])}) for row in rows)
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise LedgerError(f"{path}: {error}") from error
+
+
+def _read_witness(path: Path) -> list[Any]:
+    if not path.exists():
+        return []
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise LedgerError(f"{path}: expected a list of chains, got {error}") from error
+    if not isinstance(known, list):
+        raise LedgerError(f"{path}: expected a list of chains, got {known!r}")
+    return known
 
 
 def _to_toml(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gia.harness.blocks.opened import watch
 from gia.harness.plugin.options import add, as_typed, given
 
 REGISTER = "claims/claims.toml"
@@ -22,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("claims_register", f"the register of claims, relative to the root (default: {REGISTER})")
     parser.addini("claims_experiment", "the module that measures and draws", default="gia.experiment")
     parser.addini("claims_report", "the module whose function layout(root) arranges the report")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Watch what modules read while they are imported, before the first conftest.py is."""
+    if Path(early_config.rootpath, early_config.getini("claims_register") or REGISTER).exists():
+        watch()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own junitxml looks at its option

@@ -10,22 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gia.harness.blocks.entries import JUNIT, MANIFEST, REPORTS
 from gia.harness.blocks.folders import LOCK, mark
 from gia.numerics import replacing
 
-#: In every run folder: what was run, and how it ended. Nothing is removed from a folder that lacks it.
-MANIFEST = "run.json"
-_MARK = "gia.harness"
-#: The tracebacks of errors of the user's attack or defenses.
-ERRORS = "errors.txt"
+_MARK = "gia.harness"  # in the manifest; nothing is removed from a folder that lacks it
 LATEST = "latest"
 #: Files of which a run with a report has one.
 _ENDS = ("report.html", "bench.md", "base.md")
-JUNIT = "junit.xml"
-_REPORTS = (
-    *("verdicts.json", "about.json", "report.md", "report.html", "comparison.html", JUNIT),
-    *("bench.json", "bench.md", "base.json", "base.md", ERRORS),
-)
 
 
 class RunFolder:
@@ -108,7 +100,7 @@ class RunFolder:
 
     def _reset(self) -> None:
         """Remove the reports of an earlier run, and nothing else."""
-        found = [self.path / name for name in _REPORTS if (self.path / name).exists()]
+        found = [self.path / name for name in REPORTS if (self.path / name).exists()]
         if found and manifest(self.path) is None:
             raise ValueError(f"{self.path}, which has a {found[0].name} and no {MANIFEST} of an earlier run")
         for path in [*self._named(), *found]:
@@ -120,7 +112,7 @@ class RunFolder:
             rows = json.loads((self.path / "verdicts.json").read_text(encoding="utf-8"))
             pictures = {Path(name).name for row in rows for name in row["pictures"]}
             evidence = {Path(f"{row['id'].replace('/', '-')}.json").name for row in rows}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return []
         named = [*(("images", name) for name in pictures), *(("evidence", name) for name in evidence)]
         return [self.path.joinpath(*names) for names in sorted(named)]
@@ -130,7 +122,7 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     """What a run folder says of itself; None for a folder that no run made."""
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("written_by") == _MARK else None
 

@@ -10,8 +10,8 @@ import pytest
 
 from gia.harness.baseline.check import unpinned
 from gia.harness.baseline.file import BaselineError
+from gia.harness.blocks.entries import JUNIT
 from gia.harness.plugin.checks import refuse_contradictions, under_xdist
-from gia.harness.plugin.folder import JUNIT
 from gia.harness.plugin.options import foreign
 from gia.harness.plugin.outside import Outside
 from gia.harness.plugin.reports import Reports
@@ -51,6 +51,7 @@ class Hooks:
         self._stale: Sequence[BaselineError] = ()
         self._dropped: Sequence[str] = ()
         self._undecided: Sequence[str] = ()
+        self._swallowed: Sequence[str] = ()
 
     def pytest_report_header(self) -> list[str]:
         """What the numbers of this run depend on."""
@@ -76,7 +77,7 @@ class Hooks:
         run, option = self._run, self._run.config.option
         run.selection.check(run.register)
         if run.selection.selected():
-            _ = run.confirm, run.layout  # a dirty tree, or a layout that is missing, is an error before anything runs
+            _ = run.confirm, run.layout, run.recorded()  # what is wrong there is an error before anything runs
         stopped = option.collectonly or (session.testsfailed and not option.continue_on_collection_errors)
         writes = not stopped and not option.gia_plan
         if run.selection.selected() and writes and not under_xdist(run.config):
@@ -127,7 +128,7 @@ class Hooks:
 
     @pytest.hookimpl(tryfirst=True)  # before another plugin can fail
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Stop the workers, find stale baselines and rows without a verdict, and write the reports."""
+        """Stop the workers, find stale baselines and rows without an honest verdict, and write the reports."""
         run, selection = self._run, self._run.selection
         run.stop_workers()
         if run.made_baselines is not None:
@@ -139,9 +140,10 @@ class Hooks:
             session.exitstatus = pytest.ExitCode.OK  # more shards than rows
         if session.exitstatus == pytest.ExitCode.OK:
             if not (run.config.option.collectonly or under_xdist(run.config)):
-                self._undecided = selection.undecided(run.decided())
+                self._undecided = [*selection.undecided(run.decided()), *selection.lost(run.register)]
+                self._swallowed = run.swallowed()
             placed = [] if run.placebos is None or run.made_claims is None else run.made_claims.recording.rows
-            if self._stale or self._undecided or any(map(broken, placed)):
+            if self._stale or self._undecided or self._swallowed or any(map(broken, placed)):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._reports.write()
         whole = all(selection.whole(marker) for marker in ("claim", "baseline"))
@@ -156,6 +158,8 @@ class Hooks:
             terminalreporter.write_line(f"FAILED baseline: {error}", red=True)
         for line in self._undecided:
             terminalreporter.write_line(f"FAILED without a verdict: {line}", red=True)
+        for line in self._swallowed:
+            terminalreporter.write_line(f"FAILED against the record, whatever its test says: {line}", red=True)
         self._reports.show(terminalreporter)
 
     def pytest_unconfigure(self) -> None:

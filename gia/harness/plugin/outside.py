@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from gia.harness.blocks.entries import ERRORS
 from gia.harness.blocks.workers import WorkerError
-from gia.harness.plugin.folder import ERRORS, RunFolder
+from gia.harness.plugin.folder import RunFolder
 from gia.harness.plugin.laboratory import Laboratory, Substitution
 from gia.harness.plugin.options import foreign
 from gia.harness.plugin.selection import claim_ids

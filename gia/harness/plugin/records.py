@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from gia import numerics
@@ -13,6 +14,20 @@ from gia.harness.decide.ledger import Entry, Ledger
 from gia.harness.decide.record import disagreement, notice
 from gia.harness.decide.verdicts import Verdict
 from gia.numerics import replacing
+
+#: What a row of a file must have, and of which types.
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "outcome": (str,),
+    "effect": (int, float, NoneType),
+    "unit": (str,),
+    "digest": (str,),
+    "commit": (str,),
+}
+_OF_LANE: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "claims": _FIELDS,
+    "confirm": {**_FIELDS, "frozen": (str,), "protocol": (str,)},
+    "reach": {"shares": (dict,), "draws": (list,)},
+}
 
 
 class Records:
@@ -36,15 +51,23 @@ class Records:
         self.stored: list[tuple[str, str]] = []
 
     def rows(self, lane: str) -> dict[str, dict[str, Any]]:
-        """Claim id -> what the lane's file says. Raises ValueError for a file that is not readable."""
+        """Claim id -> what the lane's file says. Raises ValueError for a file that is not readable or malformed."""
         path = self._path(lane)
         if not path.exists():
             return {}
         try:
-            found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        except (ValueError, KeyError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError, OSError) as error:
             raise ValueError(f"{path}: expected a file of records with 'rows', got {error}") from error
-        return found
+        rows = content.get("rows") if isinstance(content, dict) else content
+        if not (isinstance(content, dict) and isinstance(rows, dict)):
+            raise ValueError(f"{path}: expected a file of records with 'rows', one for each id, got {_short(rows)}")
+        fields = _OF_LANE.get(lane, {})
+        for id, row in rows.items():
+            wrong = [name for name, types in fields.items() if not (isinstance(row, dict) and _is(row, name, types))]
+            if wrong:
+                raise ValueError(f"{path}: {id}: expected a record with {', '.join(wrong)}, got {_short(row)}")
+        return dict(rows)
 
     def store(self, lane: str, id: str, row: Mapping[str, Any]) -> None:
         """Put one row on record at once, so that an interrupted run keeps what it finished."""
@@ -76,3 +99,12 @@ class Records:
 
     def _path(self, lane: str) -> Path:
         return self.folder / f"{lane}{self._suffix}.json"
+
+
+def _is(row: Mapping[str, Any], name: str, types: tuple[type, ...]) -> bool:
+    return name in row and isinstance(row[name], types) and not isinstance(row[name], bool)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

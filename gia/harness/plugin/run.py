@@ -81,7 +81,7 @@ class ClaimRun:
         self.environment = self._environment()
         self.share = None if option.gia_shard is None else share(option.gia_shard)
         self.notices = _foreign_notices(option)
-        self.selection = Selection(config, register.parent)
+        self.selection = Selection(config, register.parent, recorded=self.recorded)
         given = None if not option.gia_run_dir else Path(option.gia_run_dir).resolve()
         self.runs = config.rootpath / ".gia" / "runs"
         self._kind = f"{self.scale}-{self.commit}"
@@ -158,7 +158,7 @@ class ClaimRun:
             self._pool = self._workers()
             if not option.gia_plan:
                 self._begin()  # last: a wrong option leaves no folder
-            store = self._store = Store(self.blocks_folder(), notice=self._notice)
+            store = self._store = Store(self.blocks_folder(), root=self.config.rootpath, notice=self._notice)
             self._context = Context(
                 register=self.register,
                 scale=self.scale,
@@ -243,6 +243,18 @@ class ClaimRun:
             return set()
         recording = self.made_claims.recording
         return {row["id"] for row in recording.rows} | set(recording.stored)
+
+    def recorded(self) -> set[str]:
+        """The rows that are on record at this scale. UsageError for a file of records that is malformed."""
+        try:
+            return {id for lane in ("claims", "confirm") for id in self.records.rows(lane)}
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def swallowed(self) -> list[str]:
+        """The rows whose test went on after its verdict was found to contradict the record, one line each."""
+        rows = [] if self.made_claims is None else self.made_claims.recording.rows
+        return [f"{row['id']}: {row['disagrees']}" for row in rows if row["disagrees"]]
 
     def stop_workers(self) -> None:
         """After the last test."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gia.harness.ci import under_ci
 from gia.harness.decide.register import Register
 from gia.harness.report.command import RESULTS
 
 #: How a reason begins for which a selected test may be skipped -> options, and the value of one of them, of runs where
-#: it holds; None in every run. Any other skip fails the test: nothing would be decided, and the run would be green.
-REASONS: Mapping[str, tuple[tuple[str, ...], Any] | None] = {
-    "no cell at this scale": None,
-    "could not import": None,  # pytest.importorskip of an optional package
+#: it holds; None for any value. Any other skip fails the test, since nothing would be decided and the run would be
+#: green, except for a scale without a cell and a package that is missing (`Selection._holds`).
+REASONS: Mapping[str, tuple[tuple[str, ...], Any]] = {
     "not tried": (("gia_attack", "gia_defense"), None),
     "not applicable": (("gia_placebo",), None),
     "no reach": (("gia_lane",), "reach"),
@@ -31,19 +32,26 @@ REASONS: Mapping[str, tuple[tuple[str, ...], Any] | None] = {
 }
 
 
+_NO_CELL = re.compile(r"no cell at this scale: (\S+)")
+_MISSING = re.compile(r"could not import '([\w.]+)'")  # pytest.importorskip of an optional package
+
 _FAILED = "its test failed"
 
 
 class Selection:
     """Registered as a plugin.
 
+    Args:
+        recorded: gives the ids of the rows that are on record at this scale.
+
     Attributes:
         folder: where the claims lie.
         tests_of: claim id -> tests, those that were left out too.
     """
 
-    def __init__(self, config: pytest.Config, folder: Path) -> None:
+    def __init__(self, config: pytest.Config, folder: Path, *, recorded: Callable[[], Collection[str]]) -> None:
         self._config = config
+        self._recorded = recorded
         self.folder = folder
         self._marked: dict[str, set[str]] = {"claim": set(), "baseline": set()}
         self._deselected: set[str] = set()
@@ -96,7 +104,7 @@ class Selection:
             del report.wasxfail
         elif report.skipped and isinstance(report.longrepr, tuple):
             reason = report.longrepr[2].removeprefix("Skipped: ")
-            if self._may_skip(reason):
+            if self._may_skip(reason, claim_ids(item)):
                 return report
             told = f"expected a verdict or a comparison, got a skip without a known reason: {reason}"
         else:
@@ -150,18 +158,35 @@ class Selection:
         lines = [line for line in lines if not self._may_skip(line.split(": skipped as a whole: ")[1])]
         lines += [f"{test}: taken away by another plugin without a word" for test in sorted(self._missing)]
         for id, why in self.without_verdict(decided).items():
-            if why != _FAILED and not self._may_skip(why):
+            if why != _FAILED and not self._may_skip(why, [id]):
                 lines.append(f"{id}: {why}")
         return lines
 
-    def _may_skip(self, reason: str) -> bool:
-        for begin, holds in REASONS.items():
+    def lost(self, register: Iterable[str]) -> list[str]:
+        """The rows that are on record and have no test any more, one line each; known in a whole run alone."""
+        if not self.whole("claim"):
+            return []
+        recorded = self._recorded()
+        without = [id for id in register if id not in self.tests_of and id in recorded]
+        return [f"{id}: it is on record, and no test has its mark" for id in without]
+
+    def _may_skip(self, reason: str, ids: Sequence[str] = ()) -> bool:
+        for begin, (names, value) in REASONS.items():
             if reason.startswith(begin):
-                if holds is None:
-                    return True
-                names, value = holds
                 given = [getattr(self._config.option, name) for name in names]
                 return any(given) if value is None else value in given
+        return self._holds(reason, ids)
+
+    def _holds(self, reason: str, ids: Sequence[str]) -> bool:
+        """Whether a reason is true that holds in any run.
+
+        A row that is on record had a cell at this scale. A package may be missing on a developer's machine, where the
+        summary says so, and not under CI.
+        """
+        if (cell := _NO_CELL.fullmatch(reason)) is not None:
+            return cell[1] in ids and cell[1] not in self._recorded()
+        if (missing := _MISSING.match(reason)) is not None:
+            return not under_ci() and importlib.util.find_spec(missing[1].partition(".")[0]) is None
         return False
 
     def whole(self, marker: str) -> bool:

@@ -77,7 +77,14 @@ def test_a_cell_that_repeats_elsewhere_catches_a_loss_of_one_seed(file: Path) ->
         check(baseline_of(file, machine=ELSEWHERE), values)
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"format": 2}', '{"format": 1, "environments": {}, "cells": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("{", "[]", '{"format": 2}', '{"format": 1, "environments": {}, "cells": {"a": 1}}'),
+        '{"format": 1, "environments": {}, "cells": {"a": {"differences": {}}}}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_a_damaged_file_of_drift_is_an_error(file: Path, damage: str) -> None:
     """Limits would silently be those of cells that nobody measured."""
     (file.parent / "drift.json").write_text(damage, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,14 +12,18 @@ from pathlib import Path
 import pytest
 
 from gia.__main__ import main
-from gia.harness.blocks.folders import LOCK, MARK, hold, mark
+from gia.harness.blocks.folders import LOCK, MARK, hold, is_marked, mark
 
 DAY = 86400
 
+#: How the JSON files of a store begin, by their folder.
+BEGINNINGS = {"blocks": b'{\n "key": {\n  "format": 4,', "controls": b'{\n "1": {\n  "passed": true,'}
+
 
 def old_file(path: Path, days: float, size: int = 1000) -> Path:
-    """A file that was last used this number of days ago."""
-    path.write_bytes(b"x" * size)
+    """A file that was last used this number of days ago, and begins as gia's would."""
+    begin = BEGINNINGS.get(path.parent.name, b"") if path.suffix == ".json" else b""
+    path.write_bytes(begin.ljust(size, b" "))
     when = time.time() - days * DAY
     os.utime(path, (when, when))
     return path
@@ -93,6 +98,42 @@ def test_prune_deletes_what_is_old_and_of_gia_and_nothing_else(project: Path) ->
     expected = {f"cache/blocks/{name}" for name in (*gone, ".1-00000000.partial")} | {"runs/old/report.md"}
     assert before - files(project) == expected
     assert not (project / "runs" / "old").exists()
+
+
+def test_prune_leaves_files_of_the_user_in_folders_that_gia_made(project: Path) -> None:
+    """If it fails, `--prune --yes` deletes notes, data and a thesis that somebody kept beside gia's files."""
+    blocks, old = project / "cache" / "blocks", project / "runs" / "old"
+    for made in (blocks / "checkpoints", old / "blocks", old / "blocks" / "nets"):
+        assert mark(made)
+    for folder in ("images", "evidence", "samples", "mine"):
+        (old / folder).mkdir()
+    rows = [{"id": "op.size/2", "pictures": ["images/op.size-2-levels.png"]}]
+    (old / "verdicts.json").write_text(json.dumps(rows), encoding="utf-8")
+    (old / "samples" / "fedavg.json").write_text('{\n "cells": {}, "format": 1}', encoding="utf-8")
+    for written in ("verdicts.json", "samples/fedavg.json"):
+        os.utime(old / written, (0, 0))
+    assert mark(old / "mine" / "project")
+    own = {"images/op.size-2.png", "images/op.size-2-levels.png", "evidence/op.size-2.json", "report.html", "run.json"}
+    for name in (*own, "junit.xml", f"blocks/{'3' * 16}.json", f"blocks/nets/fit-{'3' * 64}.safetensors"):
+        old_file(old / name, 90)
+    of_the_user = {
+        *(f"cache/blocks/{kind}/my_notes.txt" for kind in ("nets", "controls", "checkpoints")),
+        *("cache/blocks/nets/mine.safetensors", "cache/blocks/0123456789abcdef.json", "cache/blocks/my_notes.txt"),
+        *("cache/blocks/0123456789abcdee.npz", "cache/blocks/controls/0123456789abcdef.json"),
+        *("runs/old/thesis.tex", "runs/old/images/photo.png", "runs/old/evidence/mine.json", "runs/old/mine/data.csv"),
+        *("runs/old/samples/mine.json", "runs/old/blocks/0123456789abcdef.json", "runs/old/blocks/nets/notes.txt"),
+    }
+    for name in of_the_user:
+        old_file(project / name, 90)
+        if name.endswith("f.json"):
+            (project / name).write_text('{"mine": 1}', encoding="utf-8")
+            os.utime(project / name, (0, 0))
+    assert main(["cache", "--folder", str(project), "--prune", "--yes", "--runs", "1"]) == 0
+    assert of_the_user <= files(project)
+    left = {name for name in files(project) if name.startswith("runs/old/")}
+    assert left == {name for name in of_the_user if name.startswith("runs/old/")}
+    assert not is_marked(old)
+    assert is_marked(old / "mine" / "project")
 
 
 def test_prune_leaves_what_a_running_run_uses(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

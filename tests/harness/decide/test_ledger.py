@@ -74,6 +74,36 @@ def test_an_entry_cannot_change_move_or_vanish(paths: tuple[Path, Path], change:
         Ledger(*paths)
 
 
+FIELDS = 'kind = "past"\ncommit = ""\ndigest = ""\nbefore = ""\nafter = ""\nreason = "x"\nchain = ""\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "entry = 1",
+        "entry = [1]",
+        "[entry]\nkind = 1",
+        f"[[entry]]\ndate = 2026-11-24\nrows = ['a']\n{FIELDS}",
+        f"[[entry]]\ndate = 'today'\nrows = [['a']]\n{FIELDS}",
+        pytest.param(f"entry = {'[' * 20_000}{']' * 20_000}", id="deep"),
+    ],
+)
+def test_a_malformed_ledger_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
+    """If it fails, a bad merge of the ledger ends a run in a TypeError or RecursionError that names no file."""
+    path = tmp_path / "ledger.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LedgerError, match=r"ledger\.toml: .*"):
+        Ledger(path, tmp_path / "ledger.json")
+
+
+@pytest.mark.parametrize("text", ["{", "1", pytest.param("[" * 100_000, id="deep")])
+def test_a_malformed_witness_is_an_error_that_names_the_file(paths: tuple[Path, Path], text: str) -> None:
+    """If it fails, a bad merge of the witness ends a run in an error that names no file."""
+    paths[1].write_text(text, encoding="utf-8")
+    with pytest.raises(LedgerError, match=r"ledger\.json: expected a list of chains, got"):
+        Ledger(*paths)
+
+
 def test_an_entry_without_its_witness_is_refused(paths: tuple[Path, Path]) -> None:
     """A history that was rewritten with all of its chains would pass."""
     paths[1].write_text(json.dumps(json.loads(paths[1].read_text(encoding="utf-8"))[:-1]), encoding="utf-8")

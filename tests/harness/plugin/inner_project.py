@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gia.harness.blocks import sources
+from gia.harness.blocks import sources, unkeyed
 from gia.numerics import REPEATABLE, reproducible
 from tests.harness import planted
 
@@ -101,7 +101,7 @@ class Inner:
 
     def run(self, *options: str) -> pytest.RunResult:
         """Run the claims in this process, without worker processes; sources are read again, as in another process."""
-        for function in vars(sources).values():
+        for function in (*vars(sources).values(), *vars(unkeyed).values()):
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
         return self.pytester.runpytest_inprocess("claims", "--gia-workers=0", *options, no_reraise_ctrlc=True)

@@ -64,6 +64,24 @@ def test_a_contradicted_record_fails_and_says_how_it_may_move(inner: Inner) -> N
     result.stdout.fnmatch_lines(["*history: protocol 2; earlier supported*"])
 
 
+def test_a_test_that_swallows_the_contradiction_leaves_no_green_run(inner: Inner) -> None:
+    """If it fails, `try` around `claims.trend` makes a run green that says "supported on record, now refuted"."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    inner.run(*RECORD)
+    swallowing = """
+@pytest.mark.claim("toy.first")
+def test_toy_first(claims):
+    try:
+        claims.trend("toy.first", Level(slope=-2.0), levels=(1, 2, 4), change=batch, x=math.log2)
+    except AssertionError:
+        pass
+"""
+    inner.write(tests=swallowing)
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["FAILED against the record, whatever its test says: toy.first: *"])
+
+
 def test_an_inconclusive_record_of_other_blocks_contradicts_nothing(inner: Inner) -> None:
     """Every change of a protocol would need a new record before it could be tried."""
     inner.write(row("toy.trend"), tests=trend("toy.trend", measure="one_undecided"))
@@ -94,3 +112,23 @@ def test_a_ledger_that_was_edited_stops_the_run(inner: Inner) -> None:
     result = inner.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*ledger.toml: entry 1*got an edited or moved one*"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[1]", "null", "{}", '{"rows": [1]}', '{"rows": {"toy.first": 1}}'),
+        '{"rows": {"toy.first": {"outcome": "supported"}}}',
+        '{"rows": {"toy.first": {"outcome": "supported", "effect": "2", "unit": "dB", "digest": "", "commit": ""}}}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_a_malformed_file_of_records_is_an_error_that_names_it_before_anything_runs(inner: Inner, text: str) -> None:
+    """If it fails, a bad merge of the records ends a run in an error that names no file, or nothing is compared."""
+    inner.write(row("toy.first"), tests=trend("toy.first"))
+    (inner.path / "baselines").mkdir()
+    (inner.path / "baselines" / "claims.json").write_text(text, encoding="utf-8")
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*baselines*claims.json: *expected a *record*"])
+    assert not inner.computed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness.plugin.inner_project import Inner, row, trend
+from tests.harness.plugin.inner_project import RECORD, Inner, row, trend
 
 pytest_plugins = ["pytester"]
 
@@ -53,7 +53,9 @@ def test_expected():
     assert result.ret == pytest.ExitCode.OK
 
 
-@pytest.mark.parametrize("reason", ["no cell at this scale: op.size", "could not import 'cma': No module named 'cma'"])
+@pytest.mark.parametrize(
+    "reason", ["no cell at this scale: toy.other", "could not import 'gia_absent': No module named 'gia_absent'"]
+)
 def test_a_known_reason_leaves_the_run_green_and_shows(inner: Inner, reason: str) -> None:
     """A scale without a cell, or an optional package that is not there, would turn every run red."""
     other = MARKED + f"def test_other(claims):\n    pytest.skip({reason!r})\n"
@@ -62,6 +64,49 @@ def test_a_known_reason_leaves_the_run_green_and_shows(inner: Inner, reason: str
     result.assert_outcomes(passed=1, skipped=1)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines([f"NOT toy.other: no verdict, {reason}"])
+
+
+@pytest.mark.parametrize("reason", ["no cell at this scale", "no cell at this scale: toy.first", "no cell: toy.other"])
+def test_a_scale_without_a_cell_is_believed_of_the_row_itself_and_of_none_on_record(inner: Inner, reason: str) -> None:
+    """If it fails, any row can be switched off by a sentence that begins like that of a scale without a cell."""
+    other = MARKED + "def test_other(claims):\n    pytest.skip({!r})\n"
+    inner.write(row("toy.first"), row("toy.other"), tests=trend("toy.first") + other.format(reason))
+    assert inner.run().ret == pytest.ExitCode.TESTS_FAILED
+    inner.write(tests=trend("toy.first") + trend("toy.other"))
+    assert inner.run(*RECORD).ret == pytest.ExitCode.OK
+    inner.write(tests=trend("toy.first") + other.format("no cell at this scale: toy.other"))
+    assert inner.run().ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize(
+    ("reason", "ci"),
+    [
+        ("could not import reality", ""),
+        ("could not import 'torch': No module named 'torch'", ""),
+        ("could not import 'gia_absent': No module named 'gia_absent'", "true"),
+    ],
+)
+def test_a_missing_package_is_believed_where_it_is_missing_and_not_under_ci(
+    inner: Inner, monkeypatch: pytest.MonkeyPatch, reason: str, ci: str
+) -> None:
+    """If it fails, a row is switched off by a package that is there, or for good where CI's environment lacks one."""
+    monkeypatch.setenv("CI", ci)
+    other = MARKED + f"def test_other(claims):\n    pytest.skip({reason!r})\n"
+    inner.write(row("toy.first"), row("toy.other"), tests=trend("toy.first") + other)
+    assert inner.run().ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_row_on_record_whose_test_is_gone_fails_a_whole_run(inner: Inner) -> None:
+    """If it fails, a renamed module or a class with `__test__ = False` takes a row out of every run, which stays
+    green."""
+    inner.write(row("toy.first"), row("toy.other"), row("toy.new"), tests=trend("toy.first"))
+    inner.write(tests=trend("toy.other"), module="test_other")
+    assert inner.run(*RECORD).ret == pytest.ExitCode.OK  # no test of the row "toy.new" was ever there
+    (inner.path / "claims" / "test_other.py").rename(inner.path / "claims" / "other.py")
+    result = inner.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["FAILED without a verdict: toy.other: it is on record, and no test has its mark"])
+    result.stdout.no_fnmatch_line("*toy.new: it is on record*")
 
 
 def test_a_module_that_skips_itself_fails_the_run(inner: Inner) -> None:
