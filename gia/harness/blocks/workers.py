@@ -83,15 +83,16 @@ class Workers(ABC):
             tick: called now and then.
         """
         running: dict[Future[Any], tuple[int, Job]] = {}
-        waiting: list[tuple[int, Job]] = []  # until a spare job ends
+        waiting: list[tuple[int, Job]] = []  # to begin again
         failures: list[WorkerError] = []
         self._begin_run()
         try:
             while True:
-                while not failures and (taken := waiting.pop() if waiting else take()) is not None:
-                    if len(running) + len(self._meanwhile) >= self.room:
-                        waiting.append(taken)
-                        break
+                while (
+                    not failures
+                    and not self._is_full(running)
+                    and (taken := waiting.pop() if waiting else take()) is not None
+                ):
                     index, job = taken
                     try:
                         running[self._submit(job)] = index, job
@@ -99,10 +100,9 @@ class Workers(ABC):
                         failures.append(_failure(job.name, broken))
                 if failures:
                     waiting.clear()
-                if not running and not waiting:
+                if not running and not waiting and (failures or not self._is_full(running)):
                     break
-                if not waiting:
-                    self._fill(len(running))
+                self._fill(running)
                 done = wait([*running, *self._meanwhile], timeout=_TICK, return_when=FIRST_COMPLETED).done
                 self._watch([job.name for _, job in running.values()], idle=not done)
                 if self._meanwhile and any(map(_is_broken, done)):
@@ -131,7 +131,7 @@ class Workers(ABC):
 
     def attend(self, seconds: float = 0.0) -> None:
         """Take what spare jobs found and begin further ones; wait so long at most for one of them to end."""
-        self._fill(0)
+        self._fill(())
         if not self._meanwhile:
             time.sleep(seconds)
             return
@@ -140,7 +140,7 @@ class Workers(ABC):
             self._end()
             self.spare = None
         self._collect(done)
-        self._fill(0)
+        self._fill(())
 
     def settle(self) -> None:
         """Wait for the spare jobs under way, and begin none."""
@@ -166,13 +166,13 @@ class Workers(ABC):
     def _result(self, future: Future[Any]) -> Any:
         return future.result()
 
-    def _fill(self, running: int) -> None:
-        """Give spare jobs to workers that are idle beside this number of jobs."""
-        while (
-            self.spare is not None
-            and running + len(self._meanwhile) < self.room
-            and (taken := self.spare.take()) is not None
-        ):
+    def _is_full(self, running: Collection[object]) -> bool:
+        """Whether there is no room beside these jobs and the spare ones."""
+        return len(running) + len(self._meanwhile) >= self.room
+
+    def _fill(self, running: Collection[object]) -> None:
+        """Give spare jobs to workers that are idle beside these jobs."""
+        while self.spare is not None and not self._is_full(running) and (taken := self.spare.take()) is not None:
             name, job = taken
             try:
                 self._meanwhile[self._submit(job)] = name

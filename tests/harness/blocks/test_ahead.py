@@ -17,7 +17,7 @@ from gia.harness.blocks.executor import run_blocks
 from gia.harness.blocks.experiment import Experiment
 from gia.harness.blocks.sources import EditedError
 from gia.harness.blocks.store import Store
-from gia.harness.blocks.workers import Pool, WorkerError
+from gia.harness.blocks.workers import Job, Pool, WorkerError
 from tests.harness.planted import Level, Result
 
 #: Longer than any test waits: what lasts so long is ended by the test.
@@ -115,6 +115,20 @@ def test_the_running_row_comes_first(pool: Pool, store: Store) -> None:
     coming(pool, store, (experiment("second"), 4))
     run(experiment("first"), store, pool, 4)
     assert begun(store).index("second 0") >= 3  # a worker takes it when the last block of the row has begun
+
+
+def test_a_run_takes_no_block_that_it_has_no_room_for(pool: Pool) -> None:
+    """Another run on the same folder would wait for a block that nobody computes yet."""
+    left = [(index, Job(f"job {index}", abs, (index,), dict)) for index in range(6)]
+    taken, ended = [], []
+
+    def take() -> tuple[int, Job] | None:
+        taken.append(len(taken) - len(ended))
+        return left.pop(0) if left else None
+
+    pool.run(take, lambda index, result: ended.append(result), lambda: None)
+    assert sorted(ended) == list(range(6))
+    assert max(taken) < pool.room  # under way when another one was asked for
 
 
 def test_a_row_waits_for_its_block_that_is_under_way(pool: Pool, store: Store) -> None:
