@@ -18,9 +18,9 @@ State = tuple[int, int, int] | None
 
 
 class Opened:
-    """The files that were opened for reading, with their states at that moment.
+    """The files that were only read, with their states when they were first opened.
 
-    A file that was made here, or overwritten before it was read, is a product and no input.
+    A file that is also written is a product, or the program's own memory such as a log: each run changes it.
 
     Attributes:
         files: path -> state.
@@ -30,25 +30,21 @@ class Opened:
     def __init__(self) -> None:
         self.files: dict[str, State] = {}
         self.outputs: set[str] = set()
-        self._made: set[str] = set()
 
     def read(self, path: str) -> None:
         """Note that a file is read."""
-        if path not in self._made:
+        if path not in self.outputs:
             self.files.setdefault(path, state_of(path))
 
-    def written(self, path: str, *, anew: bool) -> None:
-        """Note that a file is written; `anew` says that nothing of its content stays."""
+    def written(self, path: str) -> None:
+        """Note that a file is written."""
         self.outputs.add(path)
-        there = self.files[path] is not None if path in self.files else not anew and state_of(path) is not None
-        if not there:
-            self.files.pop(path, None)
-            self._made.add(path)
+        self.files.pop(path, None)
 
     def renamed(self, source: str, target: str) -> None:
         """Note that a file gets another name, as one does that is written under a temporary one."""
-        if source in self._made:
-            self.written(target, anew=True)
+        if source in self.outputs:
+            self.written(target)
 
 
 def watch() -> None:
@@ -134,7 +130,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
             opened.read(path)
     if flags & _WRITES:
         for opened in watchers:
-            opened.written(path, anew=bool(flags & os.O_TRUNC))
+            opened.written(path)
 
 
 def _importing() -> list[Opened]:

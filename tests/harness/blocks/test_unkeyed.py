@@ -49,6 +49,7 @@ def test_an_entry_is_used_after_an_edit_only_if_it_read_something_else(computed:
     (folder / "unrelated.json").write_text("1", encoding="utf-8")
     (folder / "own.txt").write_text("edited", encoding="utf-8")
     (folder / "log.txt").write_text("edited", encoding="utf-8")
+    (folder / "calls.txt").write_text("7", encoding="utf-8")
     (stored / "nets" / "net.txt").write_text("edited", encoding="utf-8")
     if where in ("here", "unwatched"):
         assert run(folder, "here") == {"cached": 2, "numbers": [7.0, 7.0], "told": []}
