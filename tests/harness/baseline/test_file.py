@@ -122,6 +122,23 @@ def test_an_entry_is_validated_even_if_its_digest_fits(file: Path, change: Any, 
         baseline_of(file, machine=HERE)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry["metrics"]["psnr"].update(values=None),
+        lambda entry: entry["metrics"]["psnr"].update(tolerance=10**400),
+        lambda entry: entry.update(deciding=["psnr"]),
+        lambda entry: entry["metrics"]["psnr"].update(values=24.1),
+    ],
+    ids=["missing", "huge", "unhashable", "number"],
+)
+def test_fields_of_another_type_are_refused_even_if_the_digest_fits(file: Path, change: Any) -> None:
+    """If it fails, a merge tool that recomputes digests ends the run in a bare TypeError or OverflowError."""
+    edit(file, change, forge=True)
+    with pytest.raises(BaselineCorrupt, match=r"entry 'op/b1': its fields are malformed"):
+        baseline_of(file, machine=HERE)
+
+
 def test_a_tolerance_below_the_platform_spread_cannot_be_declared(tmp_path: Path) -> None:
     """It would raise alarms on the next processor."""
     with pytest.raises(ValueError, match=r"tolerance: expected at least the platform spread 0\.1, got 0\.01"):
