@@ -17,7 +17,7 @@ from gia.attacks.matching import matching_terms
 from gia.attacks.objectives import Cosine
 from gia.attacks.optimization import dlg, gradinversion, idlg, inverting_gradients
 from gia.attacks.reconstruction import Reconstruction
-from gia.attacks.trials import Attack, Card, check_settings, check_trials
+from gia.attacks.trials import Attack, Card, check_settings, check_trials, one_by_one
 from gia.errors import expected_one_of
 from gia.federated import Observation
 from gia.federated.victims import differentiating
@@ -142,8 +142,9 @@ def run_many(
         generators: one per observation.
         settings: the attack's own.
 
-    Returns one reconstruction per observation. Raises what `find` raises; ValueError for observations that do not fit
-    the model or each other; TypeError for a setting that the attack does not have, or a result of another type.
+    Returns one reconstruction per observation, without an image where the attack finds nothing. Raises what `find`
+    raises; `NothingFound` where it finds nothing in any; ValueError for observations that do not fit the model or each
+    other; TypeError for a setting that the attack does not have, or a result of another type.
 
     >>> import torch, gia
     >>> seed = torch.Generator().manual_seed(0)
@@ -161,10 +162,11 @@ def run_many(
         check_trials(model, observations, generators)
         check_settings(function, settings)
         with differentiating():
-            results = [
-                function(model, observation, generator=generator, **settings)
-                for observation, generator in zip(observations, generators, strict=True)
-            ]
+            results = one_by_one(
+                lambda observation, generator: function(model, observation, generator=generator, **settings),
+                observations,
+                generators,
+            )
     for result in results:
         if not isinstance(result, Reconstruction):
             raise TypeError(f"attack: expected {_name(function)} to return a gia.Reconstruction, got {_kind(result)}")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gia.attacks.logits import logits_of
+from gia.attacks.reconstruction import NothingFound
 from gia.errors import expected_one_of
 from gia.federated import LocalTraining, Observation
 from gia.federated.layers import classifier
@@ -129,7 +130,7 @@ class _Classifier:
 
     def _evidence(self, part: str, gradient: Tensor) -> Tensor:
         if not bool(gradient.any()):
-            raise ValueError(f"gradients: expected an entry other than 0 in '{self.name}.{part}', got zeros")
+            raise NothingFound(f"gradients: expected an entry other than 0 in '{self.name}.{part}', got zeros")
         return gradient
 
     def negative(self, values: Tensor) -> Tensor:

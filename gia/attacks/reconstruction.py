@@ -38,6 +38,7 @@ class Reconstruction:
         converged: whether the search that found the images ended because it had converged; False if it ended at its
             cap, None if it was not asked to converge (`gia.attacks.matching.minimize`).
         lost: number of starts that were left out since their objective was not finite. If all were, there is no image.
+            1 for an attack without starts that found nothing, while it found something in another observation.
 
     >>> import torch, gia
     >>> gia.Reconstruction(images=torch.zeros(2, 3, 8, 8), objective=0.25, gradient_evaluations=11)

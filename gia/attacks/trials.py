@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gia.attacks.identity import identified
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.errors import expected_one_of
 from gia.federated import Observation
 from gia.federated.victims import differentiating
@@ -173,6 +173,29 @@ def check_settings(function: Callable[..., Any], given: Collection[str], *, besi
     for name in given:
         if known is not None and name not in known and name not in besides:
             raise TypeError(expected_one_of("setting", name, known))
+
+
+def one_by_one(
+    attacked: Callable[[Observation, torch.Generator], Reconstruction],
+    observations: Sequence[Observation],
+    generators: Sequence[torch.Generator],
+) -> list[Reconstruction]:
+    """What a function returns for each observation; no image where it finds nothing, as for a client that sent zeros.
+
+    Raises `NothingFound` where it finds nothing for any of them.
+    """
+    results: list[Reconstruction] = []
+    missed: list[NothingFound] = []
+    for observation, generator in zip(observations, generators, strict=True):
+        try:
+            results.append(attacked(observation, generator))
+        except NothingFound as nothing:
+            missed.append(nothing)
+            images = next(iter(observation.gradients.values())).new_empty(0, *observation.image_shape)
+            results.append(Reconstruction(images=images, lost=1))
+    if len(missed) == len(results):
+        raise missed[0]
+    return results
 
 
 def _check_instance(argument: str, value: object, kind: type) -> None:

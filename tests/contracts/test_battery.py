@@ -6,6 +6,7 @@ The easy cases and the declared exceptions stand in `cases.py`. A new attack is 
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import replace
 
 import pytest
@@ -286,6 +287,30 @@ def test_trials_that_end_at_different_steps_give_what_they_give_alone(name, monk
         assert two.gradient_evaluations == one.gradient_evaluations
         assert two.converged == one.converged
         assert two.objective == pytest.approx(one.objective, rel=1e-7, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "silent"),
+    [(name, "") for name in ATTACKS] + [("idlg", r"fc\."), ("fishing", r"(?!fc\.)")],
+    ids=[*ATTACKS, "idlg without a label", "fishing in the classifier alone"],
+)
+def test_a_client_that_sends_zeros_is_lost_alone(name, silent):
+    """One client among three that sends zeros, at least where the attack reads, then nothing else. If it fails, it ends
+    the attack on all, or gets an image."""
+    model = build(CASES[name], torch.float64)
+    live = [share(CASES[name], model, *CASES[name].batch(*pair)) for pair in ((0, 1), (2, 3))]
+    zeros = {key: g * 0 if re.match(silent, key) else g for key, g in live[0].gradients.items()}
+    observations = [live[0], replace(live[0], gradients=zeros), live[1]]
+    settings = quick(name)
+    found = run_many(name, model, observations, generators=[seeded(i) for i in range(3)], **settings)
+    alone = run_many(name, model, live, generators=[seeded(0), seeded(2)], **settings)
+    assert [len(each.images) for each in found] == [len(alone[0].images), 0, len(alone[1].images)]
+    assert [each.lost > 0 for each in found] == [False, True, False]
+    assert found[1].images.shape[1:] == alone[0].images.shape[1:]
+    for one, two in zip(found[::2], alone, strict=True):
+        torch.testing.assert_close(one.images, two.images, rtol=0, atol=1e-7)
+    with pytest.raises(NothingFound, match="gradients: expected"):
+        run_many(name, model, [observations[1]] * 2, generators=[seeded(0), seeded(1)], **settings)
 
 
 @each_search

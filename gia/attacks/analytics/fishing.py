@@ -76,13 +76,21 @@ def _isolated(
     name = classifier(model)
     layers = [key for key in observations[0].gradients if not key.startswith(f"{name}.")]
     attacked, label = _unsaturated(model, name, target)
-    if empty := [i for i, o in enumerate(observations) if not any(bool(o.gradients[key].any()) for key in layers)]:
-        raise NothingFound(
-            f"gradients: expected an entry other than 0 before the classifier, got zeros in trial {empty[0]}"
-        )
+    if not any(bool(each.gradients[key].any()) for each in observations for key in layers):
+        raise NothingFound("gradients: expected an entry other than 0 before the classifier, got zeros")
     known = torch.tensor([label], device=next(model.parameters()).device)
+    # The search gets nothing from the classifier, so a trial with zeros before it is one without a gradient.
     isolated = [
-        replace(o, batch_size=1, labels=known, training=False, local=None, batch_norm=None) for o in observations
+        replace(
+            each,
+            gradients={key: g if key in layers else torch.zeros_like(g) for key, g in each.gradients.items()},
+            batch_size=1,
+            labels=known,
+            training=False,
+            local=None,
+            batch_norm=None,
+        )
+        for each in observations
     ]
     return attacked, label, layers, isolated
 

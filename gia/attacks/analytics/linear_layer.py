@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics.layers import input_layer, signal_scale
 from gia.attacks.reconstruction import NothingFound, Reconstruction
-from gia.attacks.trials import Card, attack, check_trials
+from gia.attacks.trials import Card, attack, check_trials, one_by_one
 from gia.federated import Observation
 from gia.federated.losses import Loss, LossName, class_loss
 from gia.federated.outputs import check_logits
@@ -32,8 +32,8 @@ def _many(
     first = observations[0]
     name = input_layer(model, first, layer)
     mean, std = (value.to(first.gradients[f"{name}.weight"]).view(-1, 1, 1) for value in standardization(model))
-    results = []
-    for observation in observations:
+
+    def attacked(observation: Observation, _: torch.Generator) -> Reconstruction:
         weight, bias = observation.gradients[f"{name}.weight"], observation.gradients[f"{name}.bias"]
         order = bias.abs().argsort(descending=True, stable=True)
         order = order[bias[order] != 0]
@@ -55,8 +55,9 @@ def _many(
                     neurons = order[agreeing[i]]
                     close = (alone[:, neurons] - bias[neurons]).abs() <= limit * bias[neurons].abs()
                     exact[i] = close.all(1).any()
-        results.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
-    return results
+        return Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations)
+
+    return one_by_one(attacked, observations, generators)
 
 
 @attack(

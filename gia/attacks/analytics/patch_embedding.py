@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from gia.attacks.analytics.patches import assembled, cut, embeds_patches, explained, smoothed
 from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
-from gia.attacks.trials import Card, attack, check_trials
+from gia.attacks.trials import Card, attack, check_trials, one_by_one
 from gia.federated import Observation
 from gia.federated.losses import Loss, LossName, class_loss
 from gia.federated.victims import victim_of
@@ -50,14 +50,15 @@ def _many(
     if not smoothness >= 0:
         raise ValueError(f"smoothness: expected a weight >= 0, got {smoothness}")
     embedding = embedding_of(model, observations[0])
-    results = []
-    for observation in observations:
+
+    def attacked(observation: Observation, _: torch.Generator) -> Reconstruction:
         image, determined = _solved(model, observation, embedding, smoothness)
         like = observation.gradients[embedding.weight]
         images = image.clamp(0, 1).to(like).repeat(observation.batch_size, 1, 1, 1)
         exact, evaluations = explained(model, observation, images, loss)
-        results.append(Reconstruction(images=images, exact=exact & determined, gradient_evaluations=evaluations))
-    return results
+        return Reconstruction(images=images, exact=exact & determined, gradient_evaluations=evaluations)
+
+    return one_by_one(attacked, observations, generators)
 
 
 @attack(

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from gia.attacks.analytics.layers import input_layer, signal_scale
 from gia.attacks.reconstruction import NothingFound, Reconstruction
-from gia.attacks.trials import Card, attack, check_trials
+from gia.attacks.trials import Card, attack, check_trials, one_by_one
 from gia.federated import Observation
 from gia.federated.losses import Loss, LossName, class_loss
 from gia.federated.outputs import check_logits
@@ -40,8 +40,8 @@ def _many(
     sparse = _is_sparse(weight)
     eps = torch.finfo(weight.dtype).eps
     limit, agreement = (1e-9, 1e-9) if weight.dtype == torch.float64 else (1e-3, 3e-5)
-    results = []
-    for observation in observations:
+
+    def attacked(observation: Observation, _: torch.Generator) -> Reconstruction:
         to_weight, to_bias = observation.gradients[f"{name}.weight"], observation.gradients[f"{name}.bias"]
         signals = to_bias.clone()
         if not sparse:
@@ -61,8 +61,7 @@ def _many(
         inputs = rows / signals[bins, None]
         images = inputs.view(-1, *observation.image_shape) * std + mean
         if not prove:
-            results.append(Reconstruction(images=images))
-            continue
+            return Reconstruction(images=images)
         errors = rounding / signals[bins].abs()
         exact = (errors <= limit) & ((images >= -limit) & (images <= 1 + limit)).flatten(1).all(1)
         evaluations = 0
@@ -74,8 +73,9 @@ def _many(
             exact[few] &= apart <= agreement * alone.abs().amax(0)
         else:
             exact[:] = False
-        results.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
-    return results
+        return Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations)
+
+    return one_by_one(attacked, observations, generators)
 
 
 @attack(

@@ -13,7 +13,7 @@ from gia.attacks.analytics.likelihood import SINGULAR, most_likely, view_of
 from gia.attacks.analytics.patches import assembled, cut, embeds_patches, explained, same, smoothed
 from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
-from gia.attacks.trials import Card, attack, check_trials
+from gia.attacks.trials import Card, attack, check_trials, one_by_one
 from gia.federated import Observation
 from gia.federated.losses import Loss, LossName, class_loss
 from gia.federated.victims import victim_of
@@ -66,14 +66,15 @@ def _many(
         raise ValueError(f"smoothness: expected a weight >= 0, got {smoothness}")
     tokens = tokens_of(model, observations[0])
     mean, std = standardization(model)
-    results = []
-    for observation in observations:
+
+    def attacked(observation: Observation, _: torch.Generator) -> Reconstruction:
         like = next(iter(observation.gradients.values()))
         pixels = _solved(tokens, observation, mean.double().cpu(), std.double().cpu(), smoothness)
         images = pixels.clamp(0, 1).to(like).repeat(observation.batch_size, 1, 1, 1)
         exact, evaluations = explained(model, observation, images, loss)
-        results.append(Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations))
-    return results
+        return Reconstruction(images=images, exact=exact, gradient_evaluations=evaluations)
+
+    return one_by_one(attacked, observations, generators)
 
 
 @attack(

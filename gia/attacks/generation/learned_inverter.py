@@ -19,7 +19,7 @@ from gia.attacks.generation.inverter import Inverter
 from gia.attacks.generation.pairs import Pairs, gradients_of_batches, gradients_of_images
 from gia.attacks.logits import logits_of
 from gia.attacks.reconstruction import NothingFound, Reconstruction
-from gia.attacks.trials import Card, attack, check_trials
+from gia.attacks.trials import Card, attack, check_trials, one_by_one
 from gia.federated import LocalTraining, Observation
 from gia.federated.layers import batch_norm_layers, classifier
 from gia.federated.losses import Loss, LossName, check_labels, class_loss
@@ -43,17 +43,18 @@ def _many(
         raise TypeError(f"inverter: expected a gia.attacks.Inverter, got {type(inverter).__name__}")
     first = observations[0]
     reference = next(iter(first.gradients.values()))
+
+    def attacked(observation: Observation, _: torch.Generator) -> Reconstruction:
+        inverter.check(observation)
+        if not any(bool(gradient.any()) for gradient in observation.gradients.values()):
+            raise NothingFound("gradients: expected an entry other than 0, got zeros")
+        images = inverter(inverter.buckets([observation.gradients[name][None] for name in inverter.shapes]))
+        return Reconstruction(images=images[0].clamp(0, 1))
+
     with torch.no_grad():
         victim = copy.deepcopy(model).eval()
         logits_of(victim, reference.new_zeros(1, *first.image_shape))
-        results = []
-        for number, observation in enumerate(observations):
-            inverter.check(observation)
-            if not any(bool(gradient.any()) for gradient in observation.gradients.values()):
-                raise NothingFound(f"gradients: expected an entry other than 0, got zeros in trial {number}")
-            images = inverter(inverter.buckets([observation.gradients[name][None] for name in inverter.shapes]))
-            results.append(Reconstruction(images=images[0].clamp(0, 1)))
-    return results
+        return one_by_one(attacked, observations, generators)
 
 
 @attack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from gia.attacks.matching import Progress
 from gia.attacks.objectives import Objective
 from gia.attacks.optimization.dlg import dlg
 from gia.attacks.optimization.pixels import Start
-from gia.attacks.reconstruction import Reconstruction
+from gia.attacks.reconstruction import NothingFound, Reconstruction
 from gia.attacks.trials import Card, attack, check_trials
 from gia.federated import Observation
 from gia.federated.losses import Loss, LossName, class_loss
@@ -31,8 +32,25 @@ def _many(
     loss = class_loss(loss, "idlg")
     if observations[0].batch_size > 1:
         raise ValueError(f"batch_size: expected one image, whose label idlg restores, got {observations[0].batch_size}")
-    labelled = [restore(model, observation, rule="sign") for observation in observations]
+    labelled = _labelled(model, observations)
     return dlg.many(model, labelled, generators=generators, loss=loss, **settings)
+
+
+def _labelled(model: nn.Module, observations: Sequence[Observation]) -> list[Observation]:
+    """With their labels. One whose classifier shows none has no gradient either then, so that `dlg` loses it alone."""
+    labelled: list[Observation] = []
+    missed: list[NothingFound] = []
+    for observation in observations:
+        try:
+            labelled.append(restore(model, observation, rule="sign"))
+        except NothingFound as nothing:
+            missed.append(nothing)
+            zeros = {name: torch.zeros_like(gradient) for name, gradient in observation.gradients.items()}
+            label = torch.zeros(1, dtype=torch.int64, device=next(iter(zeros.values())).device)
+            labelled.append(replace(observation, gradients=zeros, labels=label))
+    if len(missed) == len(observations):
+        raise missed[0]
+    return labelled
 
 
 def _terms(
