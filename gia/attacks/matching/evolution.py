@@ -133,6 +133,10 @@ class Generations:
             strategy.ahead = self._parts([candidates, which], slice(0, len(candidates))).values.tolist()
         return strategy.ahead[0]
 
+    def halve(self) -> bool:
+        """As of the problem."""
+        return self._problem.halve()
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: the problem's state, and how many candidates fit into memory."""
         return {"problem": self._problem.state_dict(), "at_once": self._parts.at_once}

@@ -66,6 +66,10 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> object: ...
 
+    def halve(self) -> bool:
+        """Hold about half as much memory at once from now on; False where that cannot be."""
+        ...
+
 
 def minimize(
     evaluate: Evaluate,
@@ -106,7 +110,7 @@ def minimize(
             of them have converged, and are evaluated together.
         constraint: applied in place after each step, such as the clamp to a box.
         callback: called before each step.
-        problem: what `evaluate` asks, whose counts belong to a checkpoint too.
+        problem: what `evaluate` asks, whose counts belong to a checkpoint too, and which may hold less memory at once.
 
     Returns the best points. Raises ValueError for negative `steps`, a share that is not between 0 and 1, and a schedule
     beside `converged`. A trial whose objective is not finite is lost: the others go on, and `NothingFound` is raised
@@ -134,7 +138,8 @@ def minimize(
             if converged is None
             else Trials(update, variables, share=converged, steps=steps, least=least, together=together)
         )
-        return _State(variables, _Best(variables), search, Parts(evaluate, together=together), problem, generators)
+        parts = Parts(evaluate, together=together, halve=None if problem is None else problem.halve)
+        return _State(variables, _Best(variables), search, parts, problem, generators)
 
     now = searching()
     checkpoint = None if now is None else now.checkpoint(start, steps)

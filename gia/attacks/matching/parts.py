@@ -1,9 +1,9 @@
-"""Trials that are evaluated in parts, from the step on at which all of them need more memory than there is."""
+"""Trials, then images, that are evaluated in parts, from the step on at which more memory is needed than there is."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,13 +32,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Parts:
     """An evaluation that asks for fewer trials at a time where all of them do not fit into memory.
 
-    Trials are independent, so a part gives what all trials give, up to the rounding of batched arithmetic. The logger
-    "gia.memory" gets a warning at each split. Raises the error of the evaluation where the smallest part does not fit.
+    Trials are independent, so a part gives what all trials give, up to the rounding of batched arithmetic. Where the
+    smallest part does not fit, the evaluation itself is asked to hold less at once. The logger "gia.memory" gets a
+    warning at each split. Raises the error of the evaluation where nothing can be split.
 
     Args:
         evaluate: of all trials at once.
         together: neighbours that depend on each other and stay in one part.
         of: what is evaluated, in the warning.
+        halve: makes `evaluate` hold about half as much from now on, and returns False where it cannot; None never can.
 
     Attributes:
         at_once: the most trials that are asked for at once; None for all.
@@ -54,8 +56,15 @@ class Parts:
     (tensor([3., 3., 3., 3.]), 2)
     """
 
-    def __init__(self, evaluate: Evaluate, *, together: int, of: str = "trials") -> None:
-        self._evaluate, self._together, self._of = evaluate, together, of
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        *,
+        together: int,
+        of: str = "trials",
+        halve: Callable[[], bool] | None = None,
+    ) -> None:
+        self._evaluate, self._together, self._of, self._halve = evaluate, together, of, halve
         self.at_once: int | None = None
 
     def __call__(self, variables: Sequence[Tensor], trials: slice) -> Point:
@@ -63,15 +72,19 @@ class Parts:
         count, begin = len(variables[0]), trials.start or 0
         while True:
             size = count if self.at_once is None else min(self.at_once, count)
-            if (point := self._in_parts(variables, trials, begin, size)) is not None:
-                return point
-            self.at_once = max(self._together, size // 2 // self._together * self._together)
-            _LOG.warning(
-                f"out of memory: a search of {count} {self._of} evaluates {self.at_once} at a time from now on"
-            )
+            found = self._in_parts(variables, trials, begin, size)
+            if isinstance(found, Point):
+                return found
+            if size > self._together:
+                self.at_once = max(self._together, size // 2 // self._together * self._together)
+                _LOG.warning(
+                    f"out of memory: a search of {count} {self._of} evaluates {self.at_once} at a time from now on"
+                )
+            elif self._halve is None or not self._halve():
+                raise found
 
-    def _in_parts(self, variables: Sequence[Tensor], trials: slice, begin: int, size: int) -> Point | None:
-        """None where a part does not fit. What the failed part held is free when this returns."""
+    def _in_parts(self, variables: Sequence[Tensor], trials: slice, begin: int, size: int) -> Point | Exception:
+        """An error where a part does not fit. What the failed part held is free when this returns."""
         count = len(variables[0])
         try:
             if size == count:
@@ -82,9 +95,9 @@ class Parts:
                 for place in places
             ]
         except (RuntimeError, MemoryError) as error:
-            if size <= self._together or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            return None
+            return error.with_traceback(None)  # its frames hold what did not fit
         return _joined(points)
 
 

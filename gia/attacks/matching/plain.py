@@ -25,6 +25,7 @@ def matching_gradient(
     loss: Loss,
     local: LocalTraining | None,
     balance: bool = False,
+    at_once: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The objective at one batch and its gradient with respect to the images, and to the labels if they are soft.
 
@@ -35,18 +36,59 @@ def matching_gradient(
         labels: (B,) int64, or (B, K) class probabilities.
         local: simulate this local training instead of one gradient.
         balance: whether the simulated gradient is `balanced` before it is compared.
+        at_once: images whose graph is held at once, where the gradient of a batch is the mean of those of its images
+            and nothing local is simulated; None for all. The gradient is then summed first, without a graph; the
+            objective's derivative V with respect to it is known then, so that each part of the batch adds
+            <V, its gradient>, whose derivative is that of the objective.
     """
+    if at_once is not None:
+        return _in_parts(victim, targets, images, labels, objective, loss, balance, at_once)
     images = images.detach().requires_grad_()
     soft = labels.is_floating_point()
     labels = labels.detach().requires_grad_(soft)
     gradients = simulated(victim, targets, images, labels, loss=loss, local=local, create_graph=True)
-    if balance:
-        gradients = balanced(gradients)
-    value = objective(Agreement(list(gradients), list(gradients.values()), [targets[name] for name in gradients]))
+    value = _compared(gradients, targets, objective, balance)
     # Only gradients to the images (and soft labels) are asked for: second derivatives to the weights are never formed.
     wanted = [images, labels] if soft else [images]
     derivatives = torch.autograd.grad(value, wanted, allow_unused=soft, materialize_grads=soft)
     return value.detach(), derivatives[0], derivatives[1] if soft else None
+
+
+def _in_parts(
+    victim: nn.Module,
+    targets: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    objective: Objective,
+    loss: Loss,
+    balance: bool,
+    at_once: int,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`matching_gradient` with the graph of a few images at a time."""
+    whole = simulated(victim, targets, images, labels, loss=loss, local=None, at_once=at_once)
+    whole = {name: gradient.requires_grad_() for name, gradient in whole.items()}
+    value = _compared(whole, targets, objective, balance)
+    slopes = torch.autograd.grad(value, list(whole.values()), allow_unused=True, materialize_grads=True)
+    soft = labels.is_floating_point()
+    to_images, to_labels = [], []
+    images, labels = images.detach(), labels.detach()
+    for few, their in zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True):
+        wanted = [few.requires_grad_(), their.requires_grad_()] if soft else [few.requires_grad_()]
+        gradients = simulated(victim, targets, few, their, loss=loss, local=None, create_graph=True)
+        pairs = zip(gradients.values(), slopes, strict=True)
+        along = torch.stack([(gradient * slope).sum() for gradient, slope in pairs]).sum()
+        derivatives = torch.autograd.grad(along, wanted, allow_unused=soft, materialize_grads=soft)
+        to_images.append(derivatives[0] * len(few) / len(images))
+        to_labels += [derivatives[1] * len(few) / len(images)] if soft else []
+    return value.detach(), torch.cat(to_images), torch.cat(to_labels) if soft else None
+
+
+def _compared(
+    gradients: Mapping[str, Tensor], targets: Mapping[str, Tensor], objective: Objective, balance: bool
+) -> Tensor:
+    if balance:
+        gradients = balanced(gradients)
+    return objective(Agreement(list(gradients), list(gradients.values()), [targets[name] for name in gradients]))
 
 
 def balanced(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,14 +118,26 @@ def simulated(
     loss: Loss,
     local: LocalTraining | None,
     create_graph: bool = False,
+    at_once: int | None = None,
 ) -> dict[str, Tensor]:
-    """The gradient, or the update of local training, that a client with these images would share."""
+    """The gradient, or the update of local training, that a client with these images would share.
+
+    With `at_once`, the gradient is the mean over parts of this many images, one after the other and without a graph.
+    """
     parameters = {name: p for name, p in victim.named_parameters() if name in names}
     if local is not None:
         return _simulated_update(victim, parameters, images, labels, loss, local, create_graph)
-    value = loss(victim(images), labels)
-    gradients = torch.autograd.grad(value, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
-    return dict(zip(parameters, gradients, strict=True))
+    weights = list(parameters.values())
+    if at_once is None:
+        value = loss(victim(images), labels)
+        gradients = torch.autograd.grad(value, weights, create_graph=create_graph, materialize_grads=True)
+        return dict(zip(parameters, gradients, strict=True))
+    mean = {name: torch.zeros_like(weight) for name, weight in parameters.items()}
+    for few, their in zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True):
+        value = loss(victim(few), their) * len(few) / len(images)
+        gradients = torch.autograd.grad(value, weights, materialize_grads=True)
+        mean = {name: mean[name] + part for name, part in zip(parameters, gradients, strict=True)}
+    return mean
 
 
 def _simulated_update(

@@ -120,11 +120,10 @@ class Matching:
         """Evaluate the chosen trials at images (R, B, C, H, W) and labels (R, B) int64 or (R, B, K) probabilities."""
         chosen = range(len(self))[trials]
         if not self._checked:  # only a search that follows the gradient needs it
+            made = _made_up((min(self.batch_size, 2), *self.image_shape), self.reference)
+            few = labels[0, : len(made)].detach()
+            check_backward(self._victim, list(self._observations[0].gradients), made, few, loss=self._loss)
             self._checked = True
-            made = _made_up((self.batch_size, *self.image_shape), self.reference)
-            check_backward(
-                self._victim, list(self._observations[0].gradients), made, labels[0].detach(), loss=self._loss
-            )
         evaluation = Evaluation(*self._engine(images, labels, chosen))
         for trial in chosen:
             self.evaluations[trial] += self._gradients_each
@@ -133,6 +132,14 @@ class Matching:
             soft = None if to_labels is None else _filled(to_labels, lost, 0.0)
             return Evaluation(_filled(values, lost, math.inf), _filled(to_images, lost, 0.0), soft)
         return evaluation
+
+    def halve(self) -> bool:
+        """Evaluate a batch in parts of half as many images from now on; False where that cannot be.
+
+        A gradient that is summed over parts of a batch takes twice as long, and differs by rounding only. It needs a
+        victim that does not mix images, and a loss that is a mean over them: parts of a made-up batch show both.
+        """
+        return self._engine.halve()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: what was counted, and what was chosen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -10,26 +11,42 @@ import torch
 import gia
 from gia.attacks import checkpointing
 from gia.attacks.matching import Point
+from gia.attacks.matching.memory import peak_bytes
 from gia.attacks.matching.parts import Parts, is_out_of_memory
+from gia.attacks.matching.plain import matching_gradient
+from gia.attacks.objectives import Cosine
+from gia.models.decoders import ClassDecoder
 from tests.unit.attacks.killed_searches import Killed, killer
 
 
 class Crowded(torch.nn.Module):
-    """A victim that fits into memory with `room` images at a time."""
+    """A victim whose graph fits into memory with `room` images at a time."""
 
-    def __init__(self, room, error):
+    def __init__(self, room, error, net="mlp"):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.net = gia.models.build(
-            "mlp", num_classes=4, image_size=4, width=8, dtype=torch.float64, generator=generator
+        self.net = (
+            normalized(generator)
+            if net == "normalized"
+            else gia.models.build(net, num_classes=4, image_size=4, width=8, dtype=torch.float64, generator=generator)
         )
         self.room, self.error, self.most = room, error, 0
 
     def forward(self, images):
         """Logits."""
-        if images.dim() == 4 and len(images) > self.room:
+        if images.dim() == 4 and len(images) > self.room and torch.is_grad_enabled():
             raise self.error
         return self.net(images)
+
+
+def normalized(generator):
+    """A network whose batch statistics, in train mode, mix the images of a batch."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(16, 4)
+    ).double()
+    for parameter in net.parameters():
+        parameter.data.uniform_(-0.5, 0.5, generator=generator)
+    return net
 
 
 ERRORS = {
@@ -51,6 +68,88 @@ def attacked(room, error=ERRORS["cuda"], name="inverting_gradients", **settings)
     model.room = room
     generators = [torch.Generator().manual_seed(seed) for seed in range(6)]
     return gia.attacks.run_many(name, model, observations, generators=generators, **{"steps": 12, **settings})
+
+
+def attacked_batch(room, *, net="mlp", training=False, scale=1.0, labels=True, name="inverting_gradients", **settings):
+    """What an attack finds for one client of five images on a victim with room for this many."""
+    model = Crowded(100, ERRORS["cuda"], net)
+    draw = torch.Generator().manual_seed(1)
+    images, private = torch.rand(5, 3, 4, 4, generator=draw, dtype=torch.float64), torch.arange(5) % 4
+    reveal = ("labels",) if labels else ()
+    observation = gia.share_gradient(model, images, private, training=training, reveal=reveal)
+    gradients = {key: gradient * scale for key, gradient in observation.gradients.items()}
+    model.room = room
+    return gia.attacks.ATTACKS[name](
+        model,
+        dataclasses.replace(observation, gradients=gradients),
+        generator=torch.Generator().manual_seed(2),
+        **{"steps": 8, **settings},
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [{}, {"net": "convnet"}, {"scale": 1e-200}, {"restarts": 2}, {"labels": False, "name": "dlg", "steps": 3}],
+    ids=["mlp", "convnet", "tiny gradient", "restarts", "soft labels"],
+)
+def test_a_batch_that_does_not_fit_goes_on_in_parts_and_gives_the_same(case, caplog):
+    """Five images, with room for three, then for two. If it fails, a GPU that is too small for one batch cannot run
+    the attack, or the images of one part are moved without those of the others."""
+    whole = attacked_batch(100, **case)
+    for room in (3, 2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="gia.memory"):
+            found = attacked_batch(room, **case)
+        assert torch.allclose(whole.images, found.images, atol=1e-9)
+        assert found.objective == pytest.approx(whole.objective, rel=1e-7)
+        assert "a batch of 5 images is evaluated 3 at a time" in caplog.text
+        assert ("images is evaluated 2 at a time" in caplog.text) == (room == 2)
+        assert found.gradient_evaluations == whole.gradient_evaluations
+
+
+def test_parts_of_a_batch_hold_less_memory():
+    """Measured: 50.6 MB for 16 images at once, 22.7 for four at a time. If it fails, a split does not help."""
+    seed = torch.Generator().manual_seed(0)
+    model = gia.models.build("resnet18", num_classes=10, image_size=32, width=16, generator=seed).eval()
+    images, labels = torch.rand(16, 3, 32, 32, generator=seed), torch.arange(16) % 10
+    observed = gia.share_gradient(model, images, labels).gradients
+    settings = {"objective": Cosine(), "loss": torch.nn.functional.cross_entropy, "local": None}
+
+    def peak(at_once):
+        return peak_bytes(lambda: matching_gradient(model, observed, images, labels, at_once=at_once, **settings))
+
+    assert peak(4) < peak(8) < peak(None)
+    assert peak(4) < 0.5 * peak(None)
+
+
+def test_a_batch_whose_images_are_mixed_is_not_split():
+    """By batch statistics. If it fails, the search follows the gradient of another batch than the client's."""
+    assert len(attacked_batch(100, net="normalized", training=True, steps=1).images) == 5
+    with pytest.raises(torch.OutOfMemoryError):
+        attacked_batch(4, net="normalized", training=True)
+    assert len(attacked_batch(4, net="normalized", steps=1).images) == 5
+
+
+def test_a_resumed_search_keeps_the_parts_of_its_batch(tmp_path, caplog):
+    """If it fails, sums of other parts round otherwise, and the resumed search is not the same to the last bit."""
+    whole = attacked_batch(3)
+    with pytest.raises(Killed), checkpointing(tmp_path / "run", every=0):
+        attacked_batch(3, callback=killer(4))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="gia.memory"), checkpointing(tmp_path / "run", every=0):
+        found = attacked_batch(3)
+    assert caplog.text == ""
+    assert torch.equal(whole.images, found.images)
+
+
+def test_candidates_of_a_latent_search_are_evaluated_in_parts(caplog):
+    """If it fails, only searches that follow a gradient survive a lack of memory."""
+    decoder = ClassDecoder(image_shape=(3, 4, 4), num_classes=4, latent=4, width=8).double()
+    whole = attacked_batch(100, name="ggl", steps=6, population=4, decoder=decoder)
+    with caplog.at_level(logging.WARNING, logger="gia.memory"):
+        found = attacked_batch(2, name="ggl", steps=6, population=4, decoder=decoder)
+    assert "images is evaluated 2 at a time" in caplog.text
+    assert torch.allclose(whole.images, found.images, atol=1e-9)
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
