@@ -5,15 +5,15 @@ python -m claims.table1        # writes the table with our verdicts into README.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gia.attacks.trials import TYPES
 from gia.harness.decide.register import load_register
 from gia.harness.report.markdown import table_line
+from gia.harness.report.project import Records, project_at
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,8 +29,6 @@ MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
 
 #: Between these two lines README.md holds the generated table.
 MARKERS = ("<!-- Table I: written by `python -m claims.table1` -->", "<!-- end of Table I -->")
-
-Records = Mapping[str, Mapping[str, Any]]
 
 
 class Table1Cell(NamedTuple):
@@ -98,14 +96,10 @@ def markdown(
 
 def from_files(root: Path) -> str:
     """The table of the repository at `root`."""
-
-    def records(lane: str) -> Records:
-        rows: Records = json.loads((root / "baselines" / f"{lane}.json").read_text(encoding="utf-8"))["rows"]
-        return rows
-
-    path = root / "claims" / "claims.toml"
-    given = {id for id, claim in load_register(path).items() if claim.by_construction}
-    return markdown(load_table1(path), confirm=records("confirm"), claims=records("claims"), given=given)
+    project = project_at(root)
+    given = {id for id, claim in project.register.items() if claim.by_construction}
+    cells = load_table1(root / "claims" / "claims.toml")
+    return markdown(cells, confirm=project.records["confirm"], claims=project.records["claims"], given=given)
 
 
 def replaced(text: str, table: str, *, markers: tuple[str, str] = MARKERS) -> str:

@@ -153,6 +153,10 @@ class Ledger:
         last = [entry for entry in self.of(id) if entry.kind != "confirmed"][-1:]
         return last[0] if last and last[0].kind == "opened" else None
 
+    def outdated(self, id: str) -> bool:
+        """Whether the row changed after its last announcement: its confirm run is of an earlier protocol."""
+        return self.tries(id) > 0 and self.opened(id) is None
+
     def tries(self, id: str) -> int:
         """How many confirm runs of a row were announced; one without a result is a used try."""
         return len(self.of(id, "opened"))

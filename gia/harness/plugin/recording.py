@@ -163,7 +163,7 @@ class Recording:
     def _without(self, claim: Claim) -> dict[str, Any] | None:
         """What is on record of a row: its confirmed verdict, or else its first look."""
         records = self._context.records
-        found = records.rows("confirm").get(claim.id) or records.rows("claims").get(claim.id)
+        found = records.current("confirm", claim.id) or records.current("claims", claim.id)
         return None if found is None else {name: found.get(name) for name in ("outcome", "effect")}
 
     def _held_against_records(

@@ -69,6 +69,10 @@ class Records:
                 raise ValueError(f"{path}: {id}: expected a record with {', '.join(wrong)}, got {_short(row)}")
         return dict(rows)
 
+    def current(self, lane: str, id: str) -> dict[str, Any] | None:
+        """What is on record of a row; None where that is nothing, or a confirm run of a protocol that changed since."""
+        return None if lane == "confirm" and self.ledger.outdated(id) else self.rows(lane).get(id)
+
     def store(self, lane: str, id: str, row: Mapping[str, Any]) -> None:
         """Put one row on record at once, so that an interrupted run keeps what it finished."""
         path = self._path(lane)
@@ -84,7 +88,7 @@ class Records:
         """Why a verdict fails against the records of the lanes "claims" and "confirm", and what else is to be said."""
         failures, notices = [], []
         for other in ("claims", "confirm"):
-            record = self.rows(other).get(verdict.id)
+            record = self.current(other, verdict.id)
             about = {"digest": digest, "lane_of_record": other, "lane": lane}
             failures.append(disagreement(record, verdict, **about))
             if record is not None or other == lane:

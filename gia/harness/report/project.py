@@ -66,6 +66,8 @@ class Project:
 def project_at(root: Path, *, scale: str | None = None) -> Project:
     """The project in a folder, as its pyproject.toml describes it.
 
+    A confirm run of a protocol that changed afterwards is not among the records: the row is not confirmed any more.
+
     Args:
         root: the folder with `pyproject.toml`, `claims/` and `baselines/`.
         scale: whose records are read; None takes the register's first.
@@ -81,10 +83,14 @@ def project_at(root: Path, *, scale: str | None = None) -> Project:
     suffix = "" if scale in (None, register.scales[0]) else f"-{scale}"
     files = {lane: root / "baselines" / f"{lane}{suffix}.json" for lane in LANES}
     found = {lane: _json(file) for lane, file in files.items() if file.exists()}
+    ledger = Ledger(path.parent / "ledger.toml", root / "baselines" / "ledger.json")
+    records = {lane: content["rows"] for lane, content in found.items()}
+    if "confirm" in records:
+        records["confirm"] = {id: row for id, row in records["confirm"].items() if not ledger.outdated(id)}
     return Project(
         register,
-        Ledger(path.parent / "ledger.toml", root / "baselines" / "ledger.json"),
-        {lane: content["rows"] for lane, content in found.items()},
+        ledger,
+        records,
         layout_of(str(options.get("claims_report") or ""), root),
         found.get("confirm", found.get("claims", {})).get("environment", {}),
     )

@@ -146,9 +146,14 @@ def test_a_change_of_a_row_ends_its_announcement(tmp_path: Path) -> None:
     assert ledger.opened("op.size") is not None
     ledger.append(entry("confirmed", after="refuted"))
     assert ledger.opened("op.size") is not None
+    assert not ledger.outdated("op.size")
     ledger.append(entry("changed"))
     assert ledger.opened("op.size") is None
+    assert ledger.outdated("op.size")
     assert ledger.tries("op.size") == 1
+    ledger.append(entry("opened", commit="e" * 40))
+    assert not ledger.outdated("op.size")
+    assert not ledger.outdated("op.depth")
 
 
 def test_this_repositorys_ledger_is_as_it_was_written_and_holds_the_past() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gia.harness.plugin.lanes import Lane
-from tests.harness.plugin.inner_project import CONFIRM, Inner, announce, row, set_slope, trend
+from gia.harness.report.results import from_files
+from tests.harness.plugin.inner_project import CONFIRM, RECORD, Inner, announce, row, set_slope, trend
 
 pytest_plugins = ["pytester"]
 
@@ -71,6 +72,26 @@ def test_another_confirm_run_of_a_row_is_another_try(inner: Inner) -> None:
     assert [entry["kind"] for entry in inner.ledger] == ["opened", "confirmed", "opened", "confirmed"]
     # The second try of a row has no first look, so that both together err as seldom as one.
     assert (second["look"], second["blocks"]) == (2, 16)
+
+
+def test_a_change_of_a_row_ends_its_confirmed_verdict(inner: Inner) -> None:
+    """Code that is no longer there would have a published verdict, to which later runs of other code are held."""
+    inner.write(row("toy.a"), tests=trend("toy.a"))
+    inner.run(*RECORD)
+    announce(inner)
+    inner.run(CONFIRM)
+    assert "1 supported" in from_files(inner.path)
+    set_slope(inner, "toy.a", 0.0)
+    contradicted = inner.run()
+    contradicted.assert_outcomes(failed=1)
+    contradicted.stdout.fnmatch_lines(["*supported on record (confirm), now refuted*"])
+    inner.run(*RECORD).assert_outcomes(passed=1)
+    inner.run().assert_outcomes(passed=1)
+    assert "0 supported, 0 refuted" in from_files(inner.path)
+    assert "1 is not confirmed yet" in from_files(inner.path)
+    announce(inner)
+    inner.run(CONFIRM)
+    assert "0 supported, 1 refuted" in from_files(inner.path)
 
 
 def test_a_dirty_tree_or_code_that_changed_since_is_refused(inner: Inner) -> None:
