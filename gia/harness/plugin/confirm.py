@@ -55,10 +55,10 @@ class Confirm:
         return None
 
     def announce(self, digests: Mapping[str, str]) -> list[str]:
-        """Enter the rows that have no result for these protocols, claim id -> digest; returns those ids."""
+        """Enter the rows that have no present result for these protocols, claim id -> digest; returns those ids."""
         announced = []
         for id, digest in digests.items():
-            record, entry = self._records.rows("confirm").get(id), self._records.ledger.opened(id)
+            record, entry = self._records.current("confirm", id), self._records.ledger.opened(id)
             done = record is not None and record["protocol"] == digest
             waiting = entry is not None and entry.digest == digest and not self._since(entry.commit)
             if not done and not waiting:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gia.harness.decide.ledger import Entry, Ledger
 from gia.harness.plugin.lanes import Lane
 from gia.harness.report.results import from_files
 from tests.harness.plugin.inner_project import CONFIRM, RECORD, Inner, announce, row, set_slope, trend
@@ -92,6 +93,19 @@ def test_a_change_of_a_row_ends_its_confirmed_verdict(inner: Inner) -> None:
     announce(inner)
     inner.run(CONFIRM)
     assert "0 supported, 1 refuted" in from_files(inner.path)
+
+
+def test_a_row_whose_code_changed_is_announced_again(inner: Inner) -> None:
+    """A change that no protocol shows, such as one of an attack, would leave its row without a verdict for ever."""
+    inner.write(row("toy.a"), tests=trend("toy.a"))
+    announce(inner)
+    inner.run(CONFIRM)
+    ledger = Ledger(inner.path / "claims" / "ledger.toml", inner.path / "baselines" / "ledger.json")
+    ledger.append(Entry("2026-11-24", ("toy.a",), "changed", "abc1234", "", "", "", "the attack was mended"))
+    announce(inner)
+    assert [entry["kind"] for entry in inner.ledger] == ["opened", "confirmed", "changed", "opened"]
+    inner.run(CONFIRM).assert_outcomes(passed=1)
+    assert [entry["kind"] for entry in inner.ledger][4:] == ["confirmed"]
 
 
 def test_a_dirty_tree_or_code_that_changed_since_is_refused(inner: Inner) -> None:
