@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from claims.cells import Cell, complete, write
 from claims.edits import Adapted
-from claims.peft_table import CONVERGED, FULL, INITIAL, STEPS, TRAINED
+from claims.peft_cells import CONVERGED, FULL, INITIAL, STEPS, TRAINED
 from claims.stored import FOLDER, picture
 from gia import data, metrics, share_gradient
 from gia.attacks import NothingFound, data_terms, run_many
