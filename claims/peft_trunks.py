@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+import torch
+
 from claims.cells import Cell, complete, write
-from claims.edits import Adapted
+from claims.edits import Adapted, SlowlyAdapted
 from claims.peft_cells import (
     EPOCHS,
     FULL,
@@ -29,12 +31,14 @@ from claims.peft_cells import (
     Tried,
     block_of,
     cell_of,
+    exchange_of,
     interval,
     protocol,
     table,
 )
 from claims.peft_table import ATTACKS, RUNGS
 from gia.experiment import Fitting, Round
+from gia.federated import Observation, accuracy
 
 PATH = ROOT / "baselines" / "stored" / "peft_trunks.json"
 MARKERS = ("<!-- written by `python -m claims.peft_trunks` -->", "<!-- end of what it writes on trunks -->")
@@ -48,6 +52,14 @@ TRUNKS: Mapping[str, Net] = {
     "random trunk": Net(width=WIDTH, data=DATA),
     "trained trunk": Net(width=WIDTH, data=DATA, fit=FITTING),
 }
+#: State of the adapters, how they are made, and for how many epochs they are trained.
+ADAPTED: Sequence[tuple[str, type[Adapted], int]] = (
+    ("at initialization", Adapted, 0),
+    (f"after training with steps of {Adapted.step_size}", Adapted, EPOCHS),
+    (f"after training with steps of {SlowlyAdapted.step_size}", SlowlyAdapted, EPOCHS),
+)
+#: Of the adapters whose directions are counted.
+RANKS = (4, 16, WIDTH)
 PIXELS = ATTACKS["pixels (`inverting_gradients`)"]
 
 
@@ -60,9 +72,38 @@ def accuracies() -> Cell:
     return {"accuracy": found}
 
 
+def directions() -> Cell:
+    """How well adapters of several ranks were trained, and how many directions they show: the trained trunk of faces.
+
+    "accuracy" is that on the 64 images on which the adapters were trained, "b" the norm of all their B, and
+    "directions" the number of singular values of the gradients of the first block's A that exceed 1e-5 of the largest,
+    one for each attacked image.
+    """
+    found: Cell = {}
+    for _, adapted, epochs in ADAPTED[1:]:
+        for rank in RANKS:
+            edit, net = adapted(rank=rank, epochs=epochs), TRUNKS["trained trunk"]
+            exchange = exchange_of(Tried("patch_span"), edit, "faces", {}, net=net)
+            model, public = exchange.round.victim, exchange.round.public
+            matrices = {name: p.detach().flatten() for name, p in model.named_parameters() if ".lora_B." in name}
+            found[f"{rank}, {adapted.step_size}"] = {
+                "accuracy": accuracy(model, public.take(torch.arange(min(len(public), 64)))),
+                "b": float(torch.cat(list(matrices.values())).norm()),
+                "directions": [_directions(observation) for observation in exchange.observations],
+            }
+    return {"adapters": found}
+
+
+def _directions(observation: Observation) -> int:
+    first = [g for name, g in observation.gradients.items() if ".blocks.0." in name and ".lora_A." in name]
+    sizes = torch.linalg.svdvals(torch.cat(first).double())
+    return int((sizes > 1e-5 * sizes[0]).sum())
+
+
 def planned() -> Iterator[tuple[str, Callable[[], Cell]]]:
     """Key of each cell, and what measures it: the closed forms of both trunks first, then the search."""
     yield "accuracy", accuracies
+    yield "directions", directions
     for shared, (tried, edit) in rows().items():
         for trunk, net in TRUNKS.items():
             yield f"{shared}/{trunk}", partial(cell_of, tried, edit, net=net)
@@ -75,9 +116,9 @@ def rows() -> dict[str, tuple[Tried, Adapted | None]]:
         f"`patch_embedding`, {FULL}": (Tried("patch_embedding", SMOOTHNESS), None),
         f"`patch_span`, {FULL}": (span, None),
     }
-    for state, epochs in (("at initialization", 0), ("after training", EPOCHS)):
+    for state, adapted, epochs in ADAPTED:
         for rank, targets in RUNGS:
-            edit = Adapted(rank=rank, targets=targets, epochs=epochs)
+            edit = adapted(rank=rank, targets=targets, epochs=epochs)
             found[f"`patch_span`, rank {rank} on {targets}, {state}"] = (span, edit)
     return found | {f"`inverting_gradients`, {state}": (PIXELS, edit) for state, edit in STATES.items()}
 
@@ -93,6 +134,14 @@ def markdown(cells: Mapping[str, Cell]) -> str:
         f"{' and '.join(DATA)}. Held-out accuracy of the trained trunks: {trained or 'not measured yet'}.",
         table(["attack and what is shared", *TRUNKS], [[name, *map(interval, each)] for name, each in lines.items()]),
     ]
+    adapters = cells.get("directions", {}).get("adapters", {})
+    if adapters:
+        header = ["rank, step size", "accuracy on its training images", "norm of B", "directions, least to most"]
+        lines_of = []
+        for name, each in adapters.items():
+            least, most = min(each["directions"]), max(each["directions"])
+            lines_of.append([name, f"{each['accuracy']:.2f}", f"{each['b']:.1f}", f"{least} to {most}"])
+        parts += ["Adapters on queries, keys and values in the trained trunk of faces:", table(header, lines_of)]
     return "\n\n".join(parts)
 
 
