@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import torch
 
@@ -73,24 +74,23 @@ def accuracies() -> Cell:
 
 
 def directions() -> Cell:
-    """How well adapters of several ranks were trained, and how many directions they show: the trained trunk of faces.
+    """How well adapters of several ranks were trained on faces, and how many directions they show then.
 
     "accuracy" is that on the 64 images on which the adapters were trained, "b" the norm of all their B, and
     "directions" the number of singular values of the gradients of the first block's A that exceed 1e-5 of the largest,
     one for each attacked image.
     """
     found: Cell = {}
-    for _, adapted, epochs in ADAPTED[1:]:
-        for rank in RANKS:
-            edit, net = adapted(rank=rank, epochs=epochs), TRUNKS["trained trunk"]
-            exchange = exchange_of(Tried("patch_span"), edit, "faces", {}, net=net)
-            model, public = exchange.round.victim, exchange.round.public
-            matrices = {name: p.detach().flatten() for name, p in model.named_parameters() if ".lora_B." in name}
-            found[f"{rank}, {adapted.step_size}"] = {
-                "accuracy": accuracy(model, public.take(torch.arange(min(len(public), 64)))),
-                "b": float(torch.cat(list(matrices.values())).norm()),
-                "directions": [_directions(observation) for observation in exchange.observations],
-            }
+    trained = [(adapted, epochs) for _, adapted, epochs in ADAPTED if epochs]
+    for (trunk, net), (adapted, epochs), rank in product(TRUNKS.items(), trained, RANKS):
+        exchange = exchange_of(Tried("patch_span"), adapted(rank=rank, epochs=epochs), "faces", {}, net=net)
+        model, public = exchange.round.victim, exchange.round.public
+        matrices = {name: p.detach().flatten() for name, p in model.named_parameters() if ".lora_B." in name}
+        found[f"{trunk}, rank {rank}, steps of {adapted.step_size}"] = {
+            "accuracy": accuracy(model, public.take(torch.arange(min(len(public), 64)))),
+            "b": float(torch.cat(list(matrices.values())).norm()),
+            "directions": [_directions(observation) for observation in exchange.observations],
+        }
     return {"adapters": found}
 
 
@@ -136,12 +136,12 @@ def markdown(cells: Mapping[str, Cell]) -> str:
     ]
     adapters = cells.get("directions", {}).get("adapters", {})
     if adapters:
-        header = ["rank, step size", "accuracy on its training images", "norm of B", "directions, least to most"]
+        header = ["adapters", "accuracy on their training images", "norm of B", "directions, least to most"]
         lines_of = []
         for name, each in adapters.items():
             least, most = min(each["directions"]), max(each["directions"])
             lines_of.append([name, f"{each['accuracy']:.2f}", f"{each['b']:.1f}", f"{least} to {most}"])
-        parts += ["Adapters on queries, keys and values in the trained trunk of faces:", table(header, lines_of)]
+        parts += ["Adapters on queries, keys and values for faces:", table(header, lines_of)]
     return "\n\n".join(parts)
 
 
