@@ -36,9 +36,9 @@ def inverter():
 
 def test_the_hash_adds_each_entry_to_one_bucket_with_its_sign(inverter):
     """If it fails, entries are lost or weighed twice, or buckets collect the layer's mean instead of cancelling."""
-    gradients = [torch.randn(3, *shape) for shape in inverter.shapes.values()]
-    dense = torch.zeros(len(inverter.place), 16)
-    dense[torch.arange(len(dense)), inverter.place.abs().long() - 1] = inverter.place.sign().float()
+    gradients = [torch.randn(3, *shape, dtype=torch.float64) for shape in inverter.shapes.values()]
+    dense = torch.zeros(len(inverter.place), 16, dtype=torch.float64)
+    dense[torch.arange(len(dense)), inverter.place.abs().long() - 1] = inverter.place.sign().double()
     flat = torch.cat([g.flatten(1) / s for g, s in zip(gradients, inverter.scales, strict=True)], 1)
     torch.testing.assert_close(inverter.buckets(gradients), flat @ dense)
     assert inverter.place.abs().unique().tolist() == list(range(1, 17))
