@@ -269,10 +269,10 @@ def drift(session: nox.Session, torch: str) -> None:
 
 @nox.session(venv_backend="uv|virtualenv", default=False)
 def integrations(session: nox.Session) -> None:
-    """Run the tests of `gia.integrations` and of a dask cluster, with packages that the lock leaves out."""
+    """Run the tests of `gia.integrations`, dask and Ray, with packages that the lock leaves out."""
     torch = (f"torch=={TORCH_HERE}", f"torchvision=={TORCH[TORCH_HERE]}")
-    session.install(*torch, "--editable", ".[all,cluster,flower,opacus]")
-    session.run("python", "-c", "import distributed, flwr, opacus")  # without them tests are skipped, and would pass
+    session.install(*torch, "--editable", ".[all,cluster,flower,opacus]", "ray")
+    session.run("python", "-c", "import distributed, flwr, opacus, ray")  # else tests are skipped, and would pass
     tests = ("tests/integrations", "tests/unit/defenses/test_training.py", "--benchmark-disable")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env=ENVIRONMENT)
 

@@ -1,4 +1,4 @@
-"""A dask cluster of two processes: the table of a local run, bit for bit, also where a worker is killed."""
+"""dask and Ray with two processes: the table of a local run, bit for bit, also where a worker is killed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,21 @@ def without_time(results: list[BlockResult]) -> list[BlockResult]:
     return [replace(result, seconds=0.0, cached=False) for result in results]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Workers]:
-    """`--executor dask --workers 2`, for all tests of this file, as a session has it."""
-    cluster = workers_of("dask", 2)
-    yield cluster
-    cluster.close()
+@pytest.fixture(scope="module", params=["dask", "on_ray:Ray"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """`--executor dask --workers 2`, for all tests of this file, as a session has it; and what the docs show of Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "dask":
+            pytest.importorskip("ray", reason="ray is not installed")
+            folder = tmp_path_factory.mktemp("project")
+            page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+            shown = page[page.index("# on_ray.py") :]
+            (folder / "on_ray.py").write_text(shown[: shown.index("```")], encoding="utf-8")
+            patch.syspath_prepend(folder)
+            patch.setenv("HOME", str(folder))  # where Ray keeps its token
+        cluster = workers_of(request.param, 2)
+        yield cluster
+        cluster.close()
 
 
 def killer(folder: Path) -> None:

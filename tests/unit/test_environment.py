@@ -135,9 +135,9 @@ def test_an_extra_is_locked_or_installed_by_the_session_that_tests_it(noxfile, t
     noxfile.integrations(session)
     install, imported, tests = session.commands
     others = set(PROJECT["project"]["optional-dependencies"]) - EXTRAS - {"all"}
-    assert install[-1] == f".[{','.join(['all', *sorted(others)])}]"
+    assert install[-2:] == (f".[{','.join(['all', *sorted(others)])}]", "ray")
     assert f"torch=={noxfile.TORCH_HERE}" in install
-    assert imported[1:] == ("-c", "import distributed, flwr, opacus")
+    assert imported[1:] == ("-c", "import distributed, flwr, opacus, ray")
     assert "tests/integrations" in tests
     assert "flwr" not in locked("environment.txt")
 

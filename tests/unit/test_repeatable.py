@@ -14,9 +14,9 @@ def draws():
     return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()  # noqa: NPY002 - they are meant
 
 
-@pytest.fixture(scope="module")
-def of_the_module():
-    """What a fixture of the whole module draws, before the first test that asks for it."""
+@pytest.fixture
+def drawn_before():
+    """What a fixture draws before the test that asks for it."""
     return draws()
 
 
@@ -27,9 +27,10 @@ def test_each_test_begins_with_the_same_random_state(turn):
     assert draws() == (of_torch, np.random.RandomState(0).rand(2).tolist(), random.Random(0).random())
 
 
-def test_so_do_the_fixtures_of_a_module(of_the_module):
-    """If it fails, a network that a fixture trains is another one in each run."""
+@pytest.mark.parametrize("turn", [1, 2])
+def test_its_fixtures_do_too(drawn_before, turn):
+    """If it fails, a network that a fixture makes is another one in each run."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
-    assert of_the_module == draws()
+    assert drawn_before == draws()
