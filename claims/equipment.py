@@ -26,6 +26,14 @@ def decoder_of_public(
     return {"decoder": train_decoder(public, divergence=6e-3, generator=generator, cache=cache)}
 
 
+def precise_decoder_of_public(
+    protocol: Protocol, model: nn.Module, public: Images, *, generator: torch.Generator, cache: Path | None
+) -> Mapping[str, Any]:
+    """The same trained in float64, where processors agree, for samples that are compared between machines."""
+    trained = train_decoder(public, divergence=6e-3, dtype=torch.float64, generator=generator, cache=cache)
+    return {"decoder": trained}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inverting:
     """An inverter of the victim as it is sent, trained on the attacker's public images.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from claims.changes import batches_of, in_state, knowing, on_network, resized, with_equal_labels
-from claims.equipment import Inverting
+from claims.equipment import Inverting, precise_decoder_of_public
 from claims.reduced import PROTOCOLS
 from gia.experiment import Fishing, Fitting, Protocol
 from gia.federated import LocalTraining
@@ -113,6 +113,7 @@ def _latent_search() -> dict[str, Protocol]:
         "gen_z",
         {
             "attacker.settings": {"optimizer": "cma", "steps": 50, "population": 10},
+            "attacker.equip": precise_decoder_of_public,
             "attacker.seed": None,
             "scoring.metrics": ("psnr", "rmse"),
             "scoring.judge": None,

@@ -66,6 +66,7 @@ def train_decoder(
     batch_size: int = 64,
     lr: float = 3e-3,
     divergence: float = 4e-3,
+    dtype: torch.dtype = torch.float32,
     generator: torch.Generator,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
@@ -84,12 +85,14 @@ def train_decoder(
         lr: Adam's first step size, positive.
         divergence: at least 0. Small values reproduce single images more closely, large ones make more samples from
             N(0, 1) look like an image.
+        dtype: of the training and of the decoder. In float32 two processors round differently, and training magnifies
+            that until their decoders differ visibly; in float64 they agree.
         generator: decides initial weights, order and noise. One number is drawn from it, also when the cache answers.
         cache: folder of finished decoders, none by default, with keys as in `gia.federated.fit`.
         progress: called after each epoch with (epochs done, epochs, mean loss).
 
     Returns:
-        The decoder in float32, on the CPU, in evaluation mode. Draw every entry of z from N(0, 1).
+        The decoder, on the CPU, in evaluation mode. Draw every entry of z from N(0, 1).
 
     Raises:
         ValueError: a setting out of range.
@@ -121,6 +124,7 @@ def train_decoder(
     for net in (decoder, encoder):
         net.float().to_empty(device="cpu")  # drawn in float32, whatever the default dtype is
         initialize(net, "torch", source)
+        net.to(dtype)
     if cache is None:
         return _trained(decoder, encoder, images, epochs, batch_size, lr, divergence, source, progress)
     settings: Mapping[str, float] = {**sizes, "lr": lr, "divergence": divergence, "seed": seed}
@@ -146,8 +150,8 @@ def _trained(
     source: torch.Generator,
     progress: Callable[[int, int, float], None] | None,
 ) -> ClassDecoder:
-    pixels, classes = images.images.flatten(1), F.one_hot(images.labels, images.num_classes).float()
-    known = torch.cat([pixels, classes], 1)
+    pixels = images.images.flatten(1).to(next(decoder.parameters()))
+    known = torch.cat([pixels, F.one_hot(images.labels, images.num_classes).to(pixels)], 1)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=lr)
     batches = -(-len(pixels) // batch_size)
     for epoch in range(epochs):
@@ -156,7 +160,7 @@ def _trained(
             group["lr"] = lr * (1 - epoch / epochs)
         for batch in torch.tensor_split(torch.randperm(len(pixels), generator=source), batches):
             mean, log_variance = encoder(known[batch]).chunk(2, 1)
-            noise = torch.randn(mean.shape, generator=source, dtype=torch.float32)
+            noise = torch.randn(mean.shape, generator=source, dtype=torch.float32).to(mean)
             logits = decoder.logits(mean + noise * (log_variance / 2).exp(), images.labels[batch])
             kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
             loss = F.binary_cross_entropy_with_logits(logits, pixels[batch]) + divergence * kl

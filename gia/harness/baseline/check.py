@@ -6,7 +6,7 @@
   tolerance: the arithmetic is the same bit for bit, so a larger difference is a change of the code;
 - otherwise the deciding quantity of the same seeds may move as far as `gia.harness.baseline.drift` allows. Quantities
   with tolerance 0 (counts) must still agree; the rest is shown. Where nobody expects another machine, as in CI, such a
-  check fails, since it is weaker.
+  check fails, since it is weaker; except where only the processor differs and each seed is held to its limit.
 
 A better sample fails as a worse one does. Every failure is a `BaselineError` that says what to do.
 """
@@ -29,8 +29,9 @@ from gia.harness.baseline.compare import (
     means_of,
     same_arithmetic,
     same_definition,
+    same_torch,
 )
-from gia.harness.baseline.drift import Drift
+from gia.harness.baseline.drift import Allowed, Drift
 from gia.harness.baseline.file import (
     COMMAND,
     BaselineCorrupt,
@@ -140,7 +141,7 @@ class Baselines:
                     f"quantities[{name!r}].tolerance: expected at least the platform spread "
                     f"{known.platform_spread:g}, got {known.tolerance:g}"
                 )
-        self.folder, self.measure, self.rebaseline = folder, measure, rebaseline
+        self.folder, self.measure, self.rebaseline, self.pinned = folder, measure, rebaseline, pinned
         self.elsewhere, self.samples = not (ci or rebaseline) if elsewhere is None else elsewhere, samples
         self.drift = Drift(folder)
         self.quantities: Mapping[str, Quantity] = {**quantities, "gradient_evaluations": _Count("evaluations")}
@@ -267,9 +268,9 @@ class Baseline:
             if entry not in self.entries:
                 raise self._missing(entry, new)
             stored = self.entries[entry]
-            if not (self._run.elsewhere or same_arithmetic(stored, new)):
-                raise self._elsewhere(entry, stored, new)
             allowed = self._run.drift.allowed(f"{self.path.stem}/{entry}", stored)
+            if not (self._run.elsewhere or same_arithmetic(stored, new) or self._held(stored, new, allowed)):
+                raise self._elsewhere(entry, stored, new)
             comparison = compare(self._at(entry), entry, stored, new, allowed=allowed)
             if self._run.rebaseline and comparison.allowed is not None:
                 raise self._elsewhere(entry, stored, new)  # to be stored for this machine
@@ -309,6 +310,10 @@ class Baseline:
 
     def _at(self, entry: str) -> str:
         return f"{self.path.name}: {entry!r}"
+
+    def _held(self, stored: Mapping[str, Any], new: Mapping[str, Any], allowed: Allowed) -> bool:
+        """Whether nothing but the processor differs, and the measured drift is so small that each seed can be held."""
+        return self._run.pinned and same_torch(stored, new) and allowed.rule == "each seed"
 
     def _measured(self, level: Level) -> dict[str, list[float]]:
         if level.vary:

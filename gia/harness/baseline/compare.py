@@ -112,9 +112,14 @@ def same_definition(where: str, old: Content, new: Content) -> None:
 
 def same_arithmetic(old: Content, new: Content) -> bool:
     """Whether both were measured with the same fingerprint and minor version of torch, so that bits can be compared."""
-    one, other = old["machine"], new["machine"]
-    same_torch: bool = one["torch"].split(".")[:2] == other["torch"].split(".")[:2]
-    return same_torch and one["fingerprint"] == other["fingerprint"]
+    same: bool = old["machine"]["fingerprint"] == new["machine"]["fingerprint"]
+    return same and same_torch(old, new)
+
+
+def same_torch(old: Content, new: Content) -> bool:
+    """Whether both were measured with the same minor version of torch."""
+    one, other = (each["machine"]["torch"].split(".")[:2] for each in (old, new))
+    return bool(one == other)
 
 
 def _definitions(old: Content, new: Content) -> Iterator[tuple[str, Any, Any]]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gia.harness.baseline import file as baseline_file
+from gia.harness.baseline.check import BaselineElsewhere
 from gia.harness.baseline.compare import BaselineWorse
 from gia.harness.baseline.drift import Allowed, Drift, main, power, stored_entries
-from gia.harness.baseline.file import BaselineCorrupt
+from gia.harness.baseline.file import BaselineCorrupt, BaselineError
 from tests.harness.baseline.stored import ELSEWHERE, PSNR, SAMPLE, baseline_of, check, shifted, store
 
 CELL = "batch_size/op/b1"
@@ -75,6 +76,25 @@ def test_a_cell_that_repeats_elsewhere_catches_a_loss_of_one_seed(file: Path) ->
     measure(file, [0.0] * 6)
     with pytest.raises(BaselineWorse, match=r"each seed within 0\.25 dB"):
         check(baseline_of(file, machine=ELSEWHERE), values)
+
+
+def test_ci_on_another_processor_holds_each_seed_of_a_cell_that_repeats(file: Path) -> None:
+    """A gate that only opens on one processor is switched off by whoever has another one."""
+    ci = {"machine": ELSEWHERE, "elsewhere": False}
+    with pytest.raises(BaselineElsewhere):
+        check(baseline_of(file, **ci))  # nothing was measured
+    measure(file, [0.0] * 6)
+    assert check(baseline_of(file, **ci)).how == "elsewhere"
+    for loss in (0.3, -0.3):
+        with pytest.raises(BaselineError, match=r"each seed within 0\.25 dB"):
+            check(baseline_of(file, **ci), {**SAMPLE, "psnr": [PSNR[0] - loss, *PSNR[1:]]})
+    with pytest.raises(BaselineElsewhere):
+        check(baseline_of(file, **ci, pinned=False))
+    with pytest.raises(BaselineElsewhere):
+        check(baseline_of(file, machine={**ELSEWHERE, "torch": "2.15.0"}, elsewhere=False))
+    measure(file, [0.2, 0.0, 0.0, 0.0, 0.0, 0.0])  # a chaotic search, whose median may stay
+    with pytest.raises(BaselineElsewhere):
+        check(baseline_of(file, **ci))
 
 
 @pytest.mark.parametrize(

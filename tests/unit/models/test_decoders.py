@@ -68,6 +68,20 @@ def test_the_generator_alone_decides():
         assert same(one, quick())
 
 
+def test_training_in_float64_follows_the_same_draws(tmp_path):
+    """If it fails, samples that are compared between machines depend on how a processor rounds float32."""
+    one, double = quick(cache=tmp_path), quick(cache=tmp_path, dtype=torch.float64)
+    again = quick(cache=tmp_path, dtype=torch.float64)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert same(double, again)
+    for name, value in one.state_dict().items():
+        assert value.dtype is torch.float32
+        assert double.state_dict()[name].dtype is torch.float64
+        torch.testing.assert_close(value, double.state_dict()[name].float(), rtol=1e-3, atol=1e-4)
+    rounded = double.state_dict()["layers.0.weight"].float().double()
+    assert not rounded.equal(double.state_dict()["layers.0.weight"]), "weights of float32 in a wider type"
+
+
 def test_a_decoder_has_the_form_that_attacks_expect():
     """If it fails, an attack gets images of another shape or range, or a label that it does not know passes."""
     decoder = quick()
