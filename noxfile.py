@@ -21,7 +21,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOCK = ROOT / ".ci" / "lock"
 
-#: float32 repeats across processors, and one thread per process, only if this stands before torch is imported
+#: float32 repeats on like processors, and one thread per process, only if this stands before torch is imported
 #: (gia.numerics.REPEATABLE); the allocator keeps the large buffers of an attack step instead of returning them.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

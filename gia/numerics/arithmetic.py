@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Environment variables that must be set *before* torch is imported, so that float32 repeats across processors.
+#: Environment variables that must be set *before* torch is imported, so that float32 repeats on like processors, whatever
+#: else they can do; an AMD and an Intel still round differently (baselines/README.md).
 #: Without them the same seed gives visibly different images on processors with different instruction sets.
 REPEATABLE = {
     "OMP_NUM_THREADS": "1",
