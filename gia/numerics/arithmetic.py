@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 #: Environment variables that must be set *before* torch is imported, so that float32 repeats on like processors, whatever
-#: else they can do; an AMD and an Intel still round differently (baselines/README.md).
-#: Without them the same seed gives visibly different images on processors with different instruction sets.
+#: their instruction sets. Without them the same seed gives visibly different images there. An AMD and an Intel round
+#: differently all the same (baselines/README.md).
 REPEATABLE = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
