@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Environment variables that must be set *before* torch is imported, so that float32 repeats on like processors, whatever
-#: their instruction sets. Without them the same seed gives visibly different images there. An AMD and an Intel round
-#: differently all the same (baselines/README.md).
+#: Environment variables that must be set *before* torch is imported, so that float32 repeats on like processors,
+#: whatever their instruction sets. Without them the same seed gives visibly different images there. An AMD and an Intel
+#: round differently all the same (baselines/README.md).
 REPEATABLE = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
