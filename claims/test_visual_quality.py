@@ -16,6 +16,7 @@ from gia import pictures
 from gia.harness.blocks.store import load_pictures
 from gia.harness.decide import verdicts
 from gia.harness.decide.looks import hopeless
+from gia.harness.decide.register import Claim
 from gia.harness.decide.table import Table
 from gia.harness.decide.verdicts import Look, Verdict
 from gia.harness.plugin.claims import Claims
@@ -46,15 +47,7 @@ def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale
     claim = claims.claim("visual_quality/2")
 
     def decide(tables: Mapping[str, Table], look: Look) -> Verdict:
-        scores, leaks = of_each(tables, "lpips_nearest"), of_each(tables, "leak")
-        void = len(tables[FIRST[0]].results) - len(alive(tables))
-        higher, lower = ([TYPES.index(pair[side]) for pair in PAIRS] for side in (0, 1))
-        room = np.minimum(*(np.median(leaks[:, side], axis=0) for side in (higher, lower))) if len(leaks) else None
-        # Room is asked in decibels, as of any row that compares leaks; the margin is one of LPIPS.
-        enough = None if room is None else np.where(room >= 2 * LEAK, np.inf, 0.0)
-        return verdicts.paired(
-            claim, scores[:, higher], scores[:, lower], void=void, look=look, room=enough, tries=claims.tries(claim.id)
-        )
+        return decided(claim, tables, look, tries=claims.tries(claim.id))
 
     verdict, tables = claims.look(lambda blocks: measured(claims, scale, blocks), decide)
     scores = of_each(tables, "lpips_nearest")
@@ -62,6 +55,19 @@ def test_results_look_less_real_from_group_to_group(claims: Claims, scale: Scale
     line = "; ".join(filter(None, [verdict.measured, ", ".join(f"{name} {median:.3f}" for name, median in medians)]))
     shown = drawn(claims.images / f"{claim.file}.png", tables)
     claims.record(replace(verdict, measured=line), tables=list(tables.values()), pictures=shown)
+
+
+def decided(claim: Claim, tables: Mapping[str, Table], look: Look, *, tries: int) -> Verdict:
+    """The verdict on the blocks that are alive, pair by pair."""
+    scores, leaks = of_each(tables, "lpips_nearest"), of_each(tables, "leak")
+    void = len(tables[FIRST[0]].results) - len(alive(tables))
+    higher, lower = ([TYPES.index(pair[side]) for pair in PAIRS] for side in (0, 1))
+    room = None
+    if len(leaks):
+        # In margins: decibels of leak over the margin of rows that compare leaks; this row's margin is one of LPIPS.
+        least = np.minimum(*(np.median(leaks[:, side], axis=0) for side in (higher, lower)))
+        room = least / LEAK * (claim.margin or 0.0)
+    return verdicts.paired(claim, scores[:, higher], scores[:, lower], void=void, look=look, room=room, tries=tries)
 
 
 def measured(claims: Claims, scale: Scale, blocks: int) -> dict[str, Table]:
